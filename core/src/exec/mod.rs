@@ -1,0 +1,1 @@
+//! Graph + memory + kernels = forward pass.

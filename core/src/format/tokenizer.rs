@@ -1,0 +1,1 @@
+//! The `.t` tokenizer file.

@@ -1,0 +1,1 @@
+//! Numbers only: one table of functions per instruction set.
