@@ -3,3 +3,6 @@
 pub mod layout;
 pub mod model;
 pub mod tokenizer;
+
+pub use layout::{Layout, LayoutError, Tensor, TensorId};
+pub use model::{Arch, Header, HeaderError, RopeKind, RopeScaling};

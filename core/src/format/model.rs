@@ -1,1 +1,639 @@
-//! The `.m` header.
+//! The header of a `.m` model file (Distributed-Llama 0.16).
+//!
+//! ```text
+//! offset 0   i32  magic 0x0A00ABCD
+//!        4   i32  header bytes = 8 + 8 * pairs
+//!        8   (i32 key, i32 value) * pairs      any order, the last of a repeated key wins
+//! ```
+//! All integers are little-endian. Tensor data follows at once, see [`super::layout`].
+
+use crate::quant::DType;
+use core::fmt;
+
+/// First four bytes of a model file.
+pub const MAGIC: u32 = 0x0A00_ABCD;
+/// First four bytes of two obsolete layouts, refused by name.
+pub const OLD_MAGICS: [u32; 2] = [0x00AB_CD00, 0x00AB_CD01];
+/// Bytes before the first key.
+pub const PREFIX_BYTES: usize = 8;
+/// Largest header that is read: far more pairs than there are keys.
+pub const MAX_HEADER_BYTES: usize = PREFIX_BYTES + 8 * 128;
+/// Bytes of a header as [`Header::emit`] writes it.
+pub const EMITTED_BYTES: usize = PREFIX_BYTES + 8 * Key::ALL.len();
+
+/// Model family: decides norms, RoPE and the form of the feed-forward network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arch {
+    /// Llama 2 and 3, Mistral and what shares their graph.
+    Llama,
+    /// Qwen 3, dense.
+    Qwen3,
+    /// Qwen 3, mixture of experts.
+    Qwen3Moe,
+}
+
+impl Arch {
+    const ALL: [Arch; 3] = [Arch::Llama, Arch::Qwen3, Arch::Qwen3Moe];
+
+    /// The number that stands for this family in the header.
+    pub const fn code(self) -> u32 {
+        match self {
+            Arch::Llama => 0xABCD00,
+            Arch::Qwen3 => 0xABCD01,
+            Arch::Qwen3Moe => 0xABCD02,
+        }
+    }
+
+    /// Name as users write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Arch::Llama => "llama",
+            Arch::Qwen3 => "qwen3",
+            Arch::Qwen3Moe => "qwen3moe",
+        }
+    }
+
+    /// Whether each query and key head is RMS-normalised before RoPE.
+    pub const fn has_qk_norm(self) -> bool {
+        !matches!(self, Arch::Llama)
+    }
+}
+
+/// Which elements of a head RoPE rotates together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RopeKind {
+    /// Neighbours `(2j, 2j + 1)`.
+    #[default]
+    Llama,
+    /// Halves `(j, j + head_dim / 2)`.
+    Falcon,
+    /// Neighbours; the code that Llama 3.1 files carry.
+    Llama31,
+}
+
+impl RopeKind {
+    const ALL: [RopeKind; 3] = [RopeKind::Llama, RopeKind::Falcon, RopeKind::Llama31];
+
+    /// The number that stands for this kind in the header and on the wire.
+    pub const fn code(self) -> u32 {
+        match self {
+            RopeKind::Llama => 0,
+            RopeKind::Falcon => 1,
+            RopeKind::Llama31 => 2,
+        }
+    }
+
+    /// The kind with this code.
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+}
+
+/// Llama 3.1 stretching of RoPE frequencies; `factor` 1 leaves them as they are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RopeScaling {
+    /// How far the context is stretched.
+    pub factor: f32,
+    /// Wave lengths above `orig_seq_len / low_freq_factor` are stretched fully.
+    pub low_freq_factor: f32,
+    /// Wave lengths below `orig_seq_len / high_freq_factor` stay.
+    pub high_freq_factor: f32,
+    /// Context length that the model was trained with.
+    pub orig_seq_len: u32,
+}
+
+impl Default for RopeScaling {
+    fn default() -> Self {
+        Self { factor: 1.0, low_freq_factor: 0.0, high_freq_factor: 0.0, orig_seq_len: 0 }
+    }
+}
+
+/// Everything that a model file says about itself, checked.
+///
+/// Sizes count elements. All products of two sizes that the formats need fit 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Header {
+    /// Version that the converter wrote; never interpreted.
+    pub version: u32,
+    /// Model family.
+    pub arch: Arch,
+    /// Width of the residual stream.
+    pub dim: u32,
+    /// Width of the dense feed-forward network.
+    pub hidden_dim: u32,
+    /// Transformer blocks.
+    pub n_layers: u32,
+    /// Query heads.
+    pub n_heads: u32,
+    /// Key and value heads; divides `n_heads`.
+    pub n_kv_heads: u32,
+    /// Elements per head.
+    pub head_dim: u32,
+    /// Experts per layer, 0 for a dense model.
+    pub n_experts: u32,
+    /// Experts that each token is routed to.
+    pub n_active_experts: u32,
+    /// Width of one expert, 0 for a dense model.
+    pub moe_hidden_dim: u32,
+    /// Tokens in the vocabulary.
+    pub vocab_size: u32,
+    /// Largest context, in positions.
+    pub seq_len: u32,
+    /// Activation that the file names: 0 GELU, 1 SiLU. Every supported graph computes SiLU, as the C++ system does.
+    pub hidden_act: u32,
+    /// RoPE pairing.
+    pub rope: RopeKind,
+    /// RoPE base.
+    pub rope_theta: f32,
+    /// RoPE stretching.
+    pub rope_scaling: RopeScaling,
+    /// Type of the matrices.
+    pub weights: DType,
+    /// Added to the mean square in norms: 1e-5 or 1e-6.
+    pub norm_epsilon: f32,
+    /// Where tensor data starts, in bytes from the start of the file.
+    pub header_bytes: u32,
+}
+
+/// Keys of the header, by their code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+#[allow(missing_docs)] // the names are the documentation; meanings are at the fields of `Header`
+pub enum Key {
+    Version,
+    Arch,
+    Dim,
+    HiddenDim,
+    NLayers,
+    NHeads,
+    NKvHeads,
+    NExperts,
+    NActiveExperts,
+    VocabSize,
+    SeqLen,
+    HiddenAct,
+    RopeTheta,
+    Weights,
+    RopeScalingFactor,
+    RopeLowFreqFactor,
+    RopeHighFreqFactor,
+    RopeOrigSeqLen,
+    RopeKind,
+    HeadDim,
+    NormEpsilon,
+    MoeHiddenDim,
+}
+
+impl Key {
+    /// Every key; the index is the code.
+    pub const ALL: [Key; 22] = [
+        Key::Version,
+        Key::Arch,
+        Key::Dim,
+        Key::HiddenDim,
+        Key::NLayers,
+        Key::NHeads,
+        Key::NKvHeads,
+        Key::NExperts,
+        Key::NActiveExperts,
+        Key::VocabSize,
+        Key::SeqLen,
+        Key::HiddenAct,
+        Key::RopeTheta,
+        Key::Weights,
+        Key::RopeScalingFactor,
+        Key::RopeLowFreqFactor,
+        Key::RopeHighFreqFactor,
+        Key::RopeOrigSeqLen,
+        Key::RopeKind,
+        Key::HeadDim,
+        Key::NormEpsilon,
+        Key::MoeHiddenDim,
+    ];
+
+    /// Values that make sense, ends included. Generous: the largest published model uses a fraction of each.
+    const fn range(self) -> (u32, u32) {
+        match self {
+            Key::Version => (0, i32::MAX as u32),
+            Key::Arch => (Arch::Llama.code(), Arch::Qwen3Moe.code()),
+            Key::Dim | Key::HiddenDim => (1, 1 << 20),
+            Key::MoeHiddenDim => (0, 1 << 20),
+            Key::NLayers => (1, crate::graph::MAX_LAYERS),
+            Key::NHeads | Key::NKvHeads => (1, 1 << 12),
+            Key::NExperts | Key::NActiveExperts => (0, crate::graph::MAX_EXPERTS),
+            Key::VocabSize => (1, 1 << 22),
+            Key::SeqLen => (1, 1 << 24),
+            Key::HiddenAct => (0, 1),
+            Key::RopeTheta | Key::RopeScalingFactor => (1, i32::MAX as u32),
+            Key::RopeLowFreqFactor | Key::RopeHighFreqFactor => (0, i32::MAX as u32),
+            Key::RopeOrigSeqLen => (0, i32::MAX as u32),
+            Key::Weights => (0, 3),
+            Key::RopeKind => (0, 2),
+            Key::HeadDim => (0, 1 << 14),
+            Key::NormEpsilon => (5, 6),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Key::Version => "version",
+            Key::Arch => "architecture",
+            Key::Dim => "dim",
+            Key::HiddenDim => "hidden_dim",
+            Key::NLayers => "n_layers",
+            Key::NHeads => "n_heads",
+            Key::NKvHeads => "n_kv_heads",
+            Key::NExperts => "n_experts",
+            Key::NActiveExperts => "n_active_experts",
+            Key::VocabSize => "vocab_size",
+            Key::SeqLen => "seq_len",
+            Key::HiddenAct => "hidden_act",
+            Key::RopeTheta => "rope_theta",
+            Key::Weights => "weight type",
+            Key::RopeScalingFactor => "rope_scaling_factor",
+            Key::RopeLowFreqFactor => "rope_low_freq_factor",
+            Key::RopeHighFreqFactor => "rope_high_freq_factor",
+            Key::RopeOrigSeqLen => "rope_orig_seq_len",
+            Key::RopeKind => "rope type",
+            Key::HeadDim => "head_dim",
+            Key::NormEpsilon => "norm_epsilon code",
+            Key::MoeHiddenDim => "moe_hidden_dim",
+        })
+    }
+}
+
+/// Why a header was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderError {
+    /// The file ends before the header does.
+    Truncated {
+        /// Bytes that the header takes.
+        needed: u64,
+        /// Bytes there are.
+        found: u64,
+    },
+    /// The first four bytes are those of an obsolete layout.
+    OldFormat(u32),
+    /// The first four bytes are not a model's.
+    NotAModel(u32),
+    /// The size field is not `8 + 8 * pairs` or beyond [`MAX_HEADER_BYTES`].
+    HeaderBytes(u32),
+    /// A key that this version does not know.
+    UnknownKey {
+        /// Its code.
+        code: u32,
+        /// Where it stands in the file.
+        offset: u32,
+    },
+    /// A key without which a model can't be used is absent.
+    Missing(Key),
+    /// A value outside its range.
+    OutOfRange {
+        /// Which value.
+        key: Key,
+        /// As stored.
+        found: i32,
+        /// Smallest allowed.
+        min: u32,
+        /// Largest allowed.
+        max: u32,
+    },
+    /// A value that contradicts another one.
+    Mismatch {
+        /// Which value.
+        key: Key,
+        /// As stored or derived.
+        found: u32,
+        /// What it must be.
+        rule: &'static str,
+        /// The other value of the rule.
+        other: u32,
+    },
+}
+
+impl fmt::Display for HeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Truncated { needed, found } => {
+                write!(f, "model header: {needed} bytes needed, the file has {found}; it is cut short, copy it again")
+            }
+            Self::OldFormat(magic) => write!(
+                f,
+                "model header: magic {magic:#010x} is an obsolete layout; convert the original model again with `dair convert`"
+            ),
+            Self::NotAModel(magic) => {
+                write!(f, "model header: magic {magic:#010x} at byte 0 is not a .m model ({MAGIC:#010x} expected)")
+            }
+            Self::HeaderBytes(found) => write!(
+                f,
+                "model header: size field at byte 4 is {found}; allowed: 16 to {MAX_HEADER_BYTES} in steps of 8"
+            ),
+            Self::UnknownKey { code, offset } => {
+                write!(
+                    f,
+                    "model header: unknown key {code} at byte {offset}; known keys are 0 to {}",
+                    Key::ALL.len() - 1
+                )
+            }
+            Self::Missing(key) => write!(f, "model header: {key} is missing (key {})", key as u32),
+            Self::OutOfRange { key, found, min, max } => {
+                write!(f, "model header: {key} is {found}; allowed: {min} to {max}")
+            }
+            Self::Mismatch { key, found, rule, other } => {
+                write!(f, "model header: {key} is {found}; it must {rule} {other}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for HeaderError {}
+
+/// Values as stored, indexed by key code.
+struct Pairs([Option<i32>; Key::ALL.len()]);
+
+impl Pairs {
+    fn parse(bytes: &[u8]) -> Result<(Self, u32), HeaderError> {
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let found = bytes.len() as u64;
+        if bytes.len() < PREFIX_BYTES {
+            return Err(HeaderError::Truncated { needed: PREFIX_BYTES as u64, found });
+        }
+        match word(0) {
+            MAGIC => {}
+            magic if OLD_MAGICS.contains(&magic) => return Err(HeaderError::OldFormat(magic)),
+            magic => return Err(HeaderError::NotAModel(magic)),
+        }
+        let header_bytes = word(4);
+        let size = header_bytes as usize;
+        if size <= PREFIX_BYTES || size > MAX_HEADER_BYTES || !size.is_multiple_of(8) {
+            return Err(HeaderError::HeaderBytes(header_bytes));
+        }
+        if bytes.len() < size {
+            return Err(HeaderError::Truncated { needed: size as u64, found });
+        }
+        let mut values = [None; Key::ALL.len()];
+        for at in (PREFIX_BYTES..size).step_by(8) {
+            let code = word(at);
+            let slot = values.get_mut(code as usize).ok_or(HeaderError::UnknownKey { code, offset: at as u32 })?;
+            *slot = Some(word(at + 4) as i32);
+        }
+        Ok((Self(values), header_bytes))
+    }
+
+    /// The value, or `default` where the key is absent or (for keys whose 0 means "not set") zero; checked against the key's range.
+    fn checked(&self, key: Key, default: Option<u32>) -> Result<u32, HeaderError> {
+        let Some(found) = self.0[key as usize] else {
+            return default.ok_or(HeaderError::Missing(key));
+        };
+        let (min, max) = key.range();
+        match u32::try_from(found) {
+            Ok(value) if (min..=max).contains(&value) => Ok(value),
+            _ => Err(HeaderError::OutOfRange { key, found, min, max }),
+        }
+    }
+
+    fn required(&self, key: Key) -> Result<u32, HeaderError> {
+        self.checked(key, None)
+    }
+}
+
+impl Header {
+    /// Reads and checks the header at the start of `bytes`, which may go on behind it.
+    ///
+    /// # Errors
+    /// Names the field, the value found and what is allowed.
+    pub fn parse(bytes: &[u8]) -> Result<Self, HeaderError> {
+        let (pairs, header_bytes) = Pairs::parse(bytes)?;
+        let arch_code = pairs.required(Key::Arch)?;
+        let weights_code = pairs.required(Key::Weights)?;
+        let out_of_range = |key: Key, found: u32| {
+            let (min, max) = key.range();
+            HeaderError::OutOfRange { key, found: found as i32, min, max }
+        };
+        let arch =
+            Arch::ALL.into_iter().find(|arch| arch.code() == arch_code).ok_or(out_of_range(Key::Arch, arch_code))?;
+        let weights = DType::from_code(weights_code).ok_or(out_of_range(Key::Weights, weights_code))?;
+        let stored_rope = pairs.checked(Key::RopeKind, Some(0))?;
+        let rope = match arch {
+            Arch::Llama => RopeKind::from_code(stored_rope).ok_or(out_of_range(Key::RopeKind, stored_rope))?,
+            // Qwen files are half-split whatever they say, as in the C++ system.
+            Arch::Qwen3 | Arch::Qwen3Moe => RopeKind::Falcon,
+        };
+        let dim = pairs.required(Key::Dim)?;
+        let n_heads = pairs.required(Key::NHeads)?;
+        let head_dim = match pairs.checked(Key::HeadDim, Some(0))? {
+            0 => dim / n_heads,
+            stored => stored,
+        };
+        let header = Self {
+            version: pairs.checked(Key::Version, Some(0))?,
+            arch,
+            dim,
+            hidden_dim: match arch {
+                Arch::Llama | Arch::Qwen3 => pairs.required(Key::HiddenDim)?,
+                // Unused there; converters may write 0.
+                Arch::Qwen3Moe => pairs.0[Key::HiddenDim as usize].and_then(|v| u32::try_from(v).ok()).unwrap_or(0),
+            },
+            n_layers: pairs.required(Key::NLayers)?,
+            n_heads,
+            n_kv_heads: pairs.required(Key::NKvHeads)?,
+            head_dim,
+            n_experts: pairs.checked(Key::NExperts, Some(0))?,
+            n_active_experts: pairs.checked(Key::NActiveExperts, Some(0))?,
+            moe_hidden_dim: pairs.checked(Key::MoeHiddenDim, Some(0))?,
+            vocab_size: pairs.required(Key::VocabSize)?,
+            seq_len: pairs.required(Key::SeqLen)?,
+            hidden_act: pairs.checked(Key::HiddenAct, Some(1))?,
+            rope,
+            rope_theta: pairs.checked(Key::RopeTheta, Some(10_000))? as f32,
+            rope_scaling: RopeScaling {
+                factor: pairs.checked(Key::RopeScalingFactor, Some(1))? as f32,
+                low_freq_factor: pairs.checked(Key::RopeLowFreqFactor, Some(0))? as f32,
+                high_freq_factor: pairs.checked(Key::RopeHighFreqFactor, Some(0))? as f32,
+                orig_seq_len: pairs.checked(Key::RopeOrigSeqLen, Some(0))?,
+            },
+            weights,
+            norm_epsilon: if pairs.checked(Key::NormEpsilon, Some(5))? == 5 { 1e-5 } else { 1e-6 },
+            header_bytes,
+        };
+        header.check()?;
+        Ok(header)
+    }
+
+    /// Checks what one field demands of another.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn check(&self) -> Result<(), HeaderError> {
+        let rule = |holds: bool, key, found, rule, other| {
+            if holds { Ok(()) } else { Err(HeaderError::Mismatch { key, found, rule, other }) }
+        };
+        let (head_dim, heads, kv_heads) = (self.head_dim, self.n_heads, self.n_kv_heads);
+        rule(head_dim > 0 && head_dim.is_multiple_of(2), Key::HeadDim, head_dim, "be positive and a multiple of", 2)?;
+        rule(kv_heads <= heads && heads.is_multiple_of(kv_heads), Key::NKvHeads, kv_heads, "divide n_heads", heads)?;
+        if self.rope != RopeKind::Falcon && self.rope_scaling.factor != 1.0 {
+            let scaling = &self.rope_scaling;
+            let (low, high) = (scaling.low_freq_factor as u32, scaling.high_freq_factor as u32);
+            rule(low > 0, Key::RopeLowFreqFactor, low, "with rope scaling be at least", 1)?;
+            rule(high > low, Key::RopeHighFreqFactor, high, "exceed rope_low_freq_factor", low)?;
+            rule(
+                scaling.orig_seq_len > 0,
+                Key::RopeOrigSeqLen,
+                scaling.orig_seq_len,
+                "with rope scaling be at least",
+                1,
+            )?;
+        }
+        let (experts, active) = (self.n_experts, self.n_active_experts);
+        if self.arch == Arch::Qwen3Moe {
+            rule(experts > 0, Key::NExperts, experts, "in a qwen3moe model be at least", 1)?;
+            rule(active > 0, Key::NActiveExperts, active, "in a qwen3moe model be at least", 1)?;
+            rule(active <= experts, Key::NActiveExperts, active, "not exceed n_experts", experts)?;
+            rule(self.moe_hidden_dim > 0, Key::MoeHiddenDim, 0, "in a qwen3moe model be at least", 1)?;
+        } else {
+            rule(experts == 0, Key::NExperts, experts, "in a dense architecture be", 0)?;
+        }
+        let block = self.weights.block_len() as u32;
+        let whole = |key, len: u32| rule(len.is_multiple_of(block), key, len, "be whole blocks: a multiple of", block);
+        whole(Key::Dim, self.dim)?;
+        whole(if self.arch == Arch::Qwen3Moe { Key::MoeHiddenDim } else { Key::HiddenDim }, self.ff_dim())?;
+        whole(Key::HeadDim, self.q_dim())
+    }
+
+    /// Width of all query heads together; may differ from `dim`.
+    pub const fn q_dim(&self) -> u32 {
+        self.head_dim * self.n_heads
+    }
+
+    /// Width of all key (or value) heads together.
+    pub const fn kv_dim(&self) -> u32 {
+        self.head_dim * self.n_kv_heads
+    }
+
+    /// Width of the feed-forward network that a token passes: of one expert, or of the dense one.
+    pub const fn ff_dim(&self) -> u32 {
+        match self.arch {
+            Arch::Qwen3Moe => self.moe_hidden_dim,
+            Arch::Llama | Arch::Qwen3 => self.hidden_dim,
+        }
+    }
+
+    /// Writes the header as bytes, every key once, in the order of the converters; `header_bytes` is what [`EMITTED_BYTES`] says.
+    pub fn emit(&self) -> [u8; EMITTED_BYTES] {
+        let scaling = &self.rope_scaling;
+        let pairs: [(Key, u32); Key::ALL.len()] = [
+            (Key::Version, self.version),
+            (Key::Arch, self.arch.code()),
+            (Key::HiddenAct, self.hidden_act),
+            (Key::Dim, self.dim),
+            (Key::HiddenDim, self.hidden_dim),
+            (Key::NLayers, self.n_layers),
+            (Key::NHeads, self.n_heads),
+            (Key::NKvHeads, self.n_kv_heads),
+            (Key::Weights, self.weights.code()),
+            (Key::SeqLen, self.seq_len),
+            (Key::VocabSize, self.vocab_size),
+            (Key::NExperts, self.n_experts),
+            (Key::NActiveExperts, self.n_active_experts),
+            (Key::RopeTheta, self.rope_theta as u32),
+            (Key::RopeScalingFactor, scaling.factor as u32),
+            (Key::RopeLowFreqFactor, scaling.low_freq_factor as u32),
+            (Key::RopeHighFreqFactor, scaling.high_freq_factor as u32),
+            (Key::RopeOrigSeqLen, scaling.orig_seq_len),
+            (Key::RopeKind, self.rope.code()),
+            (Key::HeadDim, self.head_dim),
+            (Key::NormEpsilon, if self.norm_epsilon == 1e-5 { 5 } else { 6 }),
+            (Key::MoeHiddenDim, self.moe_hidden_dim),
+        ];
+        let mut bytes = [0; EMITTED_BYTES];
+        bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        bytes[4..8].copy_from_slice(&(EMITTED_BYTES as u32).to_le_bytes());
+        for (slot, (key, value)) in bytes[PREFIX_BYTES..].chunks_exact_mut(8).zip(pairs) {
+            slot[..4].copy_from_slice(&(key as u32).to_le_bytes());
+            slot[4..].copy_from_slice(&value.to_le_bytes());
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{format, vec::Vec};
+
+    fn bytes(pairs: &[(u32, i32)]) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend(MAGIC.to_le_bytes());
+        out.extend((8 + 8 * pairs.len() as u32).to_le_bytes());
+        for (key, value) in pairs {
+            out.extend(key.to_le_bytes());
+            out.extend(value.to_le_bytes());
+        }
+        out
+    }
+
+    const TINY: [(u32, i32); 10] =
+        [(1, 0xABCD00), (2, 64), (3, 128), (4, 2), (5, 4), (6, 2), (9, 128), (10, 64), (13, 2), (20, 5)];
+
+    fn with(change: (u32, i32)) -> Result<Header, HeaderError> {
+        let mut pairs = TINY.to_vec();
+        pairs.push(change);
+        Header::parse(&bytes(&pairs))
+    }
+
+    #[test]
+    fn defaults_and_derived_sizes_follow_the_format() {
+        let header = Header::parse(&bytes(&TINY)).unwrap();
+        assert_eq!((header.head_dim, header.q_dim(), header.kv_dim()), (16, 64, 32));
+        assert_eq!((header.rope_theta, header.hidden_act, header.rope), (10_000.0, 1, RopeKind::Llama));
+        assert_eq!(header.header_bytes, 88);
+        assert_eq!(with((19, 32)).unwrap().q_dim(), 128);
+        assert_eq!(with((1, 0xABCD01)).unwrap().rope, RopeKind::Falcon);
+    }
+
+    #[test]
+    fn emitted_headers_parse_to_the_same_values() {
+        let mut header = with((18, 2)).unwrap();
+        header.rope_scaling =
+            RopeScaling { factor: 32.0, low_freq_factor: 1.0, high_freq_factor: 4.0, orig_seq_len: 8192 };
+        header.header_bytes = EMITTED_BYTES as u32;
+        assert_eq!(Header::parse(&header.emit()), Ok(header));
+    }
+
+    #[test]
+    fn absurd_values_are_refused_by_name() {
+        let message = |change| format!("{}", with(change).unwrap_err());
+        assert_eq!(message((5, 0)), "model header: n_heads is 0; allowed: 1 to 4096");
+        assert_eq!(message((2, -1)), "model header: dim is -1; allowed: 1 to 1048576");
+        assert_eq!(message((4, 1 << 30)), "model header: n_layers is 1073741824; allowed: 1 to 256");
+        assert_eq!(message((6, 3)), "model header: n_kv_heads is 3; it must divide n_heads 4");
+        assert_eq!(message((3, 100)), "model header: hidden_dim is 100; it must be whole blocks: a multiple of 32");
+        assert_eq!(message((77, 0)), "model header: unknown key 77 at byte 88; known keys are 0 to 21");
+        assert_eq!(message((13, 99)), "model header: weight type is 99; allowed: 0 to 3");
+        assert_eq!(message((7, 4)), "model header: n_experts is 4; it must in a dense architecture be 0");
+        assert_eq!(message((1, 0xABCD02)), "model header: n_experts is 0; it must in a qwen3moe model be at least 1");
+    }
+
+    #[test]
+    fn wrong_prefixes_are_told_apart() {
+        let mut file = bytes(&TINY);
+        assert!(matches!(Header::parse(&file[..6]), Err(HeaderError::Truncated { needed: 8, found: 6 })));
+        assert!(matches!(Header::parse(&file[..40]), Err(HeaderError::Truncated { needed: 88, found: 40 })));
+        for size in [0, 8, 12, 0x7fff_ffff, u32::MAX] {
+            file[4..8].copy_from_slice(&size.to_le_bytes());
+            assert_eq!(Header::parse(&file), Err(HeaderError::HeaderBytes(size)));
+        }
+        file[..4].copy_from_slice(&OLD_MAGICS[1].to_le_bytes());
+        assert_eq!(Header::parse(&file), Err(HeaderError::OldFormat(0x00AB_CD01)));
+        file[..4].copy_from_slice(b"GGUF");
+        assert!(matches!(Header::parse(&file), Err(HeaderError::NotAModel(_))));
+    }
+
+    #[test]
+    fn a_missing_required_key_is_named() {
+        let pairs: Vec<_> = TINY.iter().copied().filter(|(key, _)| *key != 13).collect();
+        assert_eq!(Header::parse(&bytes(&pairs)), Err(HeaderError::Missing(Key::Weights)));
+    }
+}
