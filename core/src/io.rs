@@ -1,1 +1,171 @@
-//! The three doors to the outside.
+//! The three doors to the outside: weights ([`Storage`]), other nodes ([`Links`]) and threads ([`Pool`]).
+
+use crate::graph::Collective;
+use core::ops::{Deref, Range};
+
+/// A run of bytes in a [`Storage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// First byte.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+/// Weight bytes: a mapped file, RAM filled over the wire, a budgeted stream.
+pub trait Storage: Sync {
+    /// Why bytes could not be had.
+    type Error: core::error::Error + Send;
+    /// Keeps the bytes in memory while it lives.
+    type Lease<'s>: Deref<Target = [u8]>
+    where
+        Self: 's;
+
+    /// Bytes there are; spans end at or below.
+    fn bytes(&self) -> u64;
+
+    /// Blocks until the bytes are in memory. Called from every lane of a [`Pool`].
+    ///
+    /// # Errors
+    /// Where they can't be read.
+    fn lease(&self, span: Span) -> Result<Self::Lease<'_>, Self::Error>;
+
+    /// Hints that a span will be leased soon: never blocks, never fails.
+    fn prefetch(&self, span: Span) {
+        let _ = span;
+    }
+}
+
+/// Bytes that are in memory already.
+impl Storage for [u8] {
+    type Error = core::convert::Infallible;
+    type Lease<'s> = &'s [u8];
+
+    fn bytes(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn lease(&self, span: Span) -> Result<&[u8], Self::Error> {
+        Ok(&self[span.offset as usize..(span.offset + span.bytes) as usize])
+    }
+}
+
+/// One exchange of the rows of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// Who sends what to whom.
+    pub collective: Collective,
+    /// Bytes of one row of the pipe.
+    pub row_bytes: usize,
+    /// Nodes that share a row.
+    pub nodes: u32,
+}
+
+impl Exchange {
+    /// The bytes of a row that `node` computes: equal parts, in node order.
+    pub fn part(&self, node: u32) -> Range<usize> {
+        let bytes = self.row_bytes / self.nodes as usize;
+        node as usize * bytes..(node as usize + 1) * bytes
+    }
+}
+
+/// The other nodes.
+pub trait Links {
+    /// Why an exchange failed; names the peer.
+    type Error: core::error::Error;
+
+    /// Exchanges all rows of `pipe` (`rows * row_bytes` bytes) and returns when this node's side is complete.
+    ///
+    /// # Errors
+    /// Where a peer is gone, silent or misbehaves.
+    fn exchange(&mut self, exchange: Exchange, pipe: &mut [u8]) -> Result<(), Self::Error>;
+}
+
+/// A node without peers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Alone;
+
+impl Links for Alone {
+    type Error = core::convert::Infallible;
+
+    fn exchange(&mut self, _: Exchange, _: &mut [u8]) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+/// Threads that run one task together.
+pub trait Pool: Sync {
+    /// How many lanes a task gets.
+    fn lanes(&self) -> usize;
+
+    /// Runs `task` once in every lane and returns when all are done.
+    fn run(&self, task: &(dyn Fn(Lane<'_>) + Sync));
+}
+
+/// One lane of a running task.
+#[derive(Clone, Copy)]
+pub struct Lane<'p> {
+    /// This lane, `0..count`.
+    pub index: usize,
+    /// All lanes.
+    pub count: usize,
+    barrier: &'p (dyn Fn(usize) + Sync),
+}
+
+impl<'p> Lane<'p> {
+    /// For implementors of [`Pool`]: `barrier` is called with the lane's index and returns when all lanes have called it.
+    pub fn new(index: usize, count: usize, barrier: &'p (dyn Fn(usize) + Sync)) -> Self {
+        Self { index, count, barrier }
+    }
+
+    /// Waits until every lane is here.
+    pub fn barrier(&self) {
+        if self.count > 1 {
+            (self.barrier)(self.index);
+        }
+    }
+
+    /// This lane's share of `len` items, in multiples of `step` (the last may be less): all lanes together cover them once.
+    pub fn share(&self, len: usize, step: usize) -> Range<usize> {
+        let steps = len.div_ceil(step);
+        let bound = |lane: usize| (steps * lane / self.count * step).min(len);
+        bound(self.index)..bound(self.index + 1)
+    }
+}
+
+/// The pool of one lane, for boards and tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Serial;
+
+impl Pool for Serial {
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    fn run(&self, task: &(dyn Fn(Lane<'_>) + Sync)) {
+        task(Lane::new(0, 1, &|_| ()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_cover_all_items_once() {
+        for count in 1..9 {
+            for len in 0..100 {
+                for step in [1, 8, 16] {
+                    let mut next = 0;
+                    for index in 0..count {
+                        let share = Lane::new(index, count, &|_| ()).share(len, step);
+                        assert_eq!(share.start, next);
+                        assert!(share.end == len || share.end.is_multiple_of(step));
+                        next = share.end;
+                    }
+                    assert_eq!(next, len);
+                }
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@
 //! ```
 //! No padding, no alignment: an F32 tensor may start at any even byte.
 
-use super::model::{Arch, Header};
+use super::model::Header;
 use crate::quant::DType;
 use core::fmt;
 
@@ -315,7 +315,7 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::model::{RopeKind, RopeScaling};
+    use crate::format::model::{Arch, RopeKind, RopeScaling};
 
     fn header(arch: Arch, weights: DType) -> Header {
         let moe = arch == Arch::Qwen3Moe;

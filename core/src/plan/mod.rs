@@ -1,0 +1,162 @@
+//! Who computes which part: from a model's header and a cut to the graph of each node, by arithmetic alone.
+//!
+//! [`Cut`] says how many nodes share a model and in which types they compute and exchange;
+//! [`build`] writes one node's graph. The cut implemented here is that of the C++ system:
+//! `wq wk wv w1 w3 wcls` by rows, `wo w2` by columns, in equal parts. One node alone is the same cut with one part.
+
+mod build;
+pub mod names;
+
+pub use build::build;
+
+use crate::format::{Arch, Header};
+use crate::graph::{Full, MAX_NODES};
+use crate::quant::DType;
+use core::fmt;
+
+/// How a model is shared between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Nodes, the root included.
+    pub nodes: u32,
+    /// Type of the inputs of products with quantised weights.
+    pub activation: DType,
+    /// Type of the partial sums that nodes exchange.
+    pub exchange: DType,
+    /// Most tokens of one forward pass.
+    pub batch_max: u32,
+    /// Positions of the KV cache.
+    pub seq_len: u32,
+}
+
+/// Rows of a batch that the C++ system uses.
+pub const DLLAMA_BATCH: u32 = 32;
+
+impl Cut {
+    /// One node: activations as the weights want them, and a residual stream that is never quantised.
+    pub fn single(header: &Header) -> Self {
+        Self {
+            nodes: 1,
+            activation: activation_of(header.weights),
+            exchange: DType::F32,
+            batch_max: DLLAMA_BATCH,
+            seq_len: header.seq_len,
+        }
+    }
+
+    /// The cut of the C++ system: partial sums are exchanged in the type of the activations.
+    pub fn dllama(header: &Header, nodes: u32) -> Self {
+        let activation = activation_of(header.weights);
+        Self { nodes, activation, exchange: activation, batch_max: DLLAMA_BATCH, seq_len: header.seq_len }
+    }
+
+    /// Checks that every part is whole: heads, blocks, and at least one KV head for each node.
+    ///
+    /// # Errors
+    /// The first dimension that can't be cut.
+    pub fn check(&self, header: &Header) -> Result<(), PlanError> {
+        let nodes = self.nodes;
+        if nodes == 0 || nodes > MAX_NODES {
+            return Err(PlanError::Nodes { nodes });
+        }
+        if nodes > header.n_kv_heads {
+            return Err(PlanError::KvHeads { nodes, n_kv_heads: header.n_kv_heads });
+        }
+        let per_node = [
+            ("n_kv_heads", header.n_kv_heads, 1),
+            ("n_heads", header.n_heads, 1),
+            ("vocab_size", header.vocab_size, 1),
+            ("q_dim", header.q_dim(), self.block()),
+            ("the feed-forward width", header.ff_dim(), self.block()),
+        ];
+        for (what, len, block) in per_node {
+            if !len.is_multiple_of(nodes) || !(len / nodes).is_multiple_of(block) {
+                return Err(PlanError::Indivisible { what, len, nodes, block });
+            }
+        }
+        if !header.dim.is_multiple_of(self.block()) {
+            return Err(PlanError::Indivisible { what: "dim", len: header.dim, nodes: 1, block: self.block() });
+        }
+        Ok(())
+    }
+
+    /// Values per block of the most demanding type that rows are stored in.
+    fn block(&self) -> u32 {
+        self.activation.block_len().max(self.exchange.block_len()) as u32
+    }
+}
+
+/// The type that inputs of products take for this type of weights.
+pub const fn activation_of(weights: DType) -> DType {
+    match weights {
+        DType::F32 | DType::F16 => DType::F32,
+        DType::Q40 | DType::Q80 => DType::Q80,
+    }
+}
+
+/// Node counts that the model can be cut into, in rising order.
+pub fn node_counts(header: &Header) -> impl Iterator<Item = u32> {
+    let header = *header;
+    (1..=header.n_kv_heads.min(MAX_NODES)).filter(move |nodes| Cut::dllama(&header, *nodes).check(&header).is_ok())
+}
+
+/// Why a model can't be shared in this way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanError {
+    /// No node, or more than [`MAX_NODES`].
+    Nodes {
+        /// As asked.
+        nodes: u32,
+    },
+    /// A node would have no KV head.
+    KvHeads {
+        /// As asked.
+        nodes: u32,
+        /// What the model has.
+        n_kv_heads: u32,
+    },
+    /// A dimension does not fall into equal parts of whole blocks.
+    Indivisible {
+        /// The dimension.
+        what: &'static str,
+        /// Its size.
+        len: u32,
+        /// Parts.
+        nodes: u32,
+        /// What each part must be a multiple of.
+        block: u32,
+    },
+    /// The tables are too small for this model.
+    Tables(Full),
+}
+
+impl From<Full> for PlanError {
+    fn from(full: Full) -> Self {
+        Self::Tables(full)
+    }
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Nodes { nodes } => write!(f, "{nodes} nodes asked for; allowed: 1 to {MAX_NODES}"),
+            Self::KvHeads { nodes, n_kv_heads } => {
+                write!(f, "{nodes} nodes asked for, but the model has {n_kv_heads} KV heads and each node needs one")
+            }
+            Self::Indivisible { what, len, nodes, block } if block > 1 => {
+                write!(f, "{what} {len} does not fall into {nodes} equal parts of whole {block}-value blocks")
+            }
+            Self::Indivisible { what, len, nodes, .. } => {
+                write!(f, "{what} {len} does not fall into {nodes} equal parts")
+            }
+            Self::Tables(full) => write!(f, "{full}"),
+        }
+    }
+}
+
+impl core::error::Error for PlanError {}
+
+/// True where `header` describes a mixture of experts.
+pub(crate) const fn is_moe(header: &Header) -> bool {
+    matches!(header.arch, Arch::Qwen3Moe)
+}
