@@ -1,1 +1,0 @@
-//! The `.t` tokenizer file.
