@@ -1,1 +1,297 @@
-//! Numbers only: one table of functions per instruction set.
+//! Numbers only: products of weights and activations, norms, softmax, RoPE, attention; no model knowledge.
+//!
+//! The host detects what the processor can do and picks one [`Kernels`] table at start; from then on every call goes
+//! through it. [`Isa::Scalar`] is the reference and runs everywhere.
+//!
+//! # Same bits everywhere
+//! A result is a function of its inputs alone: not of the instruction set, the batch that a token came in, or the way
+//! in which rows were split between threads. (The sign and payload of a NaN are the only exception.) To keep it so:
+//! * quantised product: per block of 32, `i` = exact integer dot of the codes, `s = f32(d_w) * f32(d_x)` (exact: two
+//!   11-bit mantissas), `acc = fma(f32(i), s, acc)`; blocks in order, one accumulator that starts at +0;
+//! * every other sum: 16 lanes, element `i` into lane `i % 16` by FMA in order, then the tree +8, +4, +2, +1 ([`lanes`]);
+//! * `exp` is one polynomial with explicit FMAs ([`elementwise`]); division and square root are IEEE's;
+//! * no sum or product is left to the compiler to contract or to reorder (Rust does neither).
+//!
+//! # Where things are
+//! [`lanes`] is a vector of 16 F32 lanes, implemented once per instruction set. The bodies in [`dense`], [`elementwise`],
+//! [`quantize`] and [`attention`] are written once over it, and [`table`] compiles them for each instruction set. Only
+//! the quantised products have code of their own: [`scalar`], `x86_64`, `aarch64`.
+
+mod attention;
+mod dense;
+mod elementwise;
+mod lanes;
+mod operands;
+mod quantize;
+mod scalar;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use crate::quant::{BLOCK, BlockQ80, DType};
+use core::fmt;
+use core::ops::Range;
+pub use operands::{Input, Matrix, Output, activation_row_bytes, supports};
+use table::Table;
+
+/// Instruction set that a table of kernels is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// No vector instructions: the reference.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// AArch64 with NEON, as every ARMv8-A has it.
+    Neon,
+}
+
+impl Isa {
+    /// Every instruction set, the plainest first.
+    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Neon];
+
+    /// Name as users write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Neon => "neon",
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The kernels of one instruction set: one table of functions, chosen once at start.
+///
+/// Lengths that do not fit each other are the caller's mistake and panic.
+#[derive(Clone, Copy)]
+pub struct Kernels {
+    table: &'static Table,
+}
+
+impl fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kernels({})", self.isa())
+    }
+}
+
+// The functions of a table ask for two things: a processor that has the instruction set, which holds since the table
+// was made (`for_isa`), and operands that fit each other, which the method checks first.
+impl Kernels {
+    /// The reference kernels.
+    pub const SCALAR: Kernels = Kernels { table: &scalar::TABLE };
+
+    /// The kernels of `isa`, or `None` where this architecture has none such.
+    ///
+    /// # Safety
+    /// The processor has the features of `isa`.
+    pub unsafe fn for_isa(isa: Isa) -> Option<Self> {
+        let table = match isa {
+            Isa::Scalar => &scalar::TABLE,
+            #[allow(unreachable_patterns)]
+            _ => return None,
+        };
+        Some(Self { table })
+    }
+
+    /// The instruction set of this table.
+    pub fn isa(&self) -> Isa {
+        self.table.isa
+    }
+
+    /// Quantises one token's `x` into an activation row ([`activation_row_bytes`]), the input of quantised products.
+    ///
+    /// Per block of 32: scale `d = max|x| / 127`, code = `x / d` to nearest even, stored scale = `d` rounded to F16.
+    /// A block whose `1 / d` is not finite has codes 0; a NaN has code 0.
+    ///
+    /// # Panics
+    /// If `x.len()` is not a multiple of 32, or `row` is shorter than its row or not 64-byte aligned.
+    pub fn quantize_activations(&self, x: &[f32], row: &mut [u8]) {
+        let (codes, scales, sums) = operands::split_row_mut(row, x.len());
+        // SAFETY: the table's instruction set is there; `split_row_mut` made the lengths fit.
+        unsafe { (self.table.quantize_activations)(x, codes, scales, sums) }
+    }
+
+    /// Quantises `x` into Q80 blocks of any alignment, the format of pipes and of the wire; codes and scales as in
+    /// [`Self::quantize_activations`].
+    ///
+    /// # Panics
+    /// If `out` is not exactly as many blocks as `x` fills.
+    pub fn quantize_q80(&self, x: &[f32], out: &mut [u8]) {
+        let blocks = q80_blocks(x.len(), out.len());
+        let out: &mut [BlockQ80] = bytemuck::cast_slice_mut(out);
+        assert!(out.len() == blocks);
+        // SAFETY: the table's instruction set is there; one block per 32 values was just checked.
+        unsafe { (self.table.quantize_q80)(x, out) }
+    }
+
+    /// Adds Q80 blocks to `x`: `x = fma(q, d, x)`.
+    ///
+    /// # Panics
+    /// If `blocks` is not exactly as many blocks as `x` fills.
+    pub fn add_q80(&self, x: &mut [f32], blocks: &[u8]) {
+        q80_blocks(x.len(), blocks.len());
+        // SAFETY: the table's instruction set is there; one block per 32 values was just checked.
+        unsafe { (self.table.add_q80)(x, bytemuck::cast_slice(blocks)) }
+    }
+
+    /// Product of weights and activations: `out[t][r] = Σ w[r][c] * x[t][c]` for each row `r` of `rows` (absolute row
+    /// numbers of `w`) and each token `t` of `x`.
+    ///
+    /// # Panics
+    /// If the pair of types is none of [`supports`], or the operands do not fit each other.
+    pub fn matmul(&self, w: Matrix<'_>, rows: Range<usize>, x: Input<'_>, out: Output<'_>) {
+        operands::check(&w, &rows, &x, &out);
+        if rows.is_empty() || x.count() == 0 {
+            return;
+        }
+        let matmul = match w.dtype {
+            DType::F32 => self.table.matmul_f32,
+            DType::F16 => self.table.matmul_f16,
+            DType::Q40 => self.table.matmul_q40,
+            DType::Q80 => self.table.matmul_q80,
+        };
+        // SAFETY: the table's instruction set is there; `check` saw that the types are a supported pair and that every
+        // row, token and output element lies inside its buffer.
+        unsafe { matmul(&w, rows, &x, &out) }
+    }
+
+    /// `Σ a[i] * b[i]`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn dot(&self, a: &[f32], b: &[f32]) -> f32 {
+        assert_eq!(a.len(), b.len(), "dot: lengths");
+        // SAFETY: the table's instruction set is there; the lengths are equal.
+        unsafe { (self.table.dot)(a, b) }
+    }
+
+    /// `Σ x[i]²`.
+    pub fn sum_squares(&self, x: &[f32]) -> f32 {
+        // SAFETY: the table's instruction set is there; the lengths are equal.
+        unsafe { (self.table.dot)(x, x) }
+    }
+
+    /// `x = w * (inv_rms * x)`; `weight` holds little-endian F32 of any alignment.
+    ///
+    /// # Panics
+    /// If `weight` is not exactly `x.len()` values.
+    pub fn rms_norm(&self, x: &mut [f32], inv_rms: f32, weight: &[u8]) {
+        assert_eq!(Some(weight.len()), x.len().checked_mul(4), "rms_norm: bytes of weight for {} values", x.len());
+        // SAFETY: the table's instruction set is there; the lengths fit.
+        unsafe { (self.table.rms_norm)(x, inv_rms, weight) }
+    }
+
+    /// Softmax in place: `e = exp(x - max)`, divided by their sum.
+    pub fn softmax(&self, x: &mut [f32]) {
+        // SAFETY: the table's instruction set is there.
+        unsafe { (self.table.softmax)(x) }
+    }
+
+    /// `x = x / (1 + exp(-x))`.
+    pub fn silu(&self, x: &mut [f32]) {
+        // SAFETY: the table's instruction set is there.
+        unsafe { (self.table.silu)(x) }
+    }
+
+    /// `x = x * by`, element by element.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn mul(&self, x: &mut [f32], by: &[f32]) {
+        assert_eq!(x.len(), by.len(), "mul: lengths");
+        // SAFETY: the table's instruction set is there; the lengths are equal.
+        unsafe { (self.table.mul)(x, by) }
+    }
+
+    /// `x = x * by`.
+    pub fn scale(&self, x: &mut [f32], by: f32) {
+        // SAFETY: the table's instruction set is there.
+        unsafe { (self.table.scale)(x, by) }
+    }
+
+    /// `x = x + y`, element by element.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn add(&self, x: &mut [f32], y: &[f32]) {
+        assert_eq!(x.len(), y.len(), "add: lengths");
+        // SAFETY: the table's instruction set is there; the lengths are equal.
+        unsafe { (self.table.add)(x, y) }
+    }
+
+    /// `y = fma(a, x, y)`, element by element.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn add_scaled(&self, y: &mut [f32], a: f32, x: &[f32]) {
+        assert_eq!(y.len(), x.len(), "add_scaled: lengths");
+        // SAFETY: the table's instruction set is there; the lengths are equal.
+        unsafe { (self.table.add_scaled)(y, a, x) }
+    }
+
+    /// RoPE on neighbours: turns each `(x[2j], x[2j + 1])` by angle `j`; `cos_sin` is `cos0, sin0, cos1, sin1, …`.
+    ///
+    /// # Panics
+    /// If the length is odd or the lengths differ.
+    pub fn rotate_pairs(&self, x: &mut [f32], cos_sin: &[f32]) {
+        assert!(x.len().is_multiple_of(2) && x.len() == cos_sin.len(), "RoPE: {} by {}", x.len(), cos_sin.len());
+        // SAFETY: the table's instruction set is there; the lengths are equal and even.
+        unsafe { (self.table.rotate_pairs)(x, cos_sin) }
+    }
+
+    /// RoPE on halves: turns each `(x[j], x[j + n/2])` by angle `j`; `cos_sin` as in [`Self::rotate_pairs`].
+    ///
+    /// # Panics
+    /// If the length is odd or the lengths differ.
+    pub fn rotate_halves(&self, x: &mut [f32], cos_sin: &[f32]) {
+        assert!(x.len().is_multiple_of(2) && x.len() == cos_sin.len(), "RoPE: {} by {}", x.len(), cos_sin.len());
+        // SAFETY: the table's instruction set is there; the lengths are equal and even.
+        unsafe { (self.table.rotate_halves)(x, cos_sin) }
+    }
+
+    /// One query head over positions `0..len` of a cache: `scores[t] = dot(q, K[t]) / sqrt(head_dim)`, softmax, then
+    /// `out = Σ scores[t] * V[t]` by FMA, `t` increasing from +0.
+    ///
+    /// `head_dim` is `q.len()`; `K[t]` is `keys[t * stride..][..head_dim]`, and `V[t]` likewise. `scores` is scratch of
+    /// at least `len` values and holds the attention weights afterwards.
+    ///
+    /// # Panics
+    /// If `out` is not `head_dim` values or a position lies outside of its buffer.
+    #[allow(clippy::too_many_arguments)]
+    pub fn attention(
+        &self,
+        q: &[f32],
+        keys: &[f32],
+        values: &[f32],
+        stride: usize,
+        len: usize,
+        scores: &mut [f32],
+        out: &mut [f32],
+    ) {
+        assert_eq!(q.len(), out.len(), "attention: values of q and out");
+        let extent = operands::extent(len, stride, q.len());
+        assert!(extent.is_some_and(|n| n <= keys.len()), "attention: {len} keys, stride {stride}, in {}", keys.len());
+        assert!(
+            extent.is_some_and(|n| n <= values.len()),
+            "attention: {len} values, stride {stride}, in {}",
+            values.len()
+        );
+        // SAFETY: the table's instruction set is there; all positions lie inside keys and values.
+        unsafe { (self.table.attention)(q, keys, values, stride, &mut scores[..len], out) }
+    }
+}
+
+/// Blocks that `len` values fill; panics unless `bytes` is exactly these blocks.
+fn q80_blocks(len: usize, bytes: usize) -> usize {
+    let blocks = len / BLOCK;
+    assert!(
+        len.is_multiple_of(BLOCK) && blocks.checked_mul(size_of::<BlockQ80>()) == Some(bytes),
+        "q80: {len} values in {bytes} bytes"
+    );
+    blocks
+}

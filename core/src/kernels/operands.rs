@@ -1,0 +1,176 @@
+//! What products work on: a matrix in mapped bytes, token rows, and an output that several threads fill.
+
+use crate::quant::{BLOCK, DType};
+use core::marker::PhantomData;
+use core::ops::Range;
+
+/// Weights as they lie in the file, row by row; any alignment.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'w> {
+    /// Type of the weights.
+    pub dtype: DType,
+    /// The rows; the last one may end without the padding of its stride.
+    pub bytes: &'w [u8],
+    /// Rows: outputs of the product.
+    pub rows: usize,
+    /// Columns: inputs of the product. A multiple of 32 for block types.
+    pub cols: usize,
+    /// Bytes from the start of a row to the start of the next.
+    pub row_stride: usize,
+}
+
+/// Activations of `count` tokens, one row each.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'x> {
+    /// Plain values, for F32 and F16 weights.
+    F32 {
+        /// The rows.
+        x: &'x [f32],
+        /// Values from the start of a row to the start of the next.
+        stride: usize,
+        /// Tokens.
+        count: usize,
+    },
+    /// Activation rows as [`Kernels::quantize_activations`](super::Kernels::quantize_activations) makes them, for
+    /// Q40 and Q80 weights; 64-byte aligned.
+    Q80 {
+        /// The rows.
+        rows: &'x [u8],
+        /// Bytes from the start of a row to the start of the next, a multiple of 64.
+        stride: usize,
+        /// Tokens.
+        count: usize,
+    },
+}
+
+impl Input<'_> {
+    /// Tokens.
+    pub const fn count(&self) -> usize {
+        match self {
+            Input::F32 { count, .. } | Input::Q80 { count, .. } => *count,
+        }
+    }
+
+    /// Type of the activations.
+    pub const fn dtype(&self) -> DType {
+        match self {
+            Input::F32 { .. } => DType::F32,
+            Input::Q80 { .. } => DType::Q80,
+        }
+    }
+}
+
+/// Where a product goes: the value of token `t` and row `r` at `t * stride + r`.
+///
+/// Several threads may hold such views of one buffer while each writes rows of its own.
+#[derive(Debug)]
+pub struct Output<'o> {
+    ptr: *mut f32,
+    stride: usize,
+    len: usize,
+    buffer: PhantomData<&'o mut [f32]>,
+}
+
+impl<'o> Output<'o> {
+    /// A view of a buffer that nobody else touches.
+    pub fn from_slice(buffer: &'o mut [f32], stride: usize) -> Self {
+        Self { ptr: buffer.as_mut_ptr(), stride, len: buffer.len(), buffer: PhantomData }
+    }
+
+    /// A view of `len` values at `ptr`.
+    ///
+    /// # Safety
+    /// For `'o`, `ptr` is valid for writes of `len` values, and nobody else reads or writes those elements
+    /// that are written through this view: rows `r` of the products it is given to, for all their tokens.
+    pub unsafe fn from_raw(ptr: *mut f32, stride: usize, len: usize) -> Self {
+        Self { ptr, stride, len, buffer: PhantomData }
+    }
+
+    /// Address of the value of token `t` and row `r`.
+    ///
+    /// # Safety
+    /// [`check`] accepted this view for a product with token `t` and row `r`.
+    #[inline(always)]
+    pub(super) unsafe fn at(&self, t: usize, r: usize) -> *mut f32 {
+        // SAFETY: inside the buffer, as `check` saw.
+        unsafe { self.ptr.add(t * self.stride + r) }
+    }
+}
+
+/// Whether there is a product of `weight` weights with `input` activations.
+pub const fn supports(weight: DType, input: DType) -> bool {
+    match weight {
+        DType::F32 | DType::F16 => matches!(input, DType::F32),
+        DType::Q40 | DType::Q80 => matches!(input, DType::Q80),
+    }
+}
+
+/// Bytes of an activation row of `n` values, a multiple of 64.
+///
+/// The row is not a file format: `n` codes (i8), `n / 32` scales (F32, already rounded to F16), `n / 32` sums of a
+/// block's codes (i32), padding. The sums serve instructions that multiply unsigned by signed bytes.
+pub const fn activation_row_bytes(n: usize) -> usize {
+    assert!(n.is_multiple_of(BLOCK), "activations come in blocks of 32");
+    (n + n / BLOCK * 8).next_multiple_of(64)
+}
+
+/// Codes, scales and sums of an activation row of `n` values.
+pub(super) fn split_row_mut(row: &mut [u8], n: usize) -> (&mut [i8], &mut [f32], &mut [i32]) {
+    let bytes = activation_row_bytes(n);
+    assert!(row.len() >= bytes, "activation row: {} bytes for {n} values, {bytes} needed", row.len());
+    assert!(row.as_ptr().addr().is_multiple_of(64), "activation row: not 64-byte aligned");
+    let blocks = n / BLOCK;
+    let (codes, rest) = row.split_at_mut(n);
+    let (scales, rest) = rest.split_at_mut(blocks * 4);
+    (
+        bytemuck::cast_slice_mut(codes),
+        bytemuck::cast_slice_mut(scales),
+        bytemuck::cast_slice_mut(&mut rest[..blocks * 4]),
+    )
+}
+
+/// Elements from the first to the last of `count` rows of `len`, `stride` apart; `None` on overflow or overlap.
+pub(super) fn extent(count: usize, stride: usize, len: usize) -> Option<usize> {
+    match count {
+        0 => Some(0),
+        1 => Some(len),
+        _ if stride < len => None,
+        _ => (count - 1).checked_mul(stride)?.checked_add(len),
+    }
+}
+
+/// Panics unless the operands of a product fit each other.
+pub(super) fn check(w: &Matrix<'_>, rows: &Range<usize>, x: &Input<'_>, out: &Output<'_>) {
+    assert!(supports(w.dtype, x.dtype()), "matmul: {} weights with {} input", w.dtype, x.dtype());
+    assert!(rows.start <= rows.end && rows.end <= w.rows, "matmul: rows {rows:?} of {}", w.rows);
+    let row_bytes = w.dtype.bytes(w.cols as u64).and_then(|bytes| usize::try_from(bytes).ok());
+    let bytes = row_bytes.and_then(|row_bytes| extent(w.rows, w.row_stride, row_bytes));
+    assert!(
+        bytes.is_some_and(|bytes| bytes <= w.bytes.len()),
+        "matmul: {} x {} {} weights, stride {}, in {} bytes",
+        w.rows,
+        w.cols,
+        w.dtype,
+        w.row_stride,
+        w.bytes.len()
+    );
+    let (held, needed) = match *x {
+        Input::F32 { x, stride, count } => (x.len(), extent(count, stride, w.cols)),
+        Input::Q80 { rows, stride, count } => {
+            assert!(
+                rows.as_ptr().addr().is_multiple_of(64) && (stride.is_multiple_of(64) || count < 2),
+                "matmul: activation rows are not 64-byte aligned"
+            );
+            (rows.len(), extent(count, stride, activation_row_bytes(w.cols)))
+        }
+    };
+    assert!(needed.is_some_and(|needed| needed <= held), "matmul: {} tokens of {} in {held}", x.count(), w.cols);
+    let end = extent(x.count(), out.stride, rows.end);
+    assert!(
+        end.is_some_and(|end| end <= out.len),
+        "matmul: output of {} tokens, rows {rows:?}, stride {}, in {}",
+        x.count(),
+        out.stride,
+        out.len
+    );
+}

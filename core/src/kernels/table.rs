@@ -1,0 +1,79 @@
+//! The table of functions of one instruction set, and the macro that compiles the shared bodies for it.
+
+use super::{Input, Isa, Matrix, Output};
+use crate::quant::BlockQ80;
+use core::ops::Range;
+
+/// A product; the operands passed [`check`](super::operands::check), and the processor has the instruction set.
+pub(super) type Matmul = unsafe fn(&Matrix<'_>, Range<usize>, &Input<'_>, &Output<'_>);
+
+/// The functions behind [`Kernels`](super::Kernels). To call one, the processor must have the instruction set, and
+/// the lengths must have passed the checks of the method of the same name.
+#[allow(clippy::type_complexity)]
+pub(super) struct Table {
+    pub isa: Isa,
+    pub quantize_activations: unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
+    pub quantize_q80: unsafe fn(&[f32], &mut [BlockQ80]),
+    pub add_q80: unsafe fn(&mut [f32], &[BlockQ80]),
+    pub matmul_f32: Matmul,
+    pub matmul_f16: Matmul,
+    pub matmul_q40: Matmul,
+    pub matmul_q80: Matmul,
+    pub dot: unsafe fn(&[f32], &[f32]) -> f32,
+    pub rms_norm: unsafe fn(&mut [f32], f32, &[u8]),
+    pub softmax: unsafe fn(&mut [f32]),
+    pub silu: unsafe fn(&mut [f32]),
+    pub mul: unsafe fn(&mut [f32], &[f32]),
+    pub scale: unsafe fn(&mut [f32], f32),
+    pub add: unsafe fn(&mut [f32], &[f32]),
+    pub add_scaled: unsafe fn(&mut [f32], f32, &[f32]),
+    pub rotate_pairs: unsafe fn(&mut [f32], &[f32]),
+    pub rotate_halves: unsafe fn(&mut [f32], &[f32]),
+    pub attention: unsafe fn(&[f32], &[f32], &[f32], usize, &mut [f32], &mut [f32]),
+}
+
+/// `table!(isa, token, matmul_q40, matmul_q80, [attribute, …])`: the [`Table`] whose shared bodies are compiled under
+/// attributes that enable what `token` stands for.
+#[rustfmt::skip]
+macro_rules! table {
+    ($isa:expr, $token:expr, $matmul_q40:path, $matmul_q80:path, $attributes:tt) => {{
+        use $crate::kernels::table::{Table, compile};
+        use $crate::kernels::{Input, Matrix, Output, attention, dense, elementwise, quantize};
+        use $crate::quant::BlockQ80;
+        use core::ops::Range;
+
+        Table {
+            isa: $isa,
+            quantize_activations: compile!($token, $attributes, quantize::quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32])),
+            quantize_q80: compile!($token, $attributes, quantize::quantize_q80(x: &[f32], out: &mut [BlockQ80])),
+            add_q80: compile!($token, $attributes, quantize::add_q80(x: &mut [f32], blocks: &[BlockQ80])),
+            matmul_f32: compile!($token, $attributes, dense::matmul_f32(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>)),
+            matmul_f16: compile!($token, $attributes, dense::matmul_f16(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>)),
+            matmul_q40: $matmul_q40,
+            matmul_q80: $matmul_q80,
+            dot: compile!($token, $attributes, dense::dot(a: &[f32], b: &[f32]) -> f32),
+            rms_norm: compile!($token, $attributes, elementwise::rms_norm(x: &mut [f32], inv_rms: f32, weight: &[u8])),
+            softmax: compile!($token, $attributes, elementwise::softmax(x: &mut [f32])),
+            silu: compile!($token, $attributes, elementwise::silu(x: &mut [f32])),
+            mul: compile!($token, $attributes, elementwise::mul(x: &mut [f32], by: &[f32])),
+            scale: compile!($token, $attributes, elementwise::scale(x: &mut [f32], by: f32)),
+            add: compile!($token, $attributes, elementwise::add(x: &mut [f32], y: &[f32])),
+            add_scaled: compile!($token, $attributes, elementwise::add_scaled(y: &mut [f32], a: f32, x: &[f32])),
+            rotate_pairs: compile!($token, $attributes, elementwise::rotate_pairs(x: &mut [f32], cos_sin: &[f32])),
+            rotate_halves: compile!($token, $attributes, elementwise::rotate_halves(x: &mut [f32], cos_sin: &[f32])),
+            attention: compile!($token, $attributes, attention::attention(q: &[f32], keys: &[f32], values: &[f32], stride: usize, scores: &mut [f32], out: &mut [f32])),
+        }
+    }};
+}
+
+/// A function of this signature, under these attributes, that calls the shared body with `token`.
+macro_rules! compile {
+    ($token:expr, [$($attribute:meta),*], $module:ident::$name:ident ( $($arg:ident: $type:ty),* ) $(-> $result:ty)?) => {{
+        $(#[$attribute])*
+        unsafe fn $name($($arg: $type),*) $(-> $result)? {
+            $module::$name($token, $($arg),*)
+        }
+        $name
+    }};
+}
+pub(super) use {compile, table};
