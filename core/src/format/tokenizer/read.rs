@@ -50,6 +50,11 @@ impl<'a> TokenizerFile<'a> {
     pub fn tokens(&self) -> Tokens<'a> {
         Tokens { rest: self.entries }
     }
+
+    /// The tokens as they stand in the file: score, length, bytes, without gaps.
+    pub(crate) fn entries(&self) -> &'a [u8] {
+        self.entries
+    }
 }
 
 /// Iterator over `(score, bytes)` of a checked file.

@@ -1,0 +1,315 @@
+//! Logits to the next token.
+//!
+//! Rule and random numbers are those of Distributed-Llama, so a seed gives the same text there and here, up to the
+//! rounding of `exp` (there an approximation of 4e-5, here to the last bit or so). All sums are sequential F32.
+
+use core::fmt;
+
+/// A token that may be sampled: scratch memory of [`Sampler::sample`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Candidate {
+    p: f32,
+    id: u32,
+}
+
+/// Chooses the next token: the most probable one, or one at random among the probable.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampler {
+    temperature: f32,
+    top_p: f32,
+    state: u64,
+}
+
+impl Sampler {
+    /// A sampler.
+    ///
+    /// * `temperature` 0 always takes the most probable token (the lowest id of equals) and uses no random numbers;
+    ///   larger values flatten the distribution.
+    /// * `top_p` in (0, 1) samples among the most probable tokens that together just exceed it; other values
+    ///   sample among all.
+    /// * `seed` is the state of the random numbers as it is, without mixing. From 0 only zeros follow: then always the
+    ///   first token of the distribution is taken, which with `top_p` is the most probable one.
+    ///
+    /// # Errors
+    /// A temperature that is negative or not finite, a `top_p` that is not finite.
+    pub fn new(temperature: f32, top_p: f32, seed: u64) -> Result<Self, SampleError> {
+        if !temperature.is_finite() || temperature < 0.0 {
+            return Err(SampleError::Temperature { found: temperature });
+        }
+        if !top_p.is_finite() {
+            return Err(SampleError::TopP { found: top_p });
+        }
+        Ok(Self { temperature, top_p, state: seed })
+    }
+
+    /// Candidates of scratch memory that [`sample`](Self::sample) needs.
+    pub const fn scratch_len(vocab_size: u32) -> usize {
+        vocab_size as usize
+    }
+
+    /// State of the random numbers: a new sampler with it as seed goes on from here.
+    pub const fn state(&self) -> u64 {
+        self.state
+    }
+
+    /// Chooses a token from its logits, one per id; they are overwritten by probabilities.
+    ///
+    /// Takes exactly one random number, none if the temperature is 0.
+    ///
+    /// # Errors
+    /// No logits, or one that is not finite: then the model or its weights are broken, and no choice makes sense.
+    ///
+    /// # Panics
+    /// If `scratch` is shorter than [`Sampler::scratch_len`].
+    pub fn sample(&mut self, logits: &mut [f32], scratch: &mut [Candidate]) -> Result<u32, SampleError> {
+        let most_probable = most_probable(logits)?;
+        if self.temperature == 0.0 {
+            return Ok(most_probable);
+        }
+        let highest = logits[most_probable as usize] / self.temperature;
+        if !highest.is_finite() {
+            return Err(SampleError::NotFinite { id: most_probable, found: highest });
+        }
+        softmax(logits, self.temperature, highest);
+        let coin = self.coin();
+        if self.top_p <= 0.0 || self.top_p >= 1.0 {
+            return Ok(sample_all(logits, coin));
+        }
+        let needed = Self::scratch_len(logits.len() as u32);
+        assert!(scratch.len() >= needed, "scratch memory of {} candidates, needed are {needed}", scratch.len());
+        Ok(sample_nucleus(logits, self.top_p, coin, scratch).unwrap_or(most_probable))
+    }
+
+    /// The next random number in [0, 1), of 24 bits: xorshift64*.
+    fn coin(&mut self) -> f32 {
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        let bits = (self.state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as u32;
+        (bits >> 8) as f32 / 16_777_216.0
+    }
+}
+
+/// The id with the highest logit, the lowest of equals.
+fn most_probable(logits: &[f32]) -> Result<u32, SampleError> {
+    let mut best = *logits.first().ok_or(SampleError::NoLogits)?;
+    let mut best_id = 0;
+    for (id, &logit) in logits.iter().enumerate() {
+        if !logit.is_finite() {
+            return Err(SampleError::NotFinite { id: id as u32, found: logit });
+        }
+        if logit > best {
+            (best, best_id) = (logit, id as u32);
+        }
+    }
+    Ok(best_id)
+}
+
+/// Turns logits into probabilities; `highest` is the largest of them after the division by the temperature.
+fn softmax(logits: &mut [f32], temperature: f32, highest: f32) {
+    let mut sum = 0.0;
+    for logit in &mut *logits {
+        *logit = libm::expf(*logit / temperature - highest);
+        sum += *logit;
+    }
+    let inverse = 1.0 / sum;
+    for p in logits {
+        *p *= inverse;
+    }
+}
+
+fn sample_all(probabilities: &[f32], coin: f32) -> u32 {
+    let mut sum = 0.0;
+    for (id, p) in probabilities.iter().enumerate() {
+        sum += p;
+        if coin < sum {
+            return id as u32;
+        }
+    }
+    // Rounding may leave the sum below the coin.
+    probabilities.len() as u32 - 1
+}
+
+/// Samples among the most probable tokens that together exceed `top_p`, equals in the order of their ids.
+///
+/// `None` if no token is probable enough to count: `top_p` below the share of a single one.
+fn sample_nucleus(probabilities: &[f32], top_p: f32, coin: f32, scratch: &mut [Candidate]) -> Option<u32> {
+    // A token below the average of the rest can't belong to the nucleus: less to sort.
+    let cutoff = (1.0 - top_p) / (probabilities.len() - 1) as f32;
+    let mut len = 0;
+    for (id, &p) in probabilities.iter().enumerate() {
+        if p >= cutoff {
+            scratch[len] = Candidate { p, id: id as u32 };
+            len += 1;
+        }
+    }
+    let candidates = &mut scratch[..len];
+    candidates.sort_unstable_by(|a, b| b.p.total_cmp(&a.p).then(a.id.cmp(&b.id)));
+
+    let mut sum = 0.0;
+    let mut nucleus = &*candidates;
+    for (i, candidate) in candidates.iter().enumerate() {
+        sum += candidate.p;
+        if sum > top_p {
+            nucleus = &candidates[..=i];
+            break;
+        }
+    }
+    let target = coin * sum;
+    let mut sum = 0.0;
+    for candidate in nucleus {
+        sum += candidate.p;
+        if target < sum {
+            return Some(candidate.id);
+        }
+    }
+    nucleus.last().map(|candidate| candidate.id)
+}
+
+/// Why no token can be sampled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum SampleError {
+    /// A temperature outside its range.
+    Temperature {
+        /// The temperature.
+        found: f32,
+    },
+    /// A top-p outside its range.
+    TopP {
+        /// The top-p.
+        found: f32,
+    },
+    /// There are no logits.
+    NoLogits,
+    /// A logit, by itself or divided by the temperature, is not finite.
+    NotFinite {
+        /// The token.
+        id: u32,
+        /// The logit.
+        found: f32,
+    },
+}
+
+impl fmt::Display for SampleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Temperature { found } => {
+                write!(f, "temperature is {found}, allowed are finite numbers from 0")
+            }
+            Self::TopP { found } => write!(f, "top-p is {found}, allowed are finite numbers"),
+            Self::NoLogits => write!(f, "there are no logits to sample from"),
+            Self::NotFinite { id, found } => write!(
+                f,
+                "logits are not finite: token {id} has {found}; the model file or the exchange between nodes is broken, \
+                 or the temperature is too small"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for SampleError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{vec, vec::Vec};
+
+    fn sample(sampler: &mut Sampler, logits: &[f32]) -> Result<u32, SampleError> {
+        let mut scratch = vec![Candidate::default(); Sampler::scratch_len(logits.len() as u32)];
+        sampler.sample(&mut logits.to_vec(), &mut scratch)
+    }
+
+    fn coins(seed: u64, n: usize) -> Vec<u32> {
+        let mut sampler = Sampler::new(1.0, 0.9, seed).unwrap();
+        (0..n).map(|_| (sampler.coin() * 16_777_216.0) as u32).collect()
+    }
+
+    #[test]
+    fn greedy_takes_the_lowest_id_of_equals_and_no_random_number() {
+        let mut sampler = Sampler::new(0.0, 0.9, 7).unwrap();
+        assert_eq!(sample(&mut sampler, &[-1.0, 3.0, 2.0, 3.0]), Ok(1));
+        assert_eq!(sample(&mut sampler, &[-0.0, 0.0]), Ok(0));
+        assert_eq!(sampler.state(), 7);
+    }
+
+    #[test]
+    fn random_numbers_are_xorshift64_star() {
+        // State 1: 1 ^ 1 << 25 = 0x2000001, times the multiplier, bits 40 to 63 of the product.
+        let state = 0x0200_0001_u64;
+        let expected = (u128::from(state) * 0x2545_F491_4F6C_DD1D_u128) as u64 >> 40;
+        assert_eq!(u64::from(coins(1, 1)[0]), expected);
+        assert_eq!(coins(0, 3), [0, 0, 0]);
+        assert_ne!(coins(12345, 2)[0], coins(12345, 2)[1]);
+    }
+
+    #[test]
+    fn every_sampled_token_takes_one_random_number() {
+        for top_p in [0.5, 1.0] {
+            let mut sampler = Sampler::new(0.8, top_p, 42).unwrap();
+            let mut reference = sampler.clone();
+            sample(&mut sampler, &[0.0, 1.0, 2.0]).unwrap();
+            reference.coin();
+            assert_eq!(sampler.state(), reference.state());
+        }
+    }
+
+    #[test]
+    fn seed_zero_takes_the_first_token_of_the_distribution() {
+        assert_eq!(sample(&mut Sampler::new(1.0, 0.9, 0).unwrap(), &[0.0, 2.0, 1.0]), Ok(1));
+        assert_eq!(sample(&mut Sampler::new(1.0, 1.0, 0).unwrap(), &[0.0, 2.0, 1.0]), Ok(0));
+    }
+
+    #[test]
+    fn frequencies_follow_the_probabilities() {
+        let logits = [0.5f32.ln(), 0.1f32.ln(), 0.3f32.ln(), 0.1f32.ln()];
+        let count = |temperature, top_p| {
+            let mut sampler = Sampler::new(temperature, top_p, 99).unwrap();
+            let mut counts = [0; 4];
+            for _ in 0..20_000 {
+                counts[sample(&mut sampler, &logits).unwrap() as usize] += 1;
+            }
+            counts.map(|count| f64::from(count) / 20_000.0)
+        };
+        let near = |found: [f64; 4], expected: [f64; 4]| {
+            let close = found.iter().zip(&expected).all(|(f, e)| (f - e).abs() < 0.02 && (*e > 0.0 || *f == 0.0));
+            assert!(close, "{found:?} instead of {expected:?}");
+        };
+        near(count(1.0, 1.0), [0.5, 0.1, 0.3, 0.1]);
+        near(count(1.0, 0.0), [0.5, 0.1, 0.3, 0.1]);
+        near(count(1.0, 0.6), [0.625, 0.0, 0.375, 0.0]);
+        near(count(1.0, 0.85), [0.5 / 0.9, 0.1 / 0.9, 0.3 / 0.9, 0.0]);
+        // At temperature 1/2 probabilities are squared.
+        near(count(0.5, 1.0), [0.25 / 0.36, 0.01 / 0.36, 0.09 / 0.36, 0.01 / 0.36]);
+    }
+
+    #[test]
+    fn a_nucleus_smaller_than_any_token_is_the_most_probable_one() {
+        for logits in [[1.0f32; 8].as_slice(), &[3.0]] {
+            assert_eq!(sample(&mut Sampler::new(1.0, 0.01, 5).unwrap(), logits), Ok(0));
+        }
+    }
+
+    #[test]
+    fn logits_that_are_not_finite_are_an_error() {
+        for temperature in [0.0, 0.8] {
+            let mut sampler = Sampler::new(temperature, 0.9, 3).unwrap();
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let error = sample(&mut sampler, &[1.0, bad, 2.0]).unwrap_err();
+                assert!(matches!(error, SampleError::NotFinite { id: 1, .. }), "{error}");
+            }
+            assert_eq!(sample(&mut sampler, &[]), Err(SampleError::NoLogits));
+            assert_eq!(sampler.state(), 3);
+        }
+        let mut cold = Sampler::new(1e-38, 0.9, 3).unwrap();
+        assert!(matches!(sample(&mut cold, &[1.0, 1e30]), Err(SampleError::NotFinite { id: 1, .. })));
+        assert_eq!(sample(&mut Sampler::new(1e-3, 0.9, 3).unwrap(), &[-3e38, 20.0]), Ok(1));
+    }
+
+    #[test]
+    fn absurd_settings_are_refused() {
+        for temperature in [-0.1, f32::NAN, f32::INFINITY] {
+            assert!(matches!(Sampler::new(temperature, 0.9, 1), Err(SampleError::Temperature { .. })));
+        }
+        assert!(matches!(Sampler::new(1.0, f32::NAN, 1), Err(SampleError::TopP { .. })));
+    }
+}
