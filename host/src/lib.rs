@@ -1,1 +1,10 @@
-//! Everything that touches an operating system.
+//! Everything that touches an operating system: files, threads, sockets, terminals.
+//!
+//! The rooms, in the order in which data flows: [`model`] opens a file through [`storage`]; [`cpu`] and [`pool`] say
+//! what computes; [`arena`] is the memory that it computes in; [`root`] drives a model, alone or with workers.
+
+pub mod arena;
+pub mod cpu;
+pub mod model;
+pub mod pool;
+pub mod storage;

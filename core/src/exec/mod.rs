@@ -1,1 +1,343 @@
 //! Graph + memory + kernels = forward pass.
+//!
+//! [`Program::new`] checks a graph once, whoever made it, and lays out the arena; from then on everything is trusted.
+//! [`Engine::forward`] then runs a batch: one fork of the pool per segment, a barrier between ops, one exchange per sync.
+//! It allocates nothing.
+
+mod arena;
+mod check;
+mod places;
+mod rope;
+mod run;
+mod step;
+
+pub use arena::ARENA_ALIGN;
+pub use check::GraphError;
+pub use places::Place;
+pub use step::Step;
+
+use crate::graph::{Graph, Segment, pipes};
+use crate::io::{Exchange, Links, Pool, Span, Storage};
+use crate::kernels::Kernels;
+use arena::{Arena, FirstError};
+use core::fmt;
+use core::ops::Range;
+use places::Places;
+use rope::Frequencies;
+
+/// The caller's tables for a [`Program`].
+#[derive(Debug)]
+pub struct Rooms<'p> {
+    /// One slot per pipe and buffer: [`Program::places_len`].
+    pub places: &'p mut [Place],
+    /// One slot per op.
+    pub steps: &'p mut [Step],
+}
+
+/// A checked graph: every operand resolved to a place in the arena.
+#[derive(Clone, Copy, Debug)]
+pub struct Program<'p> {
+    graph: Graph<'p>,
+    places: &'p [Place],
+    steps: &'p [Step],
+    arena: arena::Sizes,
+    frequencies: Frequencies,
+    seq_len: u32,
+    vocab_size: Option<u32>,
+}
+
+impl<'p> Program<'p> {
+    /// Slots of [`Rooms::places`] that a graph takes.
+    pub const fn places_len(graph: &Graph<'_>) -> usize {
+        graph.pipes.len() + graph.buffers.len()
+    }
+
+    /// Checks `graph` against itself and against the `storage_bytes` of its weights, for a pool of `lanes`.
+    ///
+    /// # Errors
+    /// Names the op, what is wrong, the value found and the value allowed.
+    ///
+    /// # Panics
+    /// If the rooms are smaller than the graph.
+    pub fn new(graph: &Graph<'p>, storage_bytes: u64, lanes: usize, rooms: Rooms<'p>) -> Result<Self, GraphError> {
+        let Rooms { places, steps } = rooms;
+        let places = &mut places[..Self::places_len(graph)];
+        let steps = &mut steps[..graph.ops.len()];
+        let arena_bytes = places::lay_out(graph, places)?;
+        let limits = check::resolve(graph, Places::new(graph, places), storage_bytes, steps)?;
+        Ok(Self {
+            graph: *graph,
+            places,
+            steps,
+            arena: arena::Sizes::new(arena_bytes, &limits, graph.batch_max, lanes)?,
+            frequencies: limits.frequencies,
+            seq_len: limits.seq_len,
+            vocab_size: limits.vocab_size,
+        })
+    }
+
+    /// Bytes of the arena, KV cache included.
+    pub const fn arena_bytes(&self) -> usize {
+        self.arena.bytes
+    }
+
+    /// Positions of the KV cache.
+    pub const fn seq_len(&self) -> u32 {
+        self.seq_len
+    }
+
+    /// The graph that was checked.
+    pub const fn graph(&self) -> &Graph<'p> {
+        &self.graph
+    }
+}
+
+/// Which rows of a batch need logits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Logits {
+    /// None: the batch only fills the cache.
+    None,
+    /// The last row.
+    #[default]
+    Last,
+    /// Every row.
+    All,
+}
+
+/// Consecutive tokens of one sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'b> {
+    /// Position of the first row.
+    pub position: u32,
+    /// Rows.
+    pub rows: u32,
+    /// Token ids of the rows; only the root's graph reads them, a worker passes none.
+    pub tokens: &'b [u32],
+    /// What is asked of the head.
+    pub logits: Logits,
+}
+
+/// Why a forward pass ended early.
+#[derive(Debug)]
+pub enum Failure<S, L> {
+    /// No row, or more than the graph's batch.
+    Rows {
+        /// As asked.
+        rows: u32,
+        /// Most.
+        max: u32,
+    },
+    /// Positions beyond the cache.
+    Context {
+        /// First position behind the batch.
+        end: u64,
+        /// Positions of the cache.
+        seq_len: u32,
+    },
+    /// A token that the vocabulary does not have, or a token missing.
+    Token {
+        /// Its id, if there was one.
+        id: Option<u32>,
+        /// Tokens of the embedding.
+        vocab_size: u32,
+    },
+    /// Weights could not be had.
+    Storage(S),
+    /// An exchange failed.
+    Links(L),
+}
+
+impl<S: fmt::Display, L: fmt::Display> fmt::Display for Failure<S, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rows { rows, max } => write!(f, "batch of {rows} rows; allowed: 1 to {max}"),
+            Self::Context { end, seq_len } => {
+                write!(f, "positions up to {end} asked for; the context holds {seq_len}")
+            }
+            Self::Token { id: Some(id), vocab_size } => {
+                write!(f, "token id {id}; the model's vocabulary has {vocab_size}")
+            }
+            Self::Token { id: None, .. } => f.write_str("a batch with fewer tokens than rows"),
+            Self::Storage(error) => write!(f, "weights: {error}"),
+            Self::Links(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<S: core::error::Error, L: core::error::Error> core::error::Error for Failure<S, L> {}
+
+/// Runs one node's program.
+pub struct Engine<'a, S: Storage + ?Sized, P: Pool> {
+    program: Program<'a>,
+    storage: &'a S,
+    pool: &'a P,
+    kernels: Kernels,
+    arena: Arena<'a>,
+}
+
+impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
+    /// Binds a program to its weights, threads and memory. The arena need not be zeroed.
+    ///
+    /// # Panics
+    /// If `arena` is smaller than [`Program::arena_bytes`], not aligned to [`ARENA_ALIGN`], or the pool has more lanes
+    /// than the program was made for.
+    pub fn new(program: &Program<'a>, storage: &'a S, pool: &'a P, kernels: Kernels, arena: &'a mut [u8]) -> Self {
+        assert!(pool.lanes() <= program.arena.lanes, "{} lanes of {}", pool.lanes(), program.arena.lanes);
+        let arena = Arena::new(arena, program.arena.bytes);
+        // SAFETY: nobody else has the arena yet.
+        program.frequencies.fill(unsafe { arena.frequencies(&program.arena) });
+        Self { program: *program, storage, pool, kernels, arena }
+    }
+
+    /// The program that runs here.
+    pub const fn program(&self) -> &Program<'a> {
+        &self.program
+    }
+
+    /// Computes `batch`; earlier positions must have been computed before, later ones are forgotten.
+    ///
+    /// # Errors
+    /// A batch that does not fit is refused before anything is computed. After any other failure the positions of the
+    /// batch are undefined, those before it stay valid.
+    pub fn forward<L: Links>(&mut self, links: &mut L, batch: Batch<'_>) -> Result<(), Failure<S::Error, L::Error>> {
+        self.accept(&batch)?;
+        let graph = self.program.graph;
+        for (index, segment) in graph.segments.iter().enumerate() {
+            let Some(rows) = rows_of(segment, &batch) else { continue };
+            self.prefetch(graph.segments.get(index + 1));
+            self.compute(segment, rows.clone(), batch.position as usize)?;
+            self.exchange(links, segment, rows)?;
+        }
+        Ok(())
+    }
+
+    /// Logits of a row of the last batch, for which they were asked.
+    ///
+    /// # Panics
+    /// If the graph has no pipe for them or `row` lies beyond the batch.
+    pub fn logits(&mut self, row: u32) -> &mut [f32] {
+        let pipe = self.program.graph.pipe(pipes::LOGITS).expect("graphs that are asked for logits have the pipe LG");
+        let place = self.program.places[pipe];
+        assert!(row < self.program.graph.batch_max, "row {row} of {}", self.program.graph.batch_max);
+        let width = self.program.graph.pipes[pipe].width as usize;
+        // SAFETY: no lane runs while `self` is borrowed here.
+        unsafe { self.arena.f32s_mut(place.offset + row as usize * 4 * width, width) }
+    }
+
+    /// Checks the batch and writes what the ops read: positions, tokens, the RoPE table.
+    fn accept<E>(&mut self, batch: &Batch<'_>) -> Result<(), Failure<S::Error, E>> {
+        let program = &self.program;
+        let max = program.graph.batch_max;
+        if batch.rows == 0 || batch.rows > max {
+            return Err(Failure::Rows { rows: batch.rows, max });
+        }
+        let end = u64::from(batch.position) + u64::from(batch.rows);
+        if end > u64::from(program.seq_len) {
+            return Err(Failure::Context { end, seq_len: program.seq_len });
+        }
+        if let Some(vocab_size) = program.vocab_size {
+            for row in 0..batch.rows as usize {
+                let id = batch.tokens.get(row).copied();
+                if id.is_none_or(|id| id >= vocab_size) {
+                    return Err(Failure::Token { id, vocab_size });
+                }
+            }
+        }
+        let rows = batch.rows as usize;
+        for (pipe, place) in program.graph.pipes.iter().zip(program.places) {
+            // SAFETY: no lane runs while `self` is borrowed here; the two pipes have one value per row.
+            let values = unsafe { self.arena.f32s_mut(place.offset, if place.bytes == 0 { 0 } else { rows }) };
+            if pipe.name == pipes::POSITIONS {
+                values.iter_mut().zip(batch.position..).for_each(|(value, position)| *value = position as f32);
+            } else if pipe.name == pipes::TOKENS {
+                values.iter_mut().zip(batch.tokens).for_each(|(value, token)| *value = *token as f32);
+            }
+        }
+        // SAFETY: no lane runs while `self` is borrowed here; the two regions are apart.
+        let (frequencies, table) = unsafe { (self.arena.frequencies(&program.arena), self.arena.rope(&program.arena)) };
+        for (row, angles) in table.chunks_exact_mut(program.arena.head_dim.max(1)).take(rows).enumerate() {
+            rope::fill_row(frequencies, batch.position + row as u32, angles);
+        }
+        Ok(())
+    }
+
+    /// Tells Storage what comes next.
+    fn prefetch(&self, next: Option<&Segment>) {
+        let Some(next) = next else { return };
+        for weight in self.program.graph.ops_of(next).iter().filter_map(|op| op.weight.as_ref()) {
+            // Which experts come is not known yet.
+            if weight.mats == 1
+                && let Some(end) = weight.mat_end(0)
+            {
+                self.storage.prefetch(Span { offset: weight.offset, bytes: end - weight.offset });
+            }
+        }
+    }
+
+    /// Runs the ops of a segment in every lane.
+    fn compute<E>(
+        &mut self,
+        segment: &Segment,
+        rows: Range<usize>,
+        position: usize,
+    ) -> Result<(), Failure<S::Error, E>> {
+        let steps = &self.program.steps[segment.ops.start as usize..segment.ops.end as usize];
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let error = FirstError::new();
+        let run = run::Run {
+            storage: self.storage,
+            kernels: self.kernels,
+            arena: &self.arena,
+            sizes: &self.program.arena,
+            error: &error,
+            rows,
+            position,
+        };
+        self.pool.run(&|lane| {
+            for (index, step) in steps.iter().enumerate() {
+                if index > 0 {
+                    lane.barrier();
+                }
+                // After a failure lanes still meet at every barrier.
+                if !error.is_set() {
+                    run.step(step, &lane);
+                }
+            }
+        });
+        error.into_result().map_err(Failure::Storage)
+    }
+
+    fn exchange<L: Links>(
+        &mut self,
+        links: &mut L,
+        segment: &Segment,
+        rows: Range<usize>,
+    ) -> Result<(), Failure<S::Error, L::Error>> {
+        let graph = &self.program.graph;
+        if graph.nodes == 1 {
+            return Ok(());
+        }
+        for sync in graph.syncs_of(segment) {
+            let place = self.program.places[sync.pipe as usize];
+            let row_bytes = place.bytes / graph.batch_max as usize;
+            let (offset, bytes) = (place.offset + rows.start * row_bytes, rows.len() * row_bytes);
+            // SAFETY: no lane runs while `self` is borrowed here.
+            let pipe = unsafe { self.arena.bytes_mut(offset, bytes) };
+            let exchange = Exchange { collective: sync.collective, row_bytes, nodes: graph.nodes };
+            links.exchange(exchange, pipe).map_err(Failure::Links)?;
+        }
+        Ok(())
+    }
+}
+
+/// The rows that a segment computes, or `None` where nothing is asked of it.
+fn rows_of(segment: &Segment, batch: &Batch<'_>) -> Option<Range<usize>> {
+    let rows = batch.rows as usize;
+    match batch.logits {
+        Logits::None if segment.head => None,
+        Logits::Last if segment.head => Some(rows - 1..rows),
+        _ => Some(0..rows),
+    }
+}

@@ -159,7 +159,7 @@ impl Layout {
             .iter()
             .map(Tensor::bytes)
             .chain([u64::from(header.header_bytes)])
-            .try_fold(layer_bytes.checked_mul(u64::from(header.n_layers)).unwrap_or(u64::MAX), u64::checked_add)
+            .try_fold(layer_bytes.saturating_mul(u64::from(header.n_layers)), u64::checked_add)
             .filter(|bytes| *bytes <= i64::MAX as u64)
             .ok_or(LayoutError::TooLarge)?;
         Ok(layout)

@@ -1,0 +1,448 @@
+//! Resolves a graph's ops into steps: every operand exists, has the type and the shape that its op needs, and every
+//! weight lies inside Storage. A graph may come off the wire; after this it is trusted.
+
+use super::places::Places;
+use super::rope::Frequencies;
+use super::step::{Heads, Kind, Repr, Rows, Step};
+use crate::format::RopeKind;
+use crate::graph::{Attention, Graph, Name, Op, OpKind, Operand, Place, Rope, View, Weight, pipes};
+use crate::kernels::{activation_row_bytes, supports};
+use crate::quant::DType;
+use core::fmt;
+
+/// What is wrong with a graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GraphError {
+    /// The op; empty where it is the graph as a whole.
+    pub op: Name,
+    /// Its layer.
+    pub layer: u32,
+    /// What was looked at.
+    pub what: &'static str,
+    /// The value found.
+    pub found: u64,
+    /// How it relates to `allowed` when it is right.
+    pub rule: &'static str,
+    /// The value allowed.
+    pub allowed: u64,
+}
+
+impl GraphError {
+    pub(super) fn too_large(found: u64) -> Self {
+        let rule = "must not exceed";
+        Self { op: Name::new(), layer: 0, what: "memory in bytes", found, rule, allowed: usize::MAX as u64 }
+    }
+}
+
+impl fmt::Display for GraphError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("graph: ")?;
+        if !self.op.is_empty() {
+            write!(f, "op {} of layer {}: ", self.op, self.layer)?;
+        }
+        write!(f, "{} is {}; it {} {}", self.what, self.found, self.rule, self.allowed)
+    }
+}
+
+impl core::error::Error for GraphError {}
+
+/// What the steps together need and allow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub frequencies: Frequencies,
+    /// Positions of the smallest cache.
+    pub seq_len: u32,
+    /// Rows of the embedding, where this node has it.
+    pub vocab_size: Option<u32>,
+    /// Positions that one head attends to at most.
+    pub scores_len: u32,
+}
+
+/// Resolves every op of `graph` into `steps`.
+pub(super) fn resolve(
+    graph: &Graph<'_>,
+    places: Places<'_>,
+    storage_bytes: u64,
+    steps: &mut [Step],
+) -> Result<Limits, GraphError> {
+    check_graph(graph)?;
+    let mut limits = Limits { frequencies: Frequencies::default(), seq_len: u32::MAX, vocab_size: None, scores_len: 0 };
+    for (op, step) in graph.ops.iter().zip(steps) {
+        let check = Check { graph, places, storage_bytes, op };
+        *step = Step(check.step(&mut limits)?);
+    }
+    Ok(limits)
+}
+
+fn check_graph(graph: &Graph<'_>) -> Result<(), GraphError> {
+    let error = |what, found: u32, rule, allowed: u64| {
+        Err(GraphError { op: Name::new(), layer: 0, what, found: u64::from(found), rule, allowed })
+    };
+    if graph.batch_max == 0 {
+        return error("batch size", 0, "must exceed", 0);
+    }
+    if graph.nodes == 0 || graph.node >= graph.nodes {
+        return error("node index", graph.node, "must be below", u64::from(graph.nodes));
+    }
+    for pipe in graph.pipes {
+        if pipe.rows != graph.batch_max {
+            return error("rows of a pipe", pipe.rows, "must be", u64::from(graph.batch_max));
+        }
+    }
+    for segment in graph.segments {
+        for range in [(&segment.ops, graph.ops.len()), (&segment.syncs, graph.syncs.len())] {
+            if range.0.start > range.0.end || range.0.end as usize > range.1 {
+                return error("end of a segment", range.0.end, "must not exceed", range.1 as u64);
+            }
+        }
+    }
+    for sync in graph.syncs {
+        let Some(pipe) = graph.pipes.get(sync.pipe as usize) else {
+            return error("pipe of an exchange", sync.pipe, "must be below", graph.pipes.len() as u64);
+        };
+        let block = pipe.dtype.block_len() as u32 * graph.nodes;
+        if !pipe.width.is_multiple_of(block) {
+            return error("width of an exchanged pipe", pipe.width, "must be a multiple of", u64::from(block));
+        }
+    }
+    Ok(())
+}
+
+struct Check<'c, 'g> {
+    graph: &'c Graph<'g>,
+    places: Places<'c>,
+    storage_bytes: u64,
+    op: &'c Op,
+}
+
+impl Check<'_, '_> {
+    fn error<T>(&self, what: &'static str, found: u64, rule: &'static str, allowed: u64) -> Result<T, GraphError> {
+        Err(GraphError { op: self.op.name.clone(), layer: self.op.layer, what, found, rule, allowed })
+    }
+
+    fn equal(&self, what: &'static str, found: usize, allowed: usize) -> Result<(), GraphError> {
+        if found == allowed { Ok(()) } else { self.error(what, found as u64, "must be", allowed as u64) }
+    }
+
+    /// `found` falls into `parts` parts.
+    fn divides(&self, what: &'static str, found: usize, parts: usize) -> Result<usize, GraphError> {
+        match found.checked_div(parts) {
+            Some(part) if part * parts == found && part > 0 => Ok(part),
+            _ => self.error(what, found as u64, "must be a positive multiple of", parts as u64),
+        }
+    }
+
+    fn step(&self, limits: &mut Limits) -> Result<Kind, GraphError> {
+        if self.op.weight.is_some() != self.op.kind.has_weight() {
+            return self.error("number of weights", self.op.weight.is_some().into(), "must be", 1);
+        }
+        match &self.op.kind {
+            OpKind::Embedding => self.embedding(limits),
+            OpKind::InvRms { epsilon, columns } => self.inv_rms(*epsilon, *columns as usize),
+            OpKind::RmsNorm { inv_rms, columns } => self.rms_norm(*inv_rms, *columns as usize),
+            OpKind::Matmul { experts, active, indexes } => self.matmul(*experts, *active, *indexes),
+            OpKind::Rope(rope) => self.rope(rope, limits),
+            OpKind::Shift { positions } => self.shift(*positions, limits),
+            OpKind::Attention(attention) => self.attention(attention, limits),
+            OpKind::Silu => Ok(Kind::Silu { x: self.in_place()? }),
+            OpKind::Gelu => self.error("op code", 8, "must not be GELU, code", 8),
+            OpKind::Mul { by } => self.mul(*by),
+            OpKind::Scale { by } => self.scale(*by),
+            OpKind::Cast => self.cast(),
+            OpKind::RepeatZ => self.repeat_z(),
+            OpKind::MergeAdd => self.merge_add(),
+            OpKind::MergeSum => self.merge_sum(),
+            OpKind::Softmax => Ok(Kind::Softmax { x: self.in_place()? }),
+            OpKind::MoeGate { k, renormalise, indexes } => self.moe_gate(*k as usize, *renormalise, *indexes),
+        }
+    }
+
+    /// An operand with one row per token.
+    fn rows(&self, operand: Operand) -> Result<Rows, GraphError> {
+        let (dtype, planes, rows, width) = self.shape(operand.place)?;
+        let pipe = matches!(operand.place, Place::Pipe(_));
+        let repr = match dtype {
+            DType::F32 => Repr::F32,
+            DType::Q80 if pipe => Repr::Blocks,
+            DType::Q80 => Repr::Activations,
+            DType::F16 | DType::Q40 => {
+                return self.error("type code of an operand", dtype.code().into(), "must be 0 or", 3);
+            }
+        };
+        self.equal("rows of an operand", rows as usize, self.graph.batch_max as usize)?;
+        let place = self.places.of(operand.place);
+        let whole = Rows {
+            offset: place.offset,
+            row_stride: place.row_bytes,
+            plane_stride: place.row_bytes * rows as usize,
+            planes: planes as usize,
+            width: width as usize,
+            repr,
+        };
+        match operand.view {
+            View::Rows => Ok(whole),
+            View::Raw => self.error("view of an operand", 0, "must be rows or slice, code", 1),
+            View::Slice => {
+                let nodes = self.graph.nodes as usize;
+                let slice =
+                    self.divides("width of a sliced operand", whole.width, nodes * dtype.block_len() as usize)?
+                        * dtype.block_len() as usize;
+                if repr == Repr::Activations {
+                    return self.error("type code of a sliced buffer", dtype.code().into(), "must be", 0);
+                }
+                let slice_bytes = slice / dtype.block_len() as usize * dtype.block_bytes() as usize;
+                Ok(Rows { offset: whole.offset + self.graph.node as usize * slice_bytes, width: slice, ..whole })
+            }
+        }
+    }
+
+    /// Type, planes, rows, width of a pipe or buffer.
+    fn shape(&self, place: Place) -> Result<(DType, u32, u32, u32), GraphError> {
+        match place {
+            Place::Pipe(index) => match self.graph.pipes.get(index as usize) {
+                Some(pipe) => Ok((pipe.dtype, 1, pipe.rows, pipe.width)),
+                None => self.error("pipe index", index.into(), "must be below", self.graph.pipes.len() as u64),
+            },
+            Place::Buffer(index) => match self.graph.buffers.get(index as usize) {
+                Some(buffer) => Ok((buffer.dtype, buffer.planes, buffer.rows, buffer.width)),
+                None => self.error("buffer index", index.into(), "must be below", self.graph.buffers.len() as u64),
+            },
+        }
+    }
+
+    fn f32_rows(&self, operand: Operand) -> Result<Rows, GraphError> {
+        let rows = self.rows(operand)?;
+        if rows.repr == Repr::F32 { Ok(rows) } else { self.error("type code of an operand", 3, "must be", 0) }
+    }
+
+    fn f32_buffer(&self, index: u32) -> Result<Rows, GraphError> {
+        self.f32_rows(Operand::rows(Place::Buffer(index)))
+    }
+
+    fn input(&self) -> Result<Rows, GraphError> {
+        self.f32_rows(self.op.input)
+    }
+
+    fn output(&self) -> Result<Rows, GraphError> {
+        self.f32_rows(self.op.output)
+    }
+
+    /// Input and output of an op that works in place.
+    fn in_place(&self) -> Result<Rows, GraphError> {
+        if self.op.input != self.op.output {
+            return self.error("number of places of an in-place op", 2, "must be", 1);
+        }
+        self.output()
+    }
+
+    /// The op's weight, whose last byte lies inside Storage and whose rows do not overlap.
+    fn weight(&self) -> Result<Weight, GraphError> {
+        let Some(weight) = self.op.weight else { return self.error("number of weights", 0, "must be", 1) };
+        let Some(row_bytes) = weight.row_bytes() else {
+            let block = weight.dtype.block_len();
+            return self.error("columns of a weight", weight.cols.into(), "must be a multiple of", block);
+        };
+        if weight.row_stride < row_bytes {
+            return self.error("row stride of a weight", weight.row_stride, "must be at least", row_bytes);
+        }
+        let end = weight.mats.checked_sub(1).and_then(|last| weight.mat_end(last)).unwrap_or(u64::MAX);
+        if end > self.storage_bytes {
+            return self.error("end of a weight in bytes", end, "must not exceed", self.storage_bytes);
+        }
+        Ok(weight)
+    }
+
+    fn embedding(&self, limits: &mut Limits) -> Result<Kind, GraphError> {
+        let (tokens, out, weight) = (self.input()?, self.output()?, self.weight()?);
+        self.equal("type code of the embedding", weight.dtype.code() as usize, DType::F32.code() as usize)?;
+        self.equal("width of tokens", tokens.width, 1)?;
+        self.equal("columns of the embedding", weight.cols as usize, out.width)?;
+        let is_token_pipe =
+            matches!(self.op.input.place, Place::Pipe(index) if self.graph.pipe(pipes::TOKENS) == Some(index as usize));
+        self.equal("use of the token pipe", is_token_pipe.into(), 1)?;
+        limits.vocab_size = Some(limits.vocab_size.unwrap_or(u32::MAX).min(weight.rows));
+        Ok(Kind::Embedding { tokens, out, weight })
+    }
+
+    fn inv_rms(&self, epsilon: f32, columns: usize) -> Result<Kind, GraphError> {
+        let (x, out) = (self.input()?, self.output()?);
+        self.divides("width of a norm", x.width, columns)?;
+        if columns > out.width {
+            return self.error("columns of a norm", columns as u64, "must not exceed", out.width as u64);
+        }
+        Ok(Kind::InvRms { x, out, columns, epsilon })
+    }
+
+    fn rms_norm(&self, inv_rms: u32, columns: usize) -> Result<Kind, GraphError> {
+        let (x, out, inv_rms, weight) = (self.input()?, self.output()?, self.f32_buffer(inv_rms)?, self.weight()?);
+        let column = self.divides("width of a norm", x.width, columns)?;
+        self.equal("width of a norm's output", out.width, x.width)?;
+        self.equal("type code of a norm", weight.dtype.code() as usize, DType::F32.code() as usize)?;
+        self.equal("rows of a norm", weight.rows as usize, 1)?;
+        self.equal("columns of a norm's weight", weight.cols as usize, column)?;
+        if columns > inv_rms.width {
+            return self.error("columns of a norm", columns as u64, "must not exceed", inv_rms.width as u64);
+        }
+        Ok(Kind::RmsNorm { x, out, inv_rms, columns, weight })
+    }
+
+    fn matmul(&self, experts: u32, active: u32, indexes: u32) -> Result<Kind, GraphError> {
+        let (x, out, weight) = (self.rows(self.op.input)?, self.output()?, self.weight()?);
+        let input = match x.repr {
+            Repr::F32 => DType::F32,
+            Repr::Activations => DType::Q80,
+            Repr::Blocks => return self.error("place of a product's input (0 is a pipe)", 0, "must be", 1),
+        };
+        if !supports(weight.dtype, input) {
+            let rule = "has no product with weights of type code";
+            return self.error("type code of a product's input", input.code().into(), rule, weight.dtype.code().into());
+        }
+        self.equal("columns of a weight", weight.cols as usize, x.width)?;
+        self.equal("rows of a weight", weight.rows as usize, out.width)?;
+        self.equal("matrices of a weight", weight.mats as usize, experts.max(1) as usize)?;
+        if active == 0 {
+            return Ok(Kind::Matmul { x, out, weight });
+        }
+        let indexes = self.f32_buffer(indexes)?;
+        self.equal("planes of a routed product's input", x.planes, active as usize)?;
+        self.equal("planes of a routed product's output", out.planes, active as usize)?;
+        self.equal("experts of a token", indexes.width, active as usize)?;
+        Ok(Kind::ExpertMatmul { x, out, weight, indexes })
+    }
+
+    fn positions(&self, pipe: u32) -> Result<(), GraphError> {
+        let is_position_pipe = self.graph.pipe(pipes::POSITIONS) == Some(pipe as usize);
+        self.equal("use of the position pipe", is_position_pipe.into(), 1)
+    }
+
+    fn rope(&self, rope: &Rope, limits: &mut Limits) -> Result<Kind, GraphError> {
+        let x = self.in_place()?;
+        self.positions(rope.positions)?;
+        let head_dim = rope.head_dim as usize;
+        self.divides("width of RoPE", x.width, head_dim)?;
+        self.divides("head_dim of RoPE", head_dim, 2)?;
+        let Rope { kind, theta, scaling, head_dim, .. } = *rope;
+        let frequencies = Frequencies { kind, theta, scaling, head_dim };
+        let known = limits.frequencies;
+        if known.head_dim == 0 {
+            limits.frequencies = frequencies;
+        } else if known != frequencies {
+            return self.error("number of RoPE settings in one graph", 2, "must be", 1);
+        }
+        Ok(Kind::Rope { x, halves: kind == RopeKind::Falcon })
+    }
+
+    /// A buffer as cache: its rows are positions.
+    fn cache(&self, index: u32, width: usize, limits: &mut Limits) -> Result<Rows, GraphError> {
+        let place = Place::Buffer(index);
+        let (dtype, planes, rows, cache_width) = self.shape(place)?;
+        self.equal("type code of a cache", dtype.code() as usize, DType::F32.code() as usize)?;
+        self.equal("planes of a cache", planes as usize, 1)?;
+        self.equal("width of a cache", cache_width as usize, width)?;
+        limits.seq_len = limits.seq_len.min(rows);
+        let place = self.places.of(place);
+        let row_stride = place.row_bytes;
+        Ok(Rows { offset: place.offset, row_stride, plane_stride: place.bytes, planes: 1, width, repr: Repr::F32 })
+    }
+
+    fn shift(&self, positions: u32, limits: &mut Limits) -> Result<Kind, GraphError> {
+        let x = self.input()?;
+        self.positions(positions)?;
+        match self.op.output {
+            Operand { place: Place::Buffer(index), view: View::Raw } => {
+                Ok(Kind::Shift { x, cache: self.cache(index, x.width, limits)? })
+            }
+            _ => self.error("view of a cache", 1, "must be raw, code", 0),
+        }
+    }
+
+    fn attention(&self, a: &Attention, limits: &mut Limits) -> Result<Kind, GraphError> {
+        self.positions(a.positions)?;
+        let (out, query) = (self.output()?, self.f32_buffer(a.query)?);
+        let keys = self.cache(a.key_cache, a.kv_dim0 as usize, limits)?;
+        let values = self.cache(a.value_cache, a.kv_dim0 as usize, limits)?;
+        let (n_heads, head_dim) = (a.n_heads0 as usize, a.head_dim as usize);
+        let q_dim0 = n_heads.saturating_mul(head_dim);
+        self.equal("width of the query", query.width, q_dim0)?;
+        self.equal("width of attention", out.width, q_dim0)?;
+        let group = self.divides("query heads", a.n_heads as usize, a.n_kv_heads as usize)?;
+        self.divides("width of a cache", keys.width, head_dim)?;
+        self.equal("KV heads of this node", keys.width / head_dim * group, n_heads)?;
+        limits.scores_len = limits.scores_len.max(limits.seq_len);
+        Ok(Kind::Attention { query, keys, values, out, heads: Heads { n_heads, head_dim, group } })
+    }
+
+    fn mul(&self, by: u32) -> Result<Kind, GraphError> {
+        let (x, by) = (self.in_place()?, self.f32_buffer(by)?);
+        self.equal("width of a factor", by.width, x.width)?;
+        self.equal("planes of a factor", by.planes, x.planes)?;
+        Ok(Kind::Mul { x, by })
+    }
+
+    fn scale(&self, by: u32) -> Result<Kind, GraphError> {
+        let (x, by) = (self.in_place()?, self.f32_buffer(by)?);
+        self.equal("width of a scale", by.width, 1)?;
+        self.equal("planes of a scale", by.planes, x.planes)?;
+        Ok(Kind::Scale { x, by })
+    }
+
+    fn cast(&self) -> Result<Kind, GraphError> {
+        let (x, out) = (self.input()?, self.rows(self.op.output)?);
+        self.equal("width of a cast's output", out.width, x.width)?;
+        self.equal("planes of a cast's output", out.planes, x.planes)?;
+        self.whole_blocks(&out)?;
+        Ok(Kind::Cast { x, out })
+    }
+
+    fn repeat_z(&self) -> Result<Kind, GraphError> {
+        let (x, out) = (self.input()?, self.rows(self.op.output)?);
+        self.equal("width of a repetition", out.width, x.width)?;
+        self.equal("planes of a repeated input", x.planes, 1)?;
+        self.whole_blocks(&out)?;
+        Ok(Kind::RepeatZ { x, out })
+    }
+
+    fn whole_blocks(&self, out: &Rows) -> Result<(), GraphError> {
+        if out.repr == Repr::Activations && out.row_stride != activation_row_bytes(out.width) {
+            return self.error(
+                "bytes of a quantised row",
+                out.row_stride as u64,
+                "must be",
+                activation_row_bytes(out.width) as u64,
+            );
+        }
+        if out.repr != Repr::F32 {
+            self.divides("width of a quantised row", out.width, DType::Q80.block_len() as usize)?;
+        }
+        Ok(())
+    }
+
+    fn merge_add(&self) -> Result<Kind, GraphError> {
+        let (x, out) = (self.rows(self.op.input)?, self.output()?);
+        self.divides("width of slices to add", x.width, out.width)?;
+        if x.repr == Repr::Activations {
+            return self.error("type code of slices to add from a buffer", 3, "must be", 0);
+        }
+        if x.repr == Repr::Blocks {
+            self.divides("width of a quantised slice", out.width, DType::Q80.block_len() as usize)?;
+        }
+        Ok(Kind::MergeAdd { x, out })
+    }
+
+    fn merge_sum(&self) -> Result<Kind, GraphError> {
+        let (x, out) = (self.input()?, self.output()?);
+        self.equal("width of a sum", out.width, x.width)?;
+        Ok(Kind::MergeSum { x, out })
+    }
+
+    fn moe_gate(&self, k: usize, renormalise: bool, indexes: u32) -> Result<Kind, GraphError> {
+        let (x, out, indexes) = (self.input()?, self.output()?, self.f32_buffer(indexes)?);
+        if k == 0 || k > x.width {
+            return self.error("experts of a token", k as u64, "must be at least 1 and at most", x.width as u64);
+        }
+        self.equal("planes of expert weights", out.planes, k)?;
+        self.equal("width of expert weights", out.width, 1)?;
+        self.equal("width of expert indexes", indexes.width, k)?;
+        Ok(Kind::MoeGate { x, out, indexes, renormalise })
+    }
+}

@@ -1,0 +1,98 @@
+//! Where pipes and buffers lie in the arena.
+
+use super::arena::aligned;
+use super::check::GraphError;
+use crate::graph::{self, Graph, OpKind};
+use crate::kernels::activation_row_bytes;
+use crate::quant::DType;
+
+/// Where a pipe or buffer lies; 0 bytes where nothing reads or writes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    pub(super) offset: usize,
+    pub(super) bytes: usize,
+    pub(super) row_bytes: usize,
+}
+
+/// The places of a graph, pipes first.
+#[derive(Clone, Copy)]
+pub(super) struct Places<'p> {
+    places: &'p [Place],
+    n_pipes: usize,
+}
+
+impl<'p> Places<'p> {
+    pub fn new(graph: &Graph<'_>, places: &'p [Place]) -> Self {
+        Self { places, n_pipes: graph.pipes.len() }
+    }
+
+    /// The place of a pipe or buffer that exists.
+    pub fn of(&self, place: graph::Place) -> Place {
+        self.places[slot(place, self.n_pipes)]
+    }
+}
+
+fn slot(place: graph::Place, n_pipes: usize) -> usize {
+    match place {
+        graph::Place::Pipe(index) => index as usize,
+        graph::Place::Buffer(index) => n_pipes + index as usize,
+    }
+}
+
+/// Gives every pipe and every buffer that an op touches its place; returns the bytes of all.
+///
+/// The C++ system declares more than it uses, and two buffers that are used there are not here: the RoPE cache
+/// (a row of angles per token is enough) and the attention scores (each lane has scratch for one head).
+pub(super) fn lay_out(graph: &Graph<'_>, places: &mut [Place]) -> Result<u64, GraphError> {
+    let n_pipes = graph.pipes.len();
+    places.fill(Place::default());
+    let mut touch = |place: graph::Place| {
+        // An index that does not exist is refused, with its op's name, when operands are resolved.
+        if let Some(place) = places.get_mut(slot(place, n_pipes)) {
+            place.bytes = 1;
+        }
+    };
+    for op in graph.ops {
+        touch(op.input.place);
+        touch(op.output.place);
+        match op.kind {
+            OpKind::RmsNorm { inv_rms: buffer, .. }
+            | OpKind::Mul { by: buffer }
+            | OpKind::Scale { by: buffer }
+            | OpKind::MoeGate { indexes: buffer, .. } => touch(graph::Place::Buffer(buffer)),
+            OpKind::Attention(a) => {
+                for buffer in [a.query, a.key_cache, a.value_cache] {
+                    touch(graph::Place::Buffer(buffer));
+                }
+            }
+            _ => {}
+        }
+    }
+    for index in 0..n_pipes {
+        touch(graph::Place::Pipe(index as u32));
+    }
+    let mut end = 0u64;
+    let pipes = graph.pipes.iter().map(|p| (p.dtype.bytes(u64::from(p.width)), 1, p.rows));
+    let buffers = graph.buffers.iter().map(|b| (buffer_row_bytes(b.dtype, b.width), b.planes, b.rows));
+    for ((row_bytes, planes, rows), place) in pipes.chain(buffers).zip(places) {
+        if place.bytes == 0 {
+            continue;
+        }
+        let bytes = row_bytes.and_then(|bytes| bytes.checked_mul(u64::from(planes))?.checked_mul(u64::from(rows)));
+        let next = bytes.and_then(|bytes| aligned(end.checked_add(bytes)?)).filter(|end| usize::try_from(*end).is_ok());
+        let (Some(row_bytes), Some(bytes), Some(next)) = (row_bytes, bytes, next) else {
+            return Err(GraphError::too_large(u64::MAX));
+        };
+        *place = Place { offset: end as usize, bytes: bytes as usize, row_bytes: row_bytes as usize };
+        end = next;
+    }
+    Ok(end)
+}
+
+/// Bytes from row to row: F32 as it is, quantised rows as [`crate::kernels`] want them.
+fn buffer_row_bytes(dtype: DType, width: u32) -> Option<u64> {
+    match dtype {
+        DType::Q80 => Some(activation_row_bytes(width as usize) as u64),
+        _ => dtype.bytes(u64::from(width)),
+    }
+}

@@ -1,0 +1,134 @@
+//! Ops as they are executed: operands resolved to the arena, everything checked.
+
+use crate::graph::Weight;
+
+/// How the rows of an operand are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Repr {
+    /// F32 values.
+    #[default]
+    F32,
+    /// Activation rows of [`crate::kernels`]: buffers.
+    Activations,
+    /// Q80 blocks: pipes.
+    Blocks,
+}
+
+/// Rows in the arena: row `r` of plane `z` starts at `offset + z * plane_stride + r * row_stride` bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Rows {
+    pub offset: usize,
+    pub row_stride: usize,
+    pub plane_stride: usize,
+    pub planes: usize,
+    /// Values per row.
+    pub width: usize,
+    pub repr: Repr,
+}
+
+impl Rows {
+    /// First byte of a row.
+    pub const fn row(&self, plane: usize, row: usize) -> usize {
+        self.offset + plane * self.plane_stride + row * self.row_stride
+    }
+}
+
+/// Heads of one attention op.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Heads {
+    pub n_heads: usize,
+    pub head_dim: usize,
+    /// Query heads per KV head.
+    pub group: usize,
+}
+
+/// One resolved op; opaque to the caller, who only owns the memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Step(pub(super) Kind);
+
+/// As [`crate::graph::OpKind`]. Where an op has only `x`, it works in place.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Kind {
+    #[default]
+    Nothing,
+    Embedding {
+        tokens: Rows,
+        out: Rows,
+        weight: Weight,
+    },
+    InvRms {
+        x: Rows,
+        out: Rows,
+        columns: usize,
+        epsilon: f32,
+    },
+    RmsNorm {
+        x: Rows,
+        out: Rows,
+        inv_rms: Rows,
+        columns: usize,
+        weight: Weight,
+    },
+    Matmul {
+        x: Rows,
+        out: Rows,
+        weight: Weight,
+    },
+    ExpertMatmul {
+        x: Rows,
+        out: Rows,
+        weight: Weight,
+        indexes: Rows,
+    },
+    Rope {
+        x: Rows,
+        halves: bool,
+    },
+    Shift {
+        x: Rows,
+        cache: Rows,
+    },
+    Attention {
+        query: Rows,
+        keys: Rows,
+        values: Rows,
+        out: Rows,
+        heads: Heads,
+    },
+    Silu {
+        x: Rows,
+    },
+    Mul {
+        x: Rows,
+        by: Rows,
+    },
+    Scale {
+        x: Rows,
+        by: Rows,
+    },
+    Cast {
+        x: Rows,
+        out: Rows,
+    },
+    RepeatZ {
+        x: Rows,
+        out: Rows,
+    },
+    MergeAdd {
+        x: Rows,
+        out: Rows,
+    },
+    MergeSum {
+        x: Rows,
+        out: Rows,
+    },
+    Softmax {
+        x: Rows,
+    },
+    MoeGate {
+        x: Rows,
+        out: Rows,
+        indexes: Rows,
+        renormalise: bool,
+    },
+}

@@ -1,0 +1,5 @@
+//! Where weight bytes come from: a mapped file.
+
+mod mmap;
+
+pub use mmap::MappedFile;
