@@ -7,4 +7,7 @@ pub mod arena;
 pub mod cpu;
 pub mod model;
 pub mod pool;
+pub mod root;
 pub mod storage;
+pub mod tables;
+pub mod tokenizer;

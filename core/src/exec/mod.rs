@@ -173,6 +173,8 @@ pub struct Engine<'a, S: Storage + ?Sized, P: Pool> {
     pool: &'a P,
     kernels: Kernels,
     arena: Arena<'a>,
+    /// Rows of the last batch.
+    rows: u32,
 }
 
 impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
@@ -186,7 +188,7 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         let arena = Arena::new(arena, program.arena.bytes);
         // SAFETY: nobody else has the arena yet.
         program.frequencies.fill(unsafe { arena.frequencies(&program.arena) });
-        Self { program: *program, storage, pool, kernels, arena }
+        Self { program: *program, storage, pool, kernels, arena, rows: 0 }
     }
 
     /// The program that runs here.
@@ -201,6 +203,7 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
     /// batch are undefined, those before it stay valid.
     pub fn forward<L: Links>(&mut self, links: &mut L, batch: Batch<'_>) -> Result<(), Failure<S::Error, L::Error>> {
         self.accept(&batch)?;
+        self.rows = batch.rows;
         let graph = self.program.graph;
         for (index, segment) in graph.segments.iter().enumerate() {
             let Some(rows) = rows_of(segment, &batch) else { continue };
@@ -216,12 +219,21 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
     /// # Panics
     /// If the graph has no pipe for them or `row` lies beyond the batch.
     pub fn logits(&mut self, row: u32) -> &mut [f32] {
-        let pipe = self.program.graph.pipe(pipes::LOGITS).expect("graphs that are asked for logits have the pipe LG");
-        let place = self.program.places[pipe];
-        assert!(row < self.program.graph.batch_max, "row {row} of {}", self.program.graph.batch_max);
-        let width = self.program.graph.pipes[pipe].width as usize;
+        let graph = &self.program.graph;
+        let pipe = graph.pipe(pipes::LOGITS).expect("graphs that are asked for logits have a pipe for them");
+        assert!(row < graph.batch_max, "row {row} of {}", graph.batch_max);
+        let (place, width) = (self.program.places[pipe], graph.pipes[pipe].width as usize);
         // SAFETY: no lane runs while `self` is borrowed here.
-        unsafe { self.arena.f32s_mut(place.offset + row as usize * 4 * width, width) }
+        unsafe { self.arena.f32s_mut(place.offset + row as usize * place.row_bytes, width) }
+    }
+
+    /// Logits of the last row of the last batch.
+    ///
+    /// # Panics
+    /// As [`Self::logits`]; before the first batch.
+    pub fn last_logits(&mut self) -> &mut [f32] {
+        assert!(self.rows > 0, "no batch has been computed");
+        self.logits(self.rows - 1)
     }
 
     /// Checks the batch and writes what the ops read: positions, tokens, the RoPE table.
@@ -321,7 +333,7 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         }
         for sync in graph.syncs_of(segment) {
             let place = self.program.places[sync.pipe as usize];
-            let row_bytes = place.bytes / graph.batch_max as usize;
+            let row_bytes = place.row_bytes;
             let (offset, bytes) = (place.offset + rows.start * row_bytes, rows.len() * row_bytes);
             // SAFETY: no lane runs while `self` is borrowed here.
             let pipe = unsafe { self.arena.bytes_mut(offset, bytes) };

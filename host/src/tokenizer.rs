@@ -1,0 +1,74 @@
+//! A tokenizer file, read into memory together with its index.
+
+use dair_core::format::tokenizer::{MAX_FILE_BYTES, TokenizerError, TokenizerFile};
+use dair_core::text::{EncodeError, EncodeOptions, Vocabulary, encode_scratch_len};
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+/// The bytes of a `.t` file and room for the index over them.
+#[derive(Debug)]
+pub struct Tokenizer {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    index: Vec<u32>,
+}
+
+/// Why a tokenizer can't be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The system refuses.
+    Open(PathBuf, io::Error),
+    /// Larger than any tokenizer: its bytes.
+    TooLarge(PathBuf, u64),
+    /// Its content is wrong.
+    Format(PathBuf, TokenizerError),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(path, error) => write!(f, "cannot open the tokenizer {}: {error}", path.display()),
+            Self::TooLarge(path, bytes) => {
+                write!(f, "{}: {bytes} bytes; a tokenizer has at most {MAX_FILE_BYTES}", path.display())
+            }
+            Self::Format(path, error) => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl Tokenizer {
+    /// Reads the file; its content is checked by [`Self::vocabulary`].
+    ///
+    /// # Errors
+    /// Names the file and why it can't be read.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let refused = |error| OpenError::Open(path.into(), error);
+        let bytes = std::fs::metadata(path).map_err(refused)?.len();
+        if bytes > MAX_FILE_BYTES as u64 {
+            return Err(OpenError::TooLarge(path.into(), bytes));
+        }
+        let bytes = std::fs::read(path).map_err(refused)?;
+        Ok(Self { path: path.into(), bytes, index: Vec::new() })
+    }
+
+    /// Checks the file and indexes its tokens.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong in it.
+    pub fn vocabulary(&mut self) -> Result<Vocabulary<'_>, OpenError> {
+        let file = TokenizerFile::parse(&self.bytes).map_err(|error| OpenError::Format(self.path.clone(), error))?;
+        self.index.resize(Vocabulary::index_len(file.header().vocab_size), 0);
+        Ok(Vocabulary::new(&file, &mut self.index))
+    }
+}
+
+/// Encodes text into a fresh list of tokens.
+///
+/// # Errors
+/// As [`Vocabulary::encode`].
+pub fn encode(vocab: &Vocabulary<'_>, text: &str, options: EncodeOptions) -> Result<Vec<u32>, EncodeError> {
+    let mut scratch = vec![0; encode_scratch_len(text.len().min(dair_core::text::MAX_TEXT_BYTES))];
+    vocab.encode(text.as_bytes(), options, &mut scratch).map(<[u32]>::to_vec)
+}
