@@ -27,6 +27,8 @@ mod scalar;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 use crate::quant::{BLOCK, BlockQ80, DType};
 use core::fmt;
@@ -92,6 +94,8 @@ impl Kernels {
     pub unsafe fn for_isa(isa: Isa) -> Option<Self> {
         let table = match isa {
             Isa::Scalar => &scalar::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => &x86_64::avx2::TABLE,
             #[allow(unreachable_patterns)]
             _ => return None,
         };
@@ -111,9 +115,9 @@ impl Kernels {
     /// # Panics
     /// If `x.len()` is not a multiple of 32, or `row` is shorter than its row or not 64-byte aligned.
     pub fn quantize_activations(&self, x: &[f32], row: &mut [u8]) {
-        let (codes, scales, sums) = operands::split_row_mut(row, x.len());
+        let (codes, scales, offsets) = operands::split_row_mut(row, x.len());
         // SAFETY: the table's instruction set is there; `split_row_mut` made the lengths fit.
-        unsafe { (self.table.quantize_activations)(x, codes, scales, sums) }
+        unsafe { (self.table.quantize_activations)(x, codes, scales, offsets) }
     }
 
     /// Quantises `x` into Q80 blocks of any alignment, the format of pipes and of the wire; codes and scales as in

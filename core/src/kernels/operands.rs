@@ -107,14 +107,15 @@ pub const fn supports(weight: DType, input: DType) -> bool {
 
 /// Bytes of an activation row of `n` values, a multiple of 64.
 ///
-/// The row is not a file format: `n` codes (i8), `n / 32` scales (F32, already rounded to F16), `n / 32` sums of a
-/// block's codes (i32), padding. The sums serve instructions that multiply unsigned by signed bytes.
+/// The row is not a file format: `n` codes (i8), `n / 32` scales (F32, already rounded to F16), `n / 32` offsets (i32),
+/// padding. An offset is -8 times the sum of its block's codes: it takes back what a product with unsigned nibbles
+/// counts too much.
 pub const fn activation_row_bytes(n: usize) -> usize {
     assert!(n.is_multiple_of(BLOCK), "activations come in blocks of 32");
     (n + n / BLOCK * 8).next_multiple_of(64)
 }
 
-/// Codes, scales and sums of an activation row of `n` values.
+/// Codes, scales and offsets of an activation row of `n` values.
 pub(super) fn split_row_mut(row: &mut [u8], n: usize) -> (&mut [i8], &mut [f32], &mut [i32]) {
     let bytes = activation_row_bytes(n);
     assert!(row.len() >= bytes, "activation row: {} bytes for {n} values, {bytes} needed", row.len());
@@ -127,6 +128,46 @@ pub(super) fn split_row_mut(row: &mut [u8], n: usize) -> (&mut [i8], &mut [f32],
         bytemuck::cast_slice_mut(scales),
         bytemuck::cast_slice_mut(&mut rest[..blocks * 4]),
     )
+}
+
+/// Activation rows of `cols` values.
+pub(super) struct ActivationRows<'x> {
+    rows: &'x [u8],
+    stride: usize,
+    /// Tokens.
+    pub count: usize,
+    /// Values of a row.
+    pub cols: usize,
+}
+
+/// The parts of an activation row.
+pub(super) struct ActivationRow<'x> {
+    pub codes: &'x [i8],
+    pub scales: &'x [f32],
+    pub offsets: &'x [i32],
+}
+
+impl<'x> ActivationRows<'x> {
+    /// The rows of an input that passed [`check`] for block weights.
+    pub fn new(x: &Input<'x>, cols: usize) -> Self {
+        match *x {
+            Input::Q80 { rows, stride, count } => Self { rows, stride, count, cols },
+            Input::F32 { .. } => unreachable!("checked: block weights meet Q80 activations"),
+        }
+    }
+
+    /// The row of token `t`.
+    #[inline(always)]
+    pub fn row(&self, t: usize) -> ActivationRow<'x> {
+        let scales_bytes = self.cols / BLOCK * 4;
+        let (codes, rest) = self.rows[t * self.stride..].split_at(self.cols);
+        let (scales, rest) = rest.split_at(scales_bytes);
+        ActivationRow {
+            codes: bytemuck::cast_slice(codes),
+            scales: bytemuck::cast_slice(scales),
+            offsets: bytemuck::cast_slice(&rest[..scales_bytes]),
+        }
+    }
 }
 
 /// Elements from the first to the last of `count` rows of `len`, `stride` apart; `None` on overflow or overlap.

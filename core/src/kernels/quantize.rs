@@ -20,17 +20,23 @@ fn quantize<S: Lanes>(s: S, x: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> u16 {
     f32_to_f16(d)
 }
 
-/// Codes, scales and sums of an activation row.
+/// Codes, scales and offsets of an activation row.
 #[inline(always)]
-pub(super) fn quantize_activations<S: Lanes>(s: S, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+pub(super) fn quantize_activations<S: Lanes>(
+    s: S,
+    x: &[f32],
+    codes: &mut [i8],
+    scales: &mut [f32],
+    offsets: &mut [i32],
+) {
     let blocks = x.as_chunks().0.iter().zip(codes.as_chunks_mut().0);
-    for (((x, codes), scale), sum) in blocks.zip(scales).zip(sums) {
+    for (((x, codes), scale), offset) in blocks.zip(scales).zip(offsets) {
         *scale = f16_to_f32(quantize(s, x, codes));
         let mut total = 0;
         for code in codes {
             total += i32::from(*code);
         }
-        *sum = total;
+        *offset = -8 * total;
     }
 }
 

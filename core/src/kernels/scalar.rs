@@ -1,6 +1,7 @@
 //! The reference: arrays for vectors, and the quantised products one block at a time.
 
 use super::lanes::{LANES, Lanes};
+use super::operands::ActivationRows;
 use super::table::{Table, table};
 use super::{Input, Isa, Matrix, Output};
 use crate::quant::{BLOCK, BlockQ40, BlockQ80};
@@ -143,17 +144,14 @@ fn matmul<B: AnyBitPattern>(
     scale: impl Fn(&B) -> f32,
     dot: impl Fn(&B, &[i8; BLOCK]) -> i32,
 ) {
-    let Input::Q80 { rows: x, stride, count } = *x else { unreachable!("checked: Q80 input") };
+    let x = ActivationRows::new(x, w.cols);
     let blocks = w.cols / BLOCK;
     for r in rows {
         let row: &[B] = bytemuck::cast_slice(&w.bytes[r * w.row_stride..][..blocks * size_of::<B>()]);
-        for t in 0..count {
-            let token = &x[t * stride..];
-            let (codes, scales) = token[..w.cols + 4 * blocks].split_at(w.cols);
-            let codes: &[i8] = bytemuck::cast_slice(codes);
-            let scales: &[f32] = bytemuck::cast_slice(scales);
+        for t in 0..x.count {
+            let x = x.row(t);
             let mut acc = 0.0;
-            for ((block, codes), d) in row.iter().zip(codes.as_chunks().0).zip(scales) {
+            for ((block, codes), d) in row.iter().zip(x.codes.as_chunks().0).zip(x.scales) {
                 acc = libm::fmaf(dot(block, codes) as f32, scale(block) * d, acc);
             }
             // SAFETY: `check` saw that tokens and rows of the product lie inside the output.

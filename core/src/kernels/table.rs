@@ -44,7 +44,7 @@ macro_rules! table {
 
         Table {
             isa: $isa,
-            quantize_activations: compile!($token, $attributes, quantize::quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32])),
+            quantize_activations: compile!($token, $attributes, quantize::quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], offsets: &mut [i32])),
             quantize_q80: compile!($token, $attributes, quantize::quantize_q80(x: &[f32], out: &mut [BlockQ80])),
             add_q80: compile!($token, $attributes, quantize::add_q80(x: &mut [f32], blocks: &[BlockQ80])),
             matmul_f32: compile!($token, $attributes, dense::matmul_f32(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>)),
