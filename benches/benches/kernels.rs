@@ -1,0 +1,119 @@
+//! Speed of the kernels on one thread.
+//!
+//! `cargo bench -p dair-benches --bench kernels [-- FILTER]`
+//!
+//! `decode` reads more than 300 MB of weights per call, so that they come from memory: look at GB/s. `prefill` passes
+//! 256 tokens over more weights than a cache holds: look at Gitem/s, an item being a multiplication or an addition.
+
+use dair_core::kernels::{Input, Isa, Kernels, Matrix, Output, activation_row_bytes, supports};
+use dair_core::quant::DType;
+use divan::counter::{BytesCount, ItemsCount};
+use divan::{Bencher, black_box};
+use std::fmt;
+
+fn main() {
+    divan::main();
+}
+
+/// The kernels that this machine can run.
+fn kernels() -> impl Iterator<Item = Kernels> {
+    let runs = |isa: &Isa| match isa {
+        Isa::Scalar => true,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => {
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+        }
+        Isa::Neon => cfg!(target_arch = "aarch64"),
+        #[allow(unreachable_patterns)]
+        _ => false,
+    };
+    // SAFETY: the features were just detected; NEON belongs to the target.
+    Isa::ALL.into_iter().filter(runs).filter_map(|isa| unsafe { Kernels::for_isa(isa) })
+}
+
+#[derive(Clone, Copy)]
+struct Case {
+    kernels: Kernels,
+    dtype: DType,
+    cols: usize,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} x{}", self.kernels.isa(), self.dtype, self.cols)
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let of = |kernels| {
+        let dtypes = DType::ALL.into_iter();
+        dtypes.flat_map(move |dtype| [2048, 8192].map(|cols| Case { kernels, dtype, cols }))
+    };
+    kernels().flat_map(of).collect()
+}
+
+/// Bytes that look like weights: small scales, any codes.
+fn weights(dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
+    let block = dtype.block_bytes() as usize;
+    let mut state = 1u32;
+    let mut bytes: Vec<u8> = vec![0; dtype.bytes((rows * cols) as u64).unwrap() as usize];
+    for block in bytes.chunks_exact_mut(block) {
+        for byte in block.iter_mut() {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte = (state >> 24) as u8;
+        }
+        // The last byte of a number, the second of a scale: keep the exponent small.
+        let exponent = if dtype.block_len() == 1 { block.len() - 1 } else { 1 };
+        block[exponent] = block[exponent] & 0x83 | 0x20;
+    }
+    bytes
+}
+
+#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+fn product(bencher: Bencher<'_, '_>, case: &Case, rows: usize, count: usize) {
+    let &Case { kernels, dtype, cols } = case;
+    let bytes = weights(dtype, rows, cols);
+    let row_stride = bytes.len() / rows;
+    let w = Matrix { dtype, bytes: &bytes, rows, cols, row_stride };
+    let values: Vec<f32> = (0..cols * count).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.02).collect();
+    let stride = activation_row_bytes(cols);
+    let mut lines = vec![Line([0; 64]); stride / 64 * count];
+    let quantised: &mut [u8] = bytemuck::cast_slice_mut(&mut lines);
+    for (x, row) in values.chunks_exact(cols).zip(quantised.chunks_exact_mut(stride)) {
+        kernels.quantize_activations(x, row);
+    }
+    let x = if supports(dtype, DType::F32) {
+        Input::F32 { x: &values, stride: cols, count }
+    } else {
+        Input::Q80 { rows: quantised, stride, count }
+    };
+    let mut out = vec![0f32; rows * count];
+    bencher.counter(BytesCount::new(bytes.len())).counter(ItemsCount::new(2 * rows * cols * count)).bench_local(|| {
+        kernels.matmul(w, 0..rows, x, Output::from_slice(black_box(&mut out), rows));
+    });
+}
+
+#[divan::bench(args = cases(), max_time = 2, sample_count = 20)]
+fn decode(bencher: Bencher<'_, '_>, case: &Case) {
+    let row_bytes = case.dtype.bytes(case.cols as u64).unwrap() as usize;
+    product(bencher, case, (310 << 20) / row_bytes, 1);
+}
+
+#[divan::bench(args = cases(), max_time = 4, sample_count = 10)]
+fn prefill(bencher: Bencher<'_, '_>, case: &Case) {
+    // The reference is slow: fewer tokens give the same rate.
+    let count = if case.kernels.isa() == Isa::Scalar { 8 } else { 256 };
+    let row_bytes = case.dtype.bytes(case.cols as u64).unwrap() as usize;
+    product(bencher, case, (40 << 20) / row_bytes, count);
+}
+
+#[divan::bench]
+fn plain_read(bencher: Bencher<'_, '_>) {
+    let words: Vec<u64> = (0..40 << 20).collect();
+    bencher
+        .counter(BytesCount::of_slice(&words))
+        .bench_local(|| black_box(&words).iter().fold(0, |sum, word| sum ^ word));
+}
