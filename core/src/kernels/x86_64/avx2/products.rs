@@ -124,9 +124,9 @@ impl Format for Q40 {
             let mut dots = [mask; T];
             for t in 0..T {
                 // Eight pairs of products of at most 15 * 127 each: at most 30480, an i16.
-                let mut sum = _mm256_maddubs_epi16(nibbles[0], broadcast(codes[t]));
-                for j in 1..8 {
-                    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(nibbles[j], broadcast(codes[t].add(4 * j))));
+                let mut sum = _mm256_setzero_si256();
+                for (j, nibbles) in nibbles.into_iter().enumerate() {
+                    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(nibbles, broadcast(codes[t].add(4 * j))));
                 }
                 let sum = _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
                 dots[t] = _mm256_add_epi32(sum, _mm256_set1_epi32(offsets[t]));
