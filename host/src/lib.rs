@@ -4,7 +4,9 @@
 //! what computes; [`arena`] is the memory that it computes in; [`root`] drives a model, alone or with workers.
 
 pub mod arena;
+pub mod cli;
 pub mod cpu;
+pub mod generate;
 pub mod model;
 pub mod pool;
 pub mod root;

@@ -102,6 +102,34 @@ impl Root<'_> {
         Ok(())
     }
 
+    /// Computes `tokens` from `position` on and calls `each` with the index and the logits of every one of them.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_each(
+        &mut self,
+        tokens: &[u32],
+        position: u32,
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<(), RootError> {
+        let batch_max = self.engine.program().graph().batch_max as usize;
+        let mut done = 0;
+        for tokens in tokens.chunks(batch_max) {
+            let rows = tokens.len() as u32;
+            self.pass(Batch { position: position + done, rows, tokens, logits: Logits::All })?;
+            for row in 0..rows {
+                each((done + row) as usize, self.engine.logits(row));
+            }
+            done += rows;
+        }
+        Ok(())
+    }
+
+    /// Bytes sent to and received from workers so far, if there are any.
+    pub fn network_bytes(&self) -> Option<(u64, u64)> {
+        None
+    }
+
     fn pass(&mut self, batch: Batch<'_>) -> Result<(), RootError> {
         self.engine.forward(&mut Alone, batch).map_err(|error| RootError::Forward(error.to_string()))
     }

@@ -1,2 +1,5 @@
-//! placeholder
-fn main() {}
+//! The `dair` command.
+
+fn main() -> std::process::ExitCode {
+    dair_host::cli::run()
+}

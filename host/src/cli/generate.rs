@@ -1,0 +1,109 @@
+//! `dair generate`: continues a prompt, or answers one question.
+
+use super::model_args::{ModelArgs, SampleArgs, TextArgs};
+use super::report::Report;
+use super::{Failure, interrupt};
+use crate::generate::{Generator, Request};
+use crate::model::Model;
+use crate::root;
+use crate::tokenizer::{Tokenizer, encode};
+use dair_core::text::{ChatTemplate, EncodeOptions, Message, Role};
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+const EXAMPLES: &str = "\
+Examples:
+  dair generate --model smollm2.m --prompt 'Once upon a time' --max-tokens 64
+  dair generate --model smollm2.m --chat --prompt 'What is the capital of France?' --temperature 0
+  dair generate --model smollm2.m --file story.txt --json | jq .decode.tokens_per_second
+  dair generate --model smollm2.m --prompt Hello --workers 10.0.0.2:9990 10.0.0.3:9990";
+
+/// Continue a prompt, or answer one question.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    text: TextArgs,
+    /// Take the text as a question to the model: put it into the model's chat template
+    #[arg(long)]
+    chat: bool,
+    /// Instructions that stand above the question
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
+    /// Most tokens to generate
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_tokens: u32,
+    /// Go on when the model says that it is done
+    #[arg(long)]
+    ignore_eos: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    sample: SampleArgs,
+    /// Print text and figures as one JSON object at the end
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
+    /// Print the text and nothing else
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// One line for the user.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let start = Instant::now();
+    let sampler = args.sample.sampler()?;
+    let text = args.text.read()?;
+    let model = Model::open(&args.model.model)?;
+    let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
+    let vocab = tokenizer.vocabulary()?;
+    let text =
+        if args.chat { question(&ChatTemplate::new(&vocab, None)?, args.system.as_deref(), &text) } else { text };
+    let tokens = encode(&vocab, &text, EncodeOptions { start: true, special: true })?;
+    interrupt::catch();
+    root::with_root(&model, &args.model.options(), |root| {
+        let load = start.elapsed();
+        let mut generator = Generator::new(&vocab, sampler);
+        let (mut out, mut text, mut broken) = (std::io::stdout().lock(), String::new(), None);
+        let request =
+            Request { prompt: &tokens, position: 0, max_tokens: args.max_tokens, ignore_eos: args.ignore_eos };
+        let answer = generator.run(root, request, |piece| {
+            if args.json {
+                text.push_str(piece);
+            } else if let Err(error) = out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
+                broken = Some(error);
+                return ControlFlow::Break(());
+            }
+            if interrupt::is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if let Some(error) = broken {
+            return Err(Failure::from(format!("cannot write the answer: {error}")));
+        }
+        let report = Report { load, answer: &answer, network: root.network_bytes() };
+        if args.json {
+            writeln!(out, "{}", report.json(&text))?;
+        } else {
+            writeln!(out)?;
+            if !args.quiet {
+                report.print();
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The text of a conversation of one question.
+fn question(template: &ChatTemplate<'_>, system: Option<&str>, user: &str) -> String {
+    let messages: Vec<Message<'_>> = system
+        .map(|text| Message { role: Role::System, text })
+        .into_iter()
+        .chain([Message { role: Role::User, text: user }])
+        .collect();
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = template.render(&messages, &mut text);
+    text
+}

@@ -1,0 +1,211 @@
+//! `dair inspect`: what a model file holds, and what each node of a cluster would compute.
+
+use super::Failure;
+use crate::model::Model;
+use crate::tables::GraphTables;
+use dair_core::format::{Header, Layout, Tensor, TensorId};
+use dair_core::graph::{Graph, Sizes, Weight};
+use dair_core::plan::{self, Cut};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  dair inspect --model smollm2.m
+  dair inspect --model smollm2.m --nodes 3 --all
+  dair inspect --model smollm2.m --json | jq '.tensors[] | select(.name == \"wcls\")'";
+
+/// Show a model's header, where its tensors lie, and which part each node of a cluster computes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Model file (.m)
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    /// Cut the model into parts for this many nodes, the root included
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    nodes: u32,
+    /// List the tensors of every layer, not of the first alone
+    #[arg(long)]
+    all: bool,
+    /// Print one JSON object, with every tensor and every part
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// One line for the user.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let model = Model::open(&args.model)?;
+    let header = model.header();
+    let cut = if args.nodes == 1 { Cut::single(header) } else { Cut::dllama(header, args.nodes) };
+    let mut parts = Vec::new();
+    for node in 0..args.nodes {
+        let mut tables = GraphTables::new(Sizes::of_layers(header.n_layers));
+        let graph = plan::build(&model.layout, &cut, node, tables.tables())?;
+        parts.push(Part::of(&graph, &cut, header));
+    }
+    if args.json {
+        println!("{}", to_json(&model, &parts));
+    } else {
+        print!("{}", to_text(&model, &parts, args.all));
+    }
+    Ok(())
+}
+
+/// What one node reads and keeps.
+struct Part {
+    weight_bytes: u64,
+    kv_cache_bytes: u64,
+    weights: Vec<(String, Weight)>,
+}
+
+impl Part {
+    fn of(graph: &Graph<'_>, cut: &Cut, header: &Header) -> Self {
+        let weights: Vec<_> =
+            graph.ops.iter().filter_map(|op| Some((format!("{}.{}", op.name, op.layer), op.weight?))).collect();
+        let bytes = |weight: &Weight| weight.mat_bytes().unwrap_or(0) * u64::from(weight.mats);
+        let kv_width = u64::from(header.kv_dim() / cut.nodes);
+        Self {
+            weight_bytes: weights.iter().map(|(_, weight)| bytes(weight)).sum(),
+            kv_cache_bytes: 2 * 4 * u64::from(header.n_layers) * u64::from(cut.seq_len) * kv_width,
+            weights,
+        }
+    }
+}
+
+/// Name and value of every field worth showing.
+fn fields(header: &Header) -> Vec<(&'static str, Value)> {
+    let mut fields = vec![
+        ("architecture", json!(header.arch.name())),
+        ("weights", json!(header.weights.name())),
+        ("n_layers", json!(header.n_layers)),
+        ("dim", json!(header.dim)),
+        ("hidden_dim", json!(header.hidden_dim)),
+        ("n_heads", json!(header.n_heads)),
+        ("n_kv_heads", json!(header.n_kv_heads)),
+        ("head_dim", json!(header.head_dim)),
+        ("vocab_size", json!(header.vocab_size)),
+        ("seq_len", json!(header.seq_len)),
+        ("rope_type", json!(format!("{:?}", header.rope).to_lowercase())),
+        ("rope_theta", json!(header.rope_theta)),
+        ("norm_epsilon", json!(header.norm_epsilon)),
+        ("header_bytes", json!(header.header_bytes)),
+    ];
+    if header.rope_scaling.factor != 1.0 {
+        let scaling = &header.rope_scaling;
+        fields.push(("rope_scaling_factor", json!(scaling.factor)));
+        fields.push(("rope_low_freq_factor", json!(scaling.low_freq_factor)));
+        fields.push(("rope_high_freq_factor", json!(scaling.high_freq_factor)));
+        fields.push(("rope_orig_seq_len", json!(scaling.orig_seq_len)));
+    }
+    if header.n_experts > 0 {
+        fields.push(("n_experts", json!(header.n_experts)));
+        fields.push(("n_active_experts", json!(header.n_active_experts)));
+        fields.push(("moe_hidden_dim", json!(header.moe_hidden_dim)));
+    }
+    fields
+}
+
+fn tensors(layout: &Layout) -> Vec<(TensorId, Tensor)> {
+    let mut tensors = Vec::new();
+    layout.visit(|id, tensor| tensors.push((id, tensor)));
+    tensors
+}
+
+fn to_json(model: &Model, parts: &[Part]) -> Value {
+    let header: serde_json::Map<_, _> =
+        fields(model.header()).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let tensors: Vec<_> = tensors(&model.layout)
+        .iter()
+        .map(|(id, t)| {
+            json!({"name": id.to_string(), "dtype": t.dtype.name(), "shape": [t.rows, t.cols],
+                "offset": t.offset, "bytes": t.bytes()})
+        })
+        .collect();
+    let nodes: Vec<_> = parts
+        .iter()
+        .enumerate()
+        .map(|(node, part)| {
+            let weights: Vec<_> = part
+                .weights
+                .iter()
+                .map(|(name, w)| {
+                    json!({"op": name, "dtype": w.dtype.name(), "offset": w.offset, "shape": [w.mats, w.rows, w.cols],
+                        "row_stride": w.row_stride, "mat_stride": w.mat_stride})
+                })
+                .collect();
+            json!({"node": node, "weight_bytes": part.weight_bytes, "kv_cache_bytes": part.kv_cache_bytes,
+                "weights": weights})
+        })
+        .collect();
+    json!({
+        "file": model.path.display().to_string(),
+        "file_bytes": model.layout.file_bytes(),
+        "header": header,
+        "node_counts": plan::node_counts(model.header()).collect::<Vec<_>>(),
+        "tensors": tensors,
+        "nodes": nodes,
+    })
+}
+
+fn to_text(model: &Model, parts: &[Part], all: bool) -> String {
+    let mut out = String::new();
+    // Writing to a String does not fail.
+    let _ = write_text(&mut out, model, parts, all);
+    out
+}
+
+fn write_text(out: &mut String, model: &Model, parts: &[Part], all: bool) -> std::fmt::Result {
+    let header = model.header();
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    writeln!(out, "{}: {:.1} MB", model.path.display(), megabytes(model.layout.file_bytes()))?;
+    for (name, value) in fields(header) {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        writeln!(out, "  {name:<22} {value}")?;
+    }
+    let counts: Vec<_> = plan::node_counts(header).map(|count| count.to_string()).collect();
+    writeln!(out, "  {:<22} {}", "cuts into nodes", counts.join(", "))?;
+
+    writeln!(out, "\n{:<20} {:<5} {:>15} {:>15} {:>13}", "tensor", "type", "rows x cols", "offset", "bytes")?;
+    for (id, t) in tensors(&model.layout) {
+        match id {
+            TensorId::Layer(1.., _) if !all => continue,
+            TensorId::FinalNorm if !all && header.n_layers > 1 => {
+                let last = header.n_layers - 1;
+                writeln!(
+                    out,
+                    "layers 1 to {last} follow, {} bytes each (--all lists them)",
+                    model.layout.layer_bytes()
+                )?;
+            }
+            _ => {}
+        }
+        let shape = format!("{} x {}", t.rows, t.cols);
+        writeln!(out, "{:<20} {:<5} {shape:>15} {:>15} {:>13}", id.to_string(), t.dtype, t.offset, t.bytes())?;
+    }
+
+    writeln!(out)?;
+    for (node, part) in parts.iter().enumerate() {
+        let role = if node == 0 { "root" } else { "worker" };
+        writeln!(
+            out,
+            "node {node} ({role}): {:.1} MB of weights, {:.1} MB of KV cache at {} positions",
+            megabytes(part.weight_bytes),
+            megabytes(part.kv_cache_bytes),
+            header.seq_len
+        )?;
+        if parts.len() == 1 {
+            break;
+        }
+        for (name, w) in part.weights.iter().filter(|(name, _)| all || name.ends_with(".0")) {
+            let shape = format!("{} x {}", w.rows, w.cols);
+            let step = if w.mats > 1 { format!(", {} experts {} apart", w.mats, w.mat_stride) } else { String::new() };
+            writeln!(out, "  {name:<24} {shape:>15} from byte {}, rows {} apart{step}", w.offset, w.row_stride)?;
+        }
+    }
+    Ok(())
+}

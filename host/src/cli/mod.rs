@@ -1,0 +1,54 @@
+//! The commands of the `dair` binary, one file each: arguments, what is printed, exit codes.
+
+mod chat;
+mod failure;
+mod generate;
+mod inspect;
+mod interrupt;
+mod model_args;
+mod perplexity;
+mod report;
+
+use clap::{Parser, Subcommand};
+pub use failure::Failure;
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  dair convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2.m
+  dair generate --model smollm2.m --chat --prompt 'What is the capital of France?'
+  dair chat --model smollm2.m
+  dair inspect --model smollm2.m --nodes 3";
+
+/// Large language models on the machines you already have.
+#[derive(Debug, Parser)]
+#[command(name = "dair", version, propagate_version = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Generate(generate::Args),
+    Chat(chat::Args),
+    Perplexity(perplexity::Args),
+    Inspect(inspect::Args),
+}
+
+/// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage.
+pub fn run() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Generate(args) => generate::run(&args),
+        Command::Chat(args) => chat::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Flags that several commands share: which model, on what, and how tokens are chosen.
+
+use crate::cpu;
+use crate::pool::MAX_LANES;
+use crate::root::Options;
+use dair_core::text::{SampleError, Sampler};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Which model, and what it runs on.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// Model file (.m), made by `dair convert`
+    #[arg(long, value_name = "FILE")]
+    pub model: PathBuf,
+    /// Tokenizer file (.t) [default: the model's name with .t]
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// Threads on this machine [default: one per processor that may be used]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_LANES as i64))]
+    pub threads: Option<u16>,
+    /// Shortens the context, and with it the memory for the KV cache
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_seq_len: Option<u32>,
+}
+
+impl ModelArgs {
+    /// Where the tokenizer is.
+    pub fn tokenizer(&self) -> PathBuf {
+        self.tokenizer.clone().unwrap_or_else(|| self.model.with_extension("t"))
+    }
+
+    /// What the root needs to know.
+    pub fn options(&self) -> Options {
+        Options { threads: self.threads.map_or_else(cpu::threads, usize::from), max_seq_len: self.max_seq_len }
+    }
+}
+
+/// How the next token is chosen.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SampleArgs {
+    /// 0 takes the most probable token, larger values are more adventurous
+    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    pub temperature: f32,
+    /// Choose among the most probable tokens that together exceed P; 0 or 1: among all
+    #[arg(long, value_name = "P", default_value_t = 0.9)]
+    pub top_p: f32,
+    /// Seed of the random numbers; the same seed gives the same answer [default: the time]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+impl SampleArgs {
+    /// A sampler as asked.
+    ///
+    /// # Errors
+    /// Values that make no sense.
+    pub fn sampler(&self) -> Result<Sampler, SampleError> {
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs());
+        Sampler::new(self.temperature, self.top_p, self.seed.unwrap_or_else(now))
+    }
+}
+
+/// Text from a flag or a file.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct TextArgs {
+    /// The text
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// File with the text, - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+impl TextArgs {
+    /// The text.
+    ///
+    /// # Errors
+    /// Where the file can't be read, or is no UTF-8.
+    pub fn read(&self) -> Result<String, String> {
+        if let Some(text) = &self.prompt {
+            return Ok(text.clone());
+        }
+        let path = self.file.as_deref().unwrap_or(Path::new("-"));
+        let mut bytes = Vec::new();
+        // One byte more than can be encoded, so that the encoder says what is wrong.
+        let limit = dair_core::text::MAX_TEXT_BYTES as u64 + 1;
+        let read = if path == Path::new("-") {
+            std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
+        } else {
+            std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        };
+        read.map_err(|error| format!("cannot read the text {}: {error}", path.display()))?;
+        String::from_utf8(bytes)
+            .map_err(|error| format!("{}: not UTF-8 at byte {}", path.display(), error.utf8_error().valid_up_to()))
+    }
+}

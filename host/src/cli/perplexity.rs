@@ -1,0 +1,88 @@
+//! `dair perplexity`: how well a model predicts a text.
+
+use super::Failure;
+use super::model_args::{ModelArgs, TextArgs};
+use crate::model::Model;
+use crate::root;
+use crate::tokenizer::{Tokenizer, encode};
+use dair_core::text::EncodeOptions;
+use serde_json::json;
+use std::time::Instant;
+
+const EXAMPLES: &str = "\
+Examples:
+  dair perplexity --model smollm2.m --file alice.txt
+  dair perplexity --model smollm2.m --prompt 'The quick brown fox jumps over the lazy dog' --json";
+
+/// Least probability that a token is given credit for, as in the C++ system.
+const FLOOR: f64 = 1e-30;
+
+/// Measure how well a model predicts a text: lower is better.
+///
+/// The perplexity is exp(-mean ln p) over all tokens but the first, each predicted from all before it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    text: TextArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Print one JSON object
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
+    /// Print the number and nothing else
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// One line for the user.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let text = args.text.read()?;
+    let model = Model::open(&args.model.model)?;
+    let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
+    let vocab = tokenizer.vocabulary()?;
+    let tokens = encode(&vocab, &text, EncodeOptions { start: true, special: true })?;
+    if tokens.len() < 2 {
+        return Err(format!("the text has {} tokens; a perplexity needs at least 2", tokens.len()).into());
+    }
+    root::with_root(&model, &args.model.options(), |root| {
+        if tokens.len() > root.seq_len() as usize {
+            let (found, allowed) = (tokens.len(), root.seq_len());
+            return Err(format!("the text has {found} tokens; the context holds {allowed}: shorten it").into());
+        }
+        let start = Instant::now();
+        let mut sum = 0.0;
+        let (given, predicted) = (&tokens[..tokens.len() - 1], &tokens[1..]);
+        root.forward_each(given, 0, |index, logits| sum += log_probability(logits, predicted[index]))?;
+        let seconds = start.elapsed().as_secs_f64();
+        let mean = sum / predicted.len() as f64;
+        let perplexity = (-mean).exp();
+        let bits = -mean / std::f64::consts::LN_2;
+        if args.json {
+            let rate = given.len() as f64 / seconds;
+            println!(
+                "{}",
+                json!({"perplexity": perplexity, "mean_log_probability": mean, "bits_per_token": bits,
+                    "tokens": tokens.len(), "seconds": seconds, "tokens_per_second": rate})
+            );
+        } else if args.quiet {
+            println!("{perplexity:.4}");
+        } else {
+            println!("perplexity {perplexity:.4} over {} predictions", predicted.len());
+            println!("mean ln p  {mean:.6}, {bits:.4} bits per token, {:.1} tokens/s", given.len() as f64 / seconds);
+        }
+        Ok(())
+    })
+}
+
+/// ln of the softmax of `logits` at `token`.
+fn log_probability(logits: &[f32], token: u32) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
+    // A token that the model has no output for is as good as impossible.
+    let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+    (f64::from(logit - max) - sum.ln()).max(FLOOR.ln())
+}

@@ -1,0 +1,71 @@
+//! What is printed about a run: to people on standard error, to scripts as JSON.
+
+use crate::generate::{Answer, Phase};
+use console::style;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Figures of one answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Report<'r> {
+    /// From the start of the command to the first forward pass.
+    pub load: Duration,
+    /// What was computed.
+    pub answer: &'r Answer,
+    /// Bytes sent to and received from workers, if there are any.
+    pub network: Option<(u64, u64)>,
+}
+
+impl Report<'_> {
+    /// Prints a few lines for people.
+    pub fn print(&self) {
+        let line = |name: &str, text: String| eprintln!("{} {text}", style(format!("{name:>8}")).for_stderr().dim());
+        let phase = |phase: &Phase| {
+            format!("{} tokens in {:.2} s, {:.1} tokens/s", phase.tokens, phase.time.as_secs_f64(), phase.rate())
+        };
+        eprintln!();
+        line("load", format!("{:.2} s", self.load.as_secs_f64()));
+        line("prefill", phase(&self.answer.prefill));
+        line("decode", phase(&self.answer.decode));
+        if let Some((sent, received)) = self.per_token() {
+            line("network", format!("{:.1} kB sent, {:.1} kB received per token", sent / 1e3, received / 1e3));
+        }
+        line("memory", format!("{:.1} MB at its peak", peak_memory_bytes() as f64 / 1e6));
+    }
+
+    /// The same as JSON, with `text`.
+    pub fn json(&self, text: &str) -> Value {
+        let phase = |phase: &Phase| json!({"tokens": phase.tokens, "seconds": phase.time.as_secs_f64(), "tokens_per_second": phase.rate()});
+        let network = self
+            .per_token()
+            .map(|(sent, received)| json!({"sent_bytes_per_token": sent, "received_bytes_per_token": received}));
+        json!({
+            "text": text,
+            "finish_reason": self.answer.finish.name(),
+            "generated_tokens": self.answer.tokens,
+            "load_seconds": self.load.as_secs_f64(),
+            "prefill": phase(&self.answer.prefill),
+            "decode": phase(&self.answer.decode),
+            "network": network,
+            "peak_memory_bytes": peak_memory_bytes(),
+        })
+    }
+
+    fn per_token(&self) -> Option<(f64, f64)> {
+        let (sent, received) = self.network?;
+        let tokens = f64::from(self.answer.prefill.tokens + self.answer.decode.tokens);
+        Some((sent as f64 / tokens, received as f64 / tokens))
+    }
+}
+
+/// Largest resident size of this process so far; mapped weights that were read count.
+pub fn peak_memory_bytes() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: `usage` has room for what the call writes, and all-zero is a valid value of it.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
+    usage.ru_maxrss as u64 * unit
+}
