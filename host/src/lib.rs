@@ -1,7 +1,7 @@
 //! Everything that touches an operating system: files, threads, sockets, terminals.
 //!
 //! The rooms, in the order in which data flows: [`model`] opens a file through [`storage`]; [`cpu`] and [`pool`] say
-//! what computes; [`arena`] is the memory that it computes in; [`root`] drives a model, alone or with workers.
+//! what computes; [`arena`] is the memory that it computes in; [`root`] drives a model, alone or with workers. [`synthetic`] makes models to try all of this with.
 
 pub mod arena;
 pub mod cli;
@@ -11,5 +11,6 @@ pub mod model;
 pub mod pool;
 pub mod root;
 pub mod storage;
+pub mod synthetic;
 pub mod tables;
 pub mod tokenizer;
