@@ -17,9 +17,12 @@
 //! [`quantize`] and [`attention`] are written once over it, and [`table`] compiles them for each instruction set. Only
 //! the quantised products have code of their own: [`scalar`], `x86_64`, `aarch64`.
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
+mod aarch64;
 mod attention;
 mod dense;
 mod elementwise;
+mod groups;
 mod lanes;
 mod operands;
 mod quantize;
@@ -96,6 +99,8 @@ impl Kernels {
             Isa::Scalar => &scalar::TABLE,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &x86_64::avx2::TABLE,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
+            Isa::Neon => &aarch64::neon::TABLE,
             #[allow(unreachable_patterns)]
             _ => return None,
         };

@@ -4,6 +4,7 @@
 //! lane. While eight rows are at work, the next eight are prefetched in the order in which they lie in memory: eight
 //! streams with a stride are more than the hardware's own prefetcher follows.
 
+use crate::kernels::groups::{Group, Product, matmul};
 use crate::kernels::operands::ActivationRows;
 use crate::kernels::{Input, Matrix, Output};
 use crate::quant::{BLOCK, BlockQ40, BlockQ80};
@@ -162,60 +163,12 @@ impl Format for Q80 {
     }
 }
 
-/// All tokens over one group of rows before the next group: weights come from memory once.
-#[inline(always)]
-unsafe fn matmul<F: Format>(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>) {
-    let x = ActivationRows::new(x, w.cols);
-    let mut r = rows.start;
-    while r < rows.end {
-        // Too few rows for a group: the last eight once more, or where there are no eight, one row in all lanes.
-        let (row, stride, width) = match rows.end - r {
-            ROWS.. => (r, w.row_stride, ROWS),
-            _ if rows.len() >= ROWS => (rows.end - ROWS, w.row_stride, ROWS),
-            _ => (r, 0, 1),
-        };
-        r = row + width;
-        let next = if r < rows.end { r } else { row };
-        let group = Group {
-            column: Column { first: w.bytes[row * w.row_stride..].as_ptr(), stride },
-            row,
-            width,
-            ahead: w.bytes[next * w.row_stride..].as_ptr(),
-            gap: w.row_stride - w.cols / BLOCK * F::BLOCK_BYTES,
-        };
-        let mut t = 0;
-        // SAFETY: as promised to this function.
-        unsafe {
-            while t + 4 <= x.count {
-                group.tile::<F, 4>(&x, t, out);
-                t += 4;
-            }
-            while t < x.count {
-                group.tile::<F, 1>(&x, t, out);
-                t += 1;
-            }
-        }
-    }
-}
+impl<F: Format> Product for F {
+    const ROWS: usize = ROWS;
+    const BLOCK_BYTES: usize = F::BLOCK_BYTES;
 
-/// Rows that are worked on at once.
-struct Group {
-    /// Their first blocks.
-    column: Column,
-    /// The first row.
-    row: usize,
-    /// Rows whose results count.
-    width: usize,
-    /// Start of the next group.
-    ahead: *const u8,
-    /// Bytes between the end of a row and the start of the next.
-    gap: usize,
-}
-
-impl Group {
-    /// These rows times tokens `t..t + T`.
     #[inline(always)]
-    unsafe fn tile<F: Format, const T: usize>(&self, x: &ActivationRows<'_>, t: usize, out: &Output<'_>) {
+    unsafe fn tile<const T: usize>(group: &Group, x: &ActivationRows<'_>, t: usize, out: &Output<'_>) {
         let blocks = x.cols / BLOCK;
         let mut codes = [core::ptr::null(); T];
         let mut scales = [core::ptr::null(); T];
@@ -224,23 +177,16 @@ impl Group {
             let row = x.row(t + k);
             (codes[k], scales[k], offsets[k]) = (row.codes.as_ptr(), row.scales.as_ptr(), row.offsets.as_ptr());
         }
-        let mut column = self.column;
-        let mut ahead = self.ahead;
-        let row_end = blocks.div_ceil(ROWS);
-        let mut until_gap = row_end;
+        let mut column = Column { first: group.first, stride: group.stride };
+        let mut ahead = group.ahead(t);
         // SAFETY: block `b` of rows and tokens is inside them; prefetching reads nothing.
         unsafe {
             let mut acc = [_mm256_setzero_ps(); T];
             for b in 0..blocks {
-                if t == 0 {
+                if let Some(ahead) = &mut ahead {
+                    let ahead = ahead.step();
                     for line in 0..(ROWS * F::BLOCK_BYTES).div_ceil(64) {
                         _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line).cast());
-                    }
-                    ahead = ahead.wrapping_add(ROWS * F::BLOCK_BYTES);
-                    until_gap -= 1;
-                    if until_gap == 0 {
-                        until_gap = row_end;
-                        ahead = ahead.wrapping_add(self.gap);
                     }
                 }
                 let d = column.scales();
@@ -258,8 +204,8 @@ impl Group {
                 column.first = column.first.wrapping_add(F::BLOCK_BYTES);
             }
             for (k, acc) in acc.into_iter().enumerate() {
-                let out = out.at(t + k, self.row);
-                if self.width == ROWS {
+                let out = out.at(t + k, group.row);
+                if group.width == ROWS {
                     _mm256_storeu_ps(out, acc);
                 } else {
                     out.write(_mm256_cvtss_f32(acc));

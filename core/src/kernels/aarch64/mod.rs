@@ -1,0 +1,3 @@
+//! Kernels of AArch64.
+
+pub(super) mod neon;
