@@ -1,10 +1,12 @@
 //! Everything that touches an operating system: files, threads, sockets, terminals.
 //!
 //! The rooms, in the order in which data flows: [`model`] opens a file through [`storage`]; [`cpu`] and [`pool`] say
-//! what computes; [`arena`] is the memory that it computes in; [`root`] drives a model, alone or with workers. [`synthetic`] makes models to try all of this with.
+//! what computes; [`arena`] is the memory that it computes in; [`root`] drives a model, alone or with workers.
+//! [`synthetic`] makes models to try all of this with, [`convert`] makes them from published ones; [`cli`] is the command line.
 
 pub mod arena;
 pub mod cli;
+pub mod convert;
 pub mod cpu;
 pub mod generate;
 pub mod model;

@@ -1,5 +1,6 @@
 //! Why a command failed, as one line.
 
+use crate::convert::ConvertError;
 use crate::generate::GenerateError;
 use crate::model::ModelError;
 use crate::root::RootError;
@@ -49,4 +50,14 @@ macro_rules! line_from {
     };
 }
 
-line_from!(ChatError, EncodeError, ModelError, OpenError, PlanError, RootError, SampleError, std::io::Error);
+line_from!(
+    ChatError,
+    ConvertError,
+    EncodeError,
+    ModelError,
+    OpenError,
+    PlanError,
+    RootError,
+    SampleError,
+    std::io::Error
+);

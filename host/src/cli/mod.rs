@@ -1,6 +1,7 @@
 //! The commands of the `dair` binary, one file each: arguments, what is printed, exit codes.
 
 mod chat;
+mod convert;
 mod failure;
 mod generate;
 mod inspect;
@@ -30,6 +31,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Convert(convert::Args),
     Generate(generate::Args),
     Chat(chat::Args),
     Perplexity(perplexity::Args),
@@ -39,6 +41,7 @@ enum Command {
 /// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage.
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Convert(args) => convert::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),

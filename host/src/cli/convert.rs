@@ -1,0 +1,122 @@
+//! `dair convert`: arguments, progress bar, summary.
+
+use super::{Failure, interrupt};
+use crate::convert::{Options, Progress, Summary, convert};
+use clap::ValueEnum;
+use dair_core::quant::DType;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  dair convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2.m     makes smollm2.m and smollm2.t
+  dair convert ./Llama-3.2-1B-Instruct llama.m --weights q40";
+
+/// Convert a GGUF file or a Hugging Face folder to a .m model and a .t tokenizer.
+///
+/// Architectures: llama (Mistral, too), qwen3, qwen3moe. What a .m file can't express is refused by name. Norms, routers of
+/// experts and the token embedding are always stored as f32.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// GGUF file, or folder with config.json, tokenizer.json and *.safetensors
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// Model file to be made; written as OUT.part until it is complete
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+    /// Type of the matrices [default: q40 if all of them are Q4_0 in IN, else q80]
+    ///
+    /// Blocks that have the right type already (Q4_0 for q40, Q8_0 for q80) are copied bit for bit.
+    #[arg(long, value_enum)]
+    weights: Option<Weights>,
+    /// Tokenizer file to be made [default: OUT with the extension .t]
+    #[arg(long, value_name = "OUT.t")]
+    tokenizer: Option<PathBuf>,
+    /// Replace files that are there already
+    #[arg(long)]
+    force: bool,
+    /// Threads [default: one per processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Weights {
+    /// 32 bits per weight: exact, slow
+    F32,
+    /// 8.5 bits per weight: hardly any loss
+    Q80,
+    /// 4.5 bits per weight: smallest and fastest, some loss
+    Q40,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// One line for the user.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let options = Options {
+        input: args.input.clone(),
+        model: args.output.clone(),
+        tokenizer: args.tokenizer.clone(),
+        weights: args.weights.map(|weights| match weights {
+            Weights::F32 => DType::F32,
+            Weights::Q80 => DType::Q80,
+            Weights::Q40 => DType::Q40,
+        }),
+        force: args.force,
+        lanes: args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
+    };
+    interrupt::catch();
+    let bar = bar(args.quiet);
+    let result = convert(&options, &mut |Progress { done_bytes, total_bytes }| {
+        bar.set_length(total_bytes);
+        bar.set_position(done_bytes);
+        if interrupt::is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    bar.finish_and_clear();
+    let summary = result?;
+    if !args.quiet {
+        print(&summary);
+    }
+    Ok(())
+}
+
+/// A progress bar on a terminal, nothing elsewhere.
+fn bar(quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template("{wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}")
+            .expect("the template is valid");
+    ProgressBar::new(0).with_style(style)
+}
+
+fn print(summary: &Summary) {
+    let header = &summary.header;
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    println!(
+        "{}: {}, {} layers, dim {}, {} tokens, weights {}, {:.1} MB ({:.1} MB copied bit for bit) in {:.1} s",
+        summary.model.display(),
+        header.arch.name(),
+        header.n_layers,
+        header.dim,
+        header.vocab_size,
+        header.weights,
+        megabytes(summary.model_bytes),
+        megabytes(summary.copied_bytes),
+        summary.elapsed.as_secs_f64(),
+    );
+    let order = if summary.is_reordered { " (new token ids: regular ones first, then BOS)" } else { "" };
+    println!("{}{order}", summary.tokenizer.display());
+    for note in &summary.notes {
+        println!("note: {note}");
+    }
+}

@@ -1,0 +1,158 @@
+//! Why a conversion was refused or failed.
+
+use super::gguf::GgufError;
+use dair_core::format::{HeaderError, LayoutError};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a conversion was refused or failed. Nothing is left under the names of the output then.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// The operating system refused something.
+    Io {
+        /// What was attempted, as "read" or "create".
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A GGUF file that breaks the format.
+    Gguf {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: GgufError,
+    },
+    /// A JSON file that breaks the format.
+    Json {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong and where.
+        source: serde_json::Error,
+    },
+    /// A value, tensor or token that can't be carried over.
+    Refused {
+        /// Which file.
+        path: PathBuf,
+        /// Key, tensor or token.
+        field: String,
+        /// What it is.
+        found: String,
+        /// What it may be, or what to do.
+        allowed: String,
+    },
+    /// Something without which a model can't be made.
+    Missing {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Key, tensor or file.
+        field: String,
+    },
+    /// The model does not fit the header of a `.m` file.
+    Header(HeaderError),
+    /// The model does not fit the layout of a `.m` file.
+    Layout(LayoutError),
+    /// The output is there already.
+    Exists(PathBuf),
+    /// The output would replace a file that is being read.
+    SameFile(PathBuf),
+    /// Somebody else writes this file.
+    Busy(PathBuf),
+    /// Model and tokenizer would have the same name.
+    SameNames(PathBuf),
+    /// The output does not fit the disk.
+    DiskSpace {
+        /// Where it was to be written.
+        path: PathBuf,
+        /// Bytes that the output takes.
+        needed: u64,
+        /// Bytes there are.
+        free: u64,
+    },
+    /// The progress callback asked for an end.
+    Interrupted,
+}
+
+impl ConvertError {
+    /// Wraps an error of the operating system.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// A value that can't be carried over.
+    pub(crate) fn refused(
+        path: &Path,
+        field: impl Into<String>,
+        found: impl fmt::Display,
+        allowed: impl Into<String>,
+    ) -> Self {
+        Self::Refused { path: path.to_owned(), field: field.into(), found: found.to_string(), allowed: allowed.into() }
+    }
+
+    /// Something is absent.
+    pub(crate) fn missing(path: &Path, field: impl Into<String>) -> Self {
+        Self::Missing { path: path.to_owned(), field: field.into() }
+    }
+}
+
+impl fmt::Display for ConvertError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { action, path, source } => write!(f, "can't {action} {}: {source}", path.display()),
+            Self::Gguf { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Json { path, source } => write!(f, "{}: not the JSON expected: {source}", path.display()),
+            Self::Refused { path, field, found, allowed } => {
+                write!(f, "{}: {field} is {found}; {allowed}", path.display())
+            }
+            Self::Missing { path, field } => write!(f, "{}: {field} is missing", path.display()),
+            Self::Header(error) => write!(f, "{error}"),
+            Self::Layout(error) => write!(f, "{error}"),
+            Self::Exists(path) => {
+                write!(f, "{} is there already; choose another name, or --force to replace it", path.display())
+            }
+            Self::SameFile(path) => {
+                write!(f, "{} is the model to be read; choose another name for the output", path.display())
+            }
+            Self::Busy(path) => write!(f, "{} is being written by another conversion; wait for it", path.display()),
+            Self::SameNames(path) => {
+                write!(f, "model and tokenizer would both be {}; name the tokenizer with --tokenizer", path.display())
+            }
+            Self::DiskSpace { path, needed, free } => write!(
+                f,
+                "the output takes {needed} bytes, the disk of {} has {free} left; free {} bytes or choose smaller weights",
+                path.display(),
+                needed - free
+            ),
+            Self::Interrupted => f.write_str("interrupted; nothing was written"),
+        }
+    }
+}
+
+impl std::error::Error for ConvertError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Gguf { source, .. } => Some(source),
+            Self::Json { source, .. } => Some(source),
+            Self::Header(source) => Some(source),
+            Self::Layout(source) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl From<HeaderError> for ConvertError {
+    fn from(error: HeaderError) -> Self {
+        Self::Header(error)
+    }
+}
+
+impl From<LayoutError> for ConvertError {
+    fn from(error: LayoutError) -> Self {
+        Self::Layout(error)
+    }
+}

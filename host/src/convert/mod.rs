@@ -1,0 +1,187 @@
+//! Makes `.m` and `.t` files from models as they are published: GGUF files and Hugging Face folders.
+//!
+//! ```text
+//! GGUF file            --gguf----------+
+//!                                      +--> Source: header, tensors, vocabulary --> pieces --write--> OUT.m
+//! Hugging Face folder  --hugging_face--+                          |
+//!                                                                 +--emit--> OUT.t
+//! ```
+//! Values that need no change are copied bit for bit; all others are widened to F32 and stored as the output's type.
+//! What a `.m` file can't express is refused by name, because leaving it out would silently change the answers.
+
+mod error;
+pub mod ggml;
+pub mod gguf;
+mod output;
+mod rope;
+mod source;
+mod vocabulary;
+mod write;
+
+pub use error::ConvertError;
+
+use dair_core::format::model::EMITTED_BYTES;
+use dair_core::format::{Header, Layout};
+use dair_core::quant::DType;
+use output::{Output, check_space, part_of, same_file};
+use source::Source;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use write::{Target, Work, carry_over};
+
+/// What to convert, and to what.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A GGUF file or a Hugging Face folder.
+    pub input: PathBuf,
+    /// The `.m` file to be made.
+    pub model: PathBuf,
+    /// The `.t` file to be made; without it, `model` with the extension `.t`.
+    pub tokenizer: Option<PathBuf>,
+    /// Type of the matrices; without it, Q40 where the source is Q4_0 throughout, else Q80.
+    pub weights: Option<DType>,
+    /// Whether existing files are replaced.
+    pub force: bool,
+    /// Threads that convert, at least 1.
+    pub lanes: usize,
+}
+
+/// How far a conversion is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of the model written so far.
+    pub done_bytes: u64,
+    /// Bytes of the whole model.
+    pub total_bytes: u64,
+}
+
+/// What a conversion did.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The `.m` file.
+    pub model: PathBuf,
+    /// The `.t` file.
+    pub tokenizer: PathBuf,
+    /// The header of the `.m` file.
+    pub header: Header,
+    /// Size of the `.m` file.
+    pub model_bytes: u64,
+    /// Bytes of tensors that were copied as they were.
+    pub copied_bytes: u64,
+    /// Whether tokens have other ids than in the source.
+    pub is_reordered: bool,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// What the user should know, a line each.
+    pub notes: Vec<String>,
+}
+
+/// Converts a model. `progress` is called after every few megabytes and may end the conversion.
+///
+/// # Errors
+/// One that says what, where, what was found, and what is allowed. No output exists under its final name then.
+pub fn convert(
+    options: &Options,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Summary, ConvertError> {
+    let start = Instant::now();
+    let tokenizer_path = options.tokenizer.clone().unwrap_or_else(|| options.model.with_extension("t"));
+    check_names(options, &tokenizer_path)?;
+    let mut source = open(&options.input)?;
+    check_not_input(&source, &[&options.model, &tokenizer_path])?;
+
+    let header = header(&source, options.weights)?;
+    let layout = Layout::new(&header)?;
+    let pieces = source.pieces(&layout)?;
+    check_vocabulary(&source)?;
+    let path = source.path().to_owned();
+    let old_ids = source.vocabulary.reorder(&path)?;
+    let tokenizer_bytes = source.vocabulary.emit(&path)?;
+    check_space(&options.model, layout.file_bytes() + tokenizer_bytes.len() as u64)?;
+
+    let model = Output::create(&options.model)?;
+    let tokenizer = Output::create(&tokenizer_path)?;
+    let io = |action, output: &Output| ConvertError::io(action, output.part());
+    tokenizer.file().write_all_at(&tokenizer_bytes, 0).map_err(io("write", &tokenizer))?;
+    model.file().set_len(layout.file_bytes()).map_err(io("write", &model))?;
+    model.file().write_all_at(&header.emit(), 0).map_err(io("write", &model))?;
+    let total_bytes = layout.file_bytes();
+    let mut done_bytes = u64::from(header.header_bytes);
+    let work = Work { files: &source.files, pieces: &pieces, old_ids: old_ids.as_deref() };
+    let target = Target { file: model.file(), path: model.part() };
+    carry_over(&work, &target, options.lanes.max(1), &mut |bytes| {
+        done_bytes += bytes;
+        progress(Progress { done_bytes, total_bytes })
+    })?;
+    // The model comes last: whoever sees it sees a complete pair.
+    tokenizer.finish()?;
+    model.finish()?;
+
+    let copied = pieces.iter().filter(|piece| piece.is_copied()).map(|piece| piece.target.bytes());
+    Ok(Summary {
+        model: options.model.clone(),
+        tokenizer: tokenizer_path,
+        header,
+        model_bytes: layout.file_bytes(),
+        copied_bytes: copied.sum(),
+        is_reordered: old_ids.is_some(),
+        elapsed: start.elapsed(),
+        notes: source.notes,
+    })
+}
+
+fn open(input: &Path) -> Result<Source, ConvertError> {
+    gguf::open(input)
+}
+
+/// The header of the output: the source's with a weight type, checked by the rules of `.m` files.
+fn header(source: &Source, weights: Option<DType>) -> Result<Header, ConvertError> {
+    let with = |weights| Header { weights, header_bytes: EMITTED_BYTES as u32, ..source.header };
+    // The header's own limits come first: they keep the layout's arithmetic in range.
+    Header::parse(&with(DType::F32).emit())?;
+    let header = with(match weights {
+        Some(weights) => weights,
+        None => source.natural_weights()?,
+    });
+    Ok(Header::parse(&header.emit())?)
+}
+
+/// Refuses names that are taken, or that model and tokenizer would share.
+fn check_names(options: &Options, tokenizer: &Path) -> Result<(), ConvertError> {
+    if options.model == tokenizer {
+        return Err(ConvertError::SameNames(options.model.clone()));
+    }
+    for path in [&options.model, tokenizer] {
+        if path.is_dir() {
+            return Err(ConvertError::refused(path, "the output", "a folder", "name the file to be made in it"));
+        }
+        if !options.force && path.exists() {
+            return Err(ConvertError::Exists(path.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses outputs that would replace what is read.
+fn check_not_input(source: &Source, outputs: &[&Path]) -> Result<(), ConvertError> {
+    for output in outputs {
+        for path in [output.to_path_buf(), part_of(output)] {
+            if source.files.iter().any(|input| same_file(&input.file, &path).unwrap_or(false)) {
+                return Err(ConvertError::SameFile(path));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every token has a row in the embedding, and every row a token.
+fn check_vocabulary(source: &Source) -> Result<(), ConvertError> {
+    let (tokens, rows) = (source.vocabulary.tokens.len(), source.header.vocab_size);
+    if tokens as u64 != u64::from(rows) {
+        let allowed = format!("the embedding has {rows} rows; there must be as many");
+        return Err(ConvertError::refused(source.path(), "number of tokens", tokens, allowed));
+    }
+    Ok(())
+}

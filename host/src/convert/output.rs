@@ -1,0 +1,115 @@
+//! An output file that takes its name only when it is complete.
+
+use super::error::ConvertError;
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A file under a temporary name, `NAME.part`, in the folder of the final one. Dropped before [`Self::finish`], it is removed.
+#[derive(Debug)]
+pub struct Output {
+    file: File,
+    part: PathBuf,
+    path: PathBuf,
+    is_finished: bool,
+}
+
+impl Output {
+    /// Creates the temporary file, or takes over one that a killed conversion left behind.
+    ///
+    /// # Errors
+    /// [`ConvertError::Busy`] while another conversion writes it.
+    pub fn create(path: &Path) -> Result<Self, ConvertError> {
+        let part = part_of(path);
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false) // not before the lock is ours
+            .open(&part)
+            .map_err(ConvertError::io("create", &part))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(ConvertError::Busy(part)),
+            Err(TryLockError::Error(source)) => return Err(ConvertError::io("lock", &part)(source)),
+        }
+        // Whoever held the lock may have finished and renamed this very file in between.
+        let is_ours = same_file(&file, &part).map_err(ConvertError::io("create", &part))?;
+        if !is_ours {
+            return Err(ConvertError::Busy(part));
+        }
+        file.set_len(0).map_err(ConvertError::io("truncate", &part))?;
+        Ok(Self { file, part, path: path.to_owned(), is_finished: false })
+    }
+
+    /// The open file.
+    pub const fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Its temporary name.
+    pub fn part(&self) -> &Path {
+        &self.part
+    }
+
+    /// Puts everything on the disk and gives the file its name.
+    pub fn finish(mut self) -> Result<(), ConvertError> {
+        self.file.sync_all().map_err(ConvertError::io("write", &self.part))?;
+        std::fs::rename(&self.part, &self.path).map_err(ConvertError::io("rename", &self.part))?;
+        self.is_finished = true;
+        // The name, too, must survive a power cut.
+        let folder = folder_of(&self.path);
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(ConvertError::io("write", folder))
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            // Nothing can be done about a failure here; a part is never taken for a model.
+            let _ = std::fs::remove_file(&self.part);
+        }
+    }
+}
+
+/// The temporary name of an output.
+pub fn part_of(path: &Path) -> PathBuf {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    part.into()
+}
+
+/// The folder that holds a file.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether an open file is what a path leads to.
+pub fn same_file(file: &File, path: &Path) -> std::io::Result<bool> {
+    let (open, named) = (file.metadata()?, std::fs::metadata(path)?);
+    Ok((open.dev(), open.ino()) == (named.dev(), named.ino()))
+}
+
+/// Demands room for `needed` bytes beside `path`.
+///
+/// # Errors
+/// [`ConvertError::DiskSpace`] with both numbers.
+pub fn check_space(path: &Path, needed: u64) -> Result<(), ConvertError> {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = folder_of(path);
+    let name = std::ffi::CString::new(folder.as_os_str().as_bytes())
+        .map_err(|error| ConvertError::io("read", folder)(error.into()))?;
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: `name` is a C string and `stat` room for the answer; both outlive the call.
+    let result = unsafe { libc::statvfs(name.as_ptr(), stat.as_mut_ptr()) };
+    if result != 0 {
+        return Err(ConvertError::io("read", folder)(std::io::Error::last_os_error()));
+    }
+    // SAFETY: all-zero bytes are a valid `statvfs`, which is plain numbers, and the call has filled it.
+    let stat = unsafe { stat.assume_init() };
+    #[allow(clippy::unnecessary_cast, clippy::cast_lossless)] // narrower on 32-bit machines
+    let free = (stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64);
+    if free < needed {
+        return Err(ConvertError::DiskSpace { path: path.to_owned(), needed, free });
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! The tokens of a model, and the order in which a `.t` file needs them.
+//!
+//! A `.t` file takes ids below BOS for regular tokens and all others for special ones. Where the source has another order,
+//! tokens get new ids: regular ones first in their old order, then BOS, then the other special ones in their old order.
+//! The rows of the embedding and of the output matrix follow.
+
+use super::error::ConvertError;
+use dair_core::format::tokenizer::{MAX_EOS, TokenizerHeader, TokenizerWriter};
+use std::path::Path;
+
+/// What a token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// Part of a text; may be merged from smaller ones.
+    Regular,
+    /// Stands for something outside the text, or is matched whole.
+    Special,
+}
+
+/// One token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// Its text, raw bytes.
+    pub bytes: Vec<u8>,
+    /// The higher, the sooner it is merged. `None`: the lower the id, the sooner.
+    pub score: Option<f32>,
+    /// What it is for.
+    pub kind: TokenKind,
+}
+
+/// All tokens and what a chat needs to know of them.
+#[derive(Clone, Debug)]
+pub struct Vocabulary {
+    /// By id.
+    pub tokens: Vec<Token>,
+    /// Begins a conversation.
+    pub bos: Option<u32>,
+    /// End a text; the first closes the turns of a chat.
+    pub eos: Vec<u32>,
+    /// Whether a conversation starts with BOS.
+    pub add_bos: bool,
+    /// The model's own chat template.
+    pub chat_template: Option<String>,
+}
+
+/// Texts of tokens that end a text or a turn in the published chat formats.
+const END_TEXTS: [&str; 8] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<｜end▁of▁sentence｜>",
+];
+
+/// Name of a row of the embedding that no token uses.
+pub fn unused_token(id: usize) -> Token {
+    Token { bytes: format!("[PAD{id}]").into_bytes(), score: None, kind: TokenKind::Special }
+}
+
+impl Vocabulary {
+    /// Completes the list of end tokens: those of which the published chat formats are known to mean the end are added,
+    /// and one that the chat template spells out comes first.
+    pub fn complete_eos(&mut self) {
+        for (id, token) in self.tokens.iter().enumerate() {
+            let ends = token.kind == TokenKind::Special && END_TEXTS.iter().any(|text| text.as_bytes() == token.bytes);
+            if ends && !self.eos.contains(&(id as u32)) {
+                self.eos.push(id as u32);
+            }
+        }
+        self.eos.truncate(MAX_EOS);
+        if let Some(template) = &self.chat_template {
+            let tokens = &self.tokens;
+            let spelled_out = |id: &u32| {
+                let text = tokens.get(*id as usize).and_then(|token| std::str::from_utf8(&token.bytes).ok());
+                text.is_some_and(|text| template.contains(text))
+            };
+            self.eos.sort_by_key(|id| !spelled_out(id));
+        }
+    }
+
+    /// Gives tokens the ids that a `.t` file needs. Returns the old id of each token, or `None` where all kept theirs.
+    ///
+    /// # Errors
+    /// A vocabulary without special tokens, or BOS or EOS ids beyond it.
+    pub fn reorder(&mut self, path: &Path) -> Result<Option<Vec<u32>>, ConvertError> {
+        let vocab_size = self.tokens.len() as u32;
+        for (name, id) in self.bos.iter().map(|id| ("BOS id", id)).chain(self.eos.iter().map(|id| ("EOS id", id))) {
+            if *id >= vocab_size {
+                let allowed = format!("the vocabulary has ids up to {}", vocab_size.saturating_sub(1));
+                return Err(ConvertError::refused(path, name, id, allowed));
+            }
+        }
+        for id in &self.eos {
+            self.tokens[*id as usize].kind = TokenKind::Special; // whatever the source says: it must be found in chat templates
+        }
+        let is_special = |id: &u32| self.tokens[*id as usize].kind == TokenKind::Special;
+        // Without BOS the first special token takes its place in the order; it is never put before a text then.
+        let Some(bos) = self.bos.or_else(|| (0..vocab_size).find(is_special)) else {
+            return Err(ConvertError::missing(path, "a special token (at least one must mark the end of a text)"));
+        };
+        self.add_bos &= self.bos.is_some();
+        if self.eos.is_empty() {
+            return Err(ConvertError::missing(path, "the id of the token that ends a text (EOS)"));
+        }
+        let regular = (0..vocab_size).filter(|id| !is_special(id) && *id != bos);
+        let special = (0..vocab_size).filter(|id| is_special(id) && *id != bos);
+        let old_ids: Vec<u32> = regular.chain([bos]).chain(special).collect();
+        let mut new_ids = vec![0; old_ids.len()];
+        for (new, old) in old_ids.iter().enumerate() {
+            new_ids[*old as usize] = new as u32;
+        }
+        self.bos = Some(new_ids[bos as usize]);
+        if old_ids.iter().enumerate().all(|(new, old)| new as u32 == *old) {
+            return Ok(None);
+        }
+        for id in &mut self.eos {
+            *id = new_ids[*id as usize];
+        }
+        self.tokens =
+            old_ids.iter().map(|old| std::mem::replace(&mut self.tokens[*old as usize], unused_token(0))).collect();
+        Ok(Some(old_ids))
+    }
+
+    /// The bytes of the `.t` file.
+    ///
+    /// # Errors
+    /// What the format can't hold.
+    pub fn emit(&self, path: &Path) -> Result<Vec<u8>, ConvertError> {
+        let longest = self.tokens.iter().map(|token| token.bytes.len()).max().unwrap_or(0);
+        let header = TokenizerHeader {
+            vocab_size: self.tokens.len() as u32,
+            max_token_len: longest as u32,
+            bos: self.bos,
+            eos: self.eos.iter().copied().take(MAX_EOS).collect(),
+            add_bos: self.add_bos,
+            chat_template: self.chat_template.as_deref().filter(|template| !template.is_empty()),
+        };
+        let refused = |error| ConvertError::refused(path, "the vocabulary", error, "a .t file can't hold it");
+        let mut writer = TokenizerWriter::new(Vec::new(), &header).map_err(refused)?;
+        for (id, token) in self.tokens.iter().enumerate() {
+            writer.push(token.score.unwrap_or(-(id as f32)), &token.bytes).map_err(refused)?;
+        }
+        writer.finish().map_err(refused)
+    }
+}
+
+/// The bytes of a byte-level BPE token: its characters stand for bytes, by the table of GPT-2.
+/// A character outside the table stands for its own UTF-8.
+pub fn byte_level(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    for c in text.chars() {
+        match byte_of(c) {
+            Some(byte) => bytes.push(byte),
+            None => bytes.extend(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    bytes
+}
+
+/// The byte that a character of the GPT-2 alphabet stands for: printable Latin-1 for itself, the others, in order, for U+0100 on.
+fn byte_of(c: char) -> Option<u8> {
+    let is_printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    match u32::from(c) {
+        code @ 0..=0xff => u8::try_from(code).ok().filter(|byte| is_printable(*byte)),
+        code => (0..=0xff).filter(|byte| !is_printable(*byte)).nth((code - 0x100) as usize),
+    }
+}
+
+/// The bytes of a sentencepiece token: U+2581 is a space.
+pub fn sentencepiece(text: &str) -> Vec<u8> {
+    text.replace('\u{2581}', " ").into_bytes()
+}
+
+/// The byte that a piece like `<0x0A>` stands for.
+pub fn byte_piece(text: &str) -> Option<u8> {
+    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
+    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
+}
