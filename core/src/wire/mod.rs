@@ -1,1 +1,9 @@
-//! Codecs between peers.
+//! Codecs between peers: bytes in, checked values out, over [`embedded_io::Read`] and [`embedded_io::Write`].
+//!
+//! [`dllama`] is the dialect of the C++ Distributed-Llama 0.16, for both roles. Whatever a peer sends is checked
+//! against a limit before it sizes, indexes or addresses anything; what is wrong with it is an [`Invalid`].
+
+pub mod dllama;
+mod error;
+
+pub use error::{At, Fault, Invalid, Part, ReadError, Spot};
