@@ -81,26 +81,28 @@ impl fmt::Display for Spot {
     }
 }
 
-/// What is wrong with a field. Numbers are wide enough for every signed and unsigned 64-bit value.
+/// What is wrong with a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the value found, and what is allowed
 pub enum Fault {
     Range {
-        found: i128,
-        min: i128,
-        max: i128,
+        found: u64,
+        min: u64,
+        max: u64,
     },
     Differs {
-        found: i128,
-        expected: i128,
+        found: u64,
+        expected: u64,
     },
     /// Not whole blocks, or not equal parts.
     Indivisible {
-        found: i128,
-        by: i128,
+        found: u64,
+        by: u64,
     },
     /// Not UTF-8 closed by one NUL.
     Text,
+    /// The record that says that there is nothing.
+    Missing,
     /// Beyond 2^63 bytes.
     TooLarge,
     /// Weights for an op that is not there or takes none.
@@ -126,6 +128,7 @@ impl fmt::Display for Invalid {
             Fault::Differs { found, expected } => write!(f, "{spot} is {found}; it must be {expected}"),
             Fault::Indivisible { found, by } => write!(f, "{spot} is {found}; it must be a multiple of {by}"),
             Fault::Text => write!(f, "{spot} is not UTF-8 text closed by a NUL"),
+            Fault::Missing => write!(f, "{spot} has no float type"),
             Fault::TooLarge => write!(f, "{spot} exceeds 2^63 bytes"),
             Fault::NoSuchWeight => write!(f, "{spot} names no op that takes weights"),
             Fault::Complete => write!(f, "{spot} repeats what was received before"),

@@ -72,7 +72,7 @@ impl<'r, R: Read> Reader<'r, R> {
         if found < count {
             return Ok(found);
         }
-        Err(self.invalid(field, Fault::Range { found: found.into(), min: 0, max: i128::from(count) - 1 }).into())
+        Err(self.invalid(field, Fault::Range { found: found.into(), min: 0, max: u64::from(count) - 1 }).into())
     }
 
     /// A number that is known beforehand.
@@ -86,7 +86,7 @@ impl<'r, R: Read> Reader<'r, R> {
         if found == expected {
             return Ok(());
         }
-        Err(self.invalid(field, Fault::Differs { found: found.into(), expected: expected.into() }).into())
+        Err(self.invalid(field, Fault::Differs { found, expected }).into())
     }
 
     /// A string of `min` to `N` bytes, the NUL that closes it not counted. Its length is a field of its own.
@@ -133,8 +133,7 @@ impl<'r, R: Read> Reader<'r, R> {
             return Ok(None);
         }
         let Some(dtype) = DType::from_code(code) else {
-            // The wire's type is signed.
-            let fault = Fault::Range { found: (code as i32).into(), min: -1, max: DType::ALL.len() as i128 - 1 };
+            let fault = Fault::Range { found: code.into(), min: 0, max: DType::ALL.len() as u64 - 1 };
             return Err(self.invalid("float type", fault).into());
         };
         for (field, extent) in [("planes", z), ("rows", y), ("width", x)] {
@@ -146,7 +145,7 @@ impl<'r, R: Read> Reader<'r, R> {
         let shape = Shape { dtype, planes: z, rows: y, width: x };
         let plane = u64::from(y) * u64::from(x);
         if !plane.is_multiple_of(dtype.block_len()) {
-            let fault = Fault::Indivisible { found: plane.into(), by: dtype.block_len().into() };
+            let fault = Fault::Indivisible { found: plane, by: dtype.block_len() };
             return Err(self.invalid("length of a plane", fault).into());
         }
         let too_large = || self.invalid(field, Fault::TooLarge);
@@ -160,8 +159,7 @@ impl<'r, R: Read> Reader<'r, R> {
 
     /// A size record of something that is there.
     pub(super) fn solid(&mut self, field: &'static str) -> Result<Shape, ReadError<R::Error>> {
-        let missing = Fault::Range { found: -1, min: 0, max: DType::ALL.len() as i128 - 1 };
-        self.shape(field)?.ok_or_else(|| self.invalid("float type", missing).into())
+        self.shape(field)?.ok_or_else(|| self.invalid(field, Fault::Missing).into())
     }
 }
 

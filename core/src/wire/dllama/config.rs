@@ -150,7 +150,7 @@ fn read_segment<R: Read>(
             let Pipe { dtype, width, .. } = tables.pipes.as_slice()[pipe as usize];
             let parts = u64::from(network.nodes) * dtype.block_len();
             if !u64::from(width).is_multiple_of(parts) {
-                let fault = Fault::Indivisible { found: width.into(), by: parts.into() };
+                let fault = Fault::Indivisible { found: width.into(), by: parts };
                 return Err(reader.invalid("width of a shared pipe", fault).into());
             }
         }
@@ -186,11 +186,11 @@ fn whole_rows<R: Read>(reader: &Reader<'_, R>, shape: Shape) -> Result<(), ReadE
     if width.is_multiple_of(block) {
         return Ok(());
     }
-    Err(reader.invalid("width", Fault::Indivisible { found: width.into(), by: block.into() }).into())
+    Err(reader.invalid("width", Fault::Indivisible { found: width, by: block }).into())
 }
 
 /// The caller's tables are smaller than what the wire allows.
 fn no_slot<R: Read>(reader: &Reader<'_, R>, field: &'static str, full: Full) -> Invalid {
-    let slots = full.slots as i128;
+    let slots = full.slots as u64;
     reader.invalid(field, Fault::Range { found: slots + 1, min: 0, max: slots })
 }

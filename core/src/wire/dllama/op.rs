@@ -196,7 +196,7 @@ fn weight_of<R: Read>(reader: &Reader<'_, R>, kind: &OpKind, shape: Shape) -> Re
     };
     reader.same("planes of the weight", planes.into(), mats.into())?;
     let Some(row_bytes) = dtype.bytes(cols.into()) else {
-        let fault = Fault::Indivisible { found: cols.into(), by: dtype.block_len().into() };
+        let fault = Fault::Indivisible { found: cols.into(), by: dtype.block_len() };
         return Err(reader.invalid("values per weight row", fault).into());
     };
     // The size record was checked: the product of all three extents is in range.
@@ -229,7 +229,7 @@ fn read_operand<R: Read>(
     }
     let parts = u64::from(room.nodes) * dtype.block_len();
     if !u64::from(width).is_multiple_of(parts) {
-        let fault = Fault::Indivisible { found: width.into(), by: parts.into() };
+        let fault = Fault::Indivisible { found: width.into(), by: parts };
         return Err(reader.invalid("width of a sliced operand", fault).into());
     }
     Ok(Operand::slice(place))

@@ -164,7 +164,7 @@ pub fn read_weights<R: Read>(
         }
         reader.same("offset", offset, before)?;
         if bytes == 0 || bytes > total - before {
-            let fault = Fault::Range { found: bytes.into(), min: 1, max: (total - before).into() };
+            let fault = Fault::Range { found: bytes, min: 1, max: total - before };
             return Err(reader.invalid("number of bytes", fault).into());
         }
         received[op] += bytes;
