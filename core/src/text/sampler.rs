@@ -1,7 +1,8 @@
 //! Logits to the next token.
 //!
 //! Rule and random numbers are those of Distributed-Llama, so a seed gives the same text there and here, up to the
-//! rounding of `exp` (there an approximation of 4e-5, here to the last bit or so). All sums are sequential F32.
+//! rounding of `exp` (there an approximation with a relative error of up to 4e-5, here right to about the last bit).
+//! All sums are sequential F32.
 
 use core::fmt;
 
@@ -280,6 +281,28 @@ mod tests {
         near(count(1.0, 0.85), [0.5 / 0.9, 0.1 / 0.9, 0.3 / 0.9, 0.0]);
         // At temperature 1/2 probabilities are squared.
         near(count(0.5, 1.0), [0.25 / 0.36, 0.01 / 0.36, 0.09 / 0.36, 0.01 / 0.36]);
+    }
+
+    #[test]
+    fn a_seed_gives_the_tokens_that_it_gives_in_cpp() {
+        // Printed by the sampler of C++ Distributed-Llama 0.16 (AVX2) for the same logits.
+        let cases = [
+            (0.9, [195, 150, 138, 89, 226, 308, 80, 200, 113, 200, 139, 219, 159, 299, 259, 42]),
+            (1.0, [132, 232, 210, 248, 226, 262, 80, 200, 130, 201, 139, 145, 299, 14, 93, 264]),
+        ];
+        for (top_p, expected) in cases {
+            let mut lcg = 12345_u64;
+            let mut sampler = Sampler::new(0.8, top_p, 42).unwrap();
+            let tokens = expected.map(|_| {
+                let logits = [(); 320].map(|()| {
+                    lcg = lcg.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let u = (lcg >> 40) as f32 / 16_777_216.0;
+                    12.0 * u * u * u * u * u * u * u * u
+                });
+                sample(&mut sampler, &logits).unwrap()
+            });
+            assert_eq!(tokens, expected);
+        }
     }
 
     #[test]

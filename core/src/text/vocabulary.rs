@@ -13,9 +13,11 @@ pub struct Vocabulary<'a> {
     entries: &'a [u8],
     /// Where the entry of each token begins.
     offsets: &'a [u32],
-    /// Ids of the regular tokens in the order of their bytes, then of their ids.
-    regular: &'a [u32],
-    /// Ids of the special tokens, in the same order.
+    /// Hash and id of the regular tokens, in the order of hash, bytes, id. A binary search reads neighbouring numbers,
+    /// and bytes of the file only at its end: four times faster than in the order of bytes (SmolLM2, x86-64), and in a
+    /// file made to collide no slower than that.
+    regular: &'a [[u32; 2]],
+    /// Ids of the special tokens, in the order of bytes, id.
     special: &'a [u32],
     /// Length of the longest regular token in bytes.
     max_regular_len: usize,
@@ -26,7 +28,7 @@ pub struct Vocabulary<'a> {
 impl<'a> Vocabulary<'a> {
     /// Numbers that [`Vocabulary::new`] needs for its index.
     pub const fn index_len(vocab_size: u32) -> usize {
-        2 * vocab_size as usize
+        3 * vocab_size as usize
     }
 
     /// Indexes a file.
@@ -45,21 +47,24 @@ impl<'a> Vocabulary<'a> {
         }
 
         let n_special = (0..header.vocab_size).filter(|&id| header.is_special(id)).count();
-        let (regular, rest) = rest.split_at_mut(header.vocab_size as usize - n_special);
-        let special = &mut rest[..n_special];
-        let fill = |ids: &mut [u32], wanted| {
-            let matching = (0..header.vocab_size).filter(|&id| header.is_special(id) == wanted);
-            ids.iter_mut().zip(matching).for_each(|(slot, id)| *slot = id);
-        };
-        fill(regular, false);
-        fill(special, true);
+        let (regular, rest) = rest.split_at_mut(2 * (header.vocab_size as usize - n_special));
+        let (regular, special) = (regular.as_chunks_mut().0, &mut rest[..n_special]);
         let (offsets, entries) = (&*offsets, file.entries());
         let bytes = |id: u32| token_bytes(entries, offsets[id as usize]);
-        let by_bytes = |a: &u32, b: &u32| bytes(*a).cmp(bytes(*b)).then(a.cmp(b));
-        regular.sort_unstable_by(by_bytes);
-        special.sort_unstable_by(by_bytes);
+        let (mut next_regular, mut next_special) = (regular.iter_mut(), special.iter_mut());
+        for id in 0..header.vocab_size {
+            if header.is_special(id) {
+                next_special.next().into_iter().for_each(|slot| *slot = id);
+            } else {
+                next_regular.next().into_iter().for_each(|slot| *slot = [hash(bytes(id), &[]), id]);
+            }
+        }
+        regular.sort_unstable_by(|&[a_hash, a], &[b_hash, b]| {
+            a_hash.cmp(&b_hash).then_with(|| bytes(a).cmp(bytes(b))).then(a.cmp(&b))
+        });
+        special.sort_unstable_by(|&a, &b| bytes(a).cmp(bytes(b)).then(a.cmp(&b)));
 
-        let max_regular_len = regular.iter().map(|&id| bytes(id).len()).max().unwrap_or(0);
+        let max_regular_len = regular.iter().map(|&[_, id]| bytes(id).len()).max().unwrap_or(0);
         let mut special_starts = [0; 4];
         for &id in &*special {
             let first = bytes(id)[0];
@@ -102,14 +107,17 @@ impl<'a> Vocabulary<'a> {
         if left.len() + right.len() > self.max_regular_len {
             return None;
         }
-        let order = |id: u32| {
-            let token = token_bytes(self.entries, self.offsets[id as usize]);
-            let (head, tail) = token.split_at(token.len().min(left.len()));
-            head.cmp(left).then_with(|| tail.cmp(right))
+        let key = hash(left, right);
+        let order = |&[hash, id]: &[u32; 2]| {
+            hash.cmp(&key).then_with(|| {
+                let token = token_bytes(self.entries, self.offsets[id as usize]);
+                let (head, tail) = token.split_at(token.len().min(left.len()));
+                head.cmp(left).then_with(|| tail.cmp(right))
+            })
         };
-        let end = self.regular.partition_point(|&id| order(id) != Ordering::Greater);
-        let id = *self.regular[..end].last()?;
-        (order(id) == Ordering::Equal).then_some(id)
+        let end = self.regular.partition_point(|entry| order(entry) != Ordering::Greater);
+        let entry = self.regular[..end].last()?;
+        (order(entry) == Ordering::Equal).then_some(entry[1])
     }
 
     /// The special token with which `text` begins: of several, the one with the smallest id, not the longest.
@@ -149,6 +157,11 @@ fn token_bytes(entries: &[u8], offset: u32) -> &[u8] {
     let entry = &entries[offset as usize + 4..];
     let length = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
     &entry[4..4 + length as usize]
+}
+
+/// FNV-1a of `left` and `right`, one after the other.
+fn hash(left: &[u8], right: &[u8]) -> u32 {
+    left.iter().chain(right).fold(0x811C_9DC5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]
@@ -200,6 +213,16 @@ pub(super) mod tests {
         for missing in [b"".as_slice(), b"a", b"abc", b"ba", b"<s>"] {
             assert_eq!(vocab.find_regular(missing, b""), None);
         }
+    }
+
+    #[test]
+    fn tokens_of_equal_hash_are_told_apart() {
+        assert_eq!(hash(b"costarring", b""), hash(b"liquid", b""));
+        let vocab = vocabulary(&[(0.0, b"liquid"), (0.0, b"costarring"), (0.0, b"liquid")], None, &[]);
+        assert_eq!(vocab.find_regular(b"costar", b"ring"), Some(1));
+        assert_eq!(vocab.find_regular(b"liqui", b"d"), Some(2));
+        let vocab = vocabulary(&[(0.0, b"costarring")], None, &[]);
+        assert_eq!(vocab.find_regular(b"liquid", b""), None);
     }
 
     #[test]
