@@ -12,6 +12,7 @@
 mod error;
 pub mod ggml;
 pub mod gguf;
+mod hugging_face;
 mod output;
 mod rope;
 mod source;
@@ -133,7 +134,7 @@ pub fn convert(
 }
 
 fn open(input: &Path) -> Result<Source, ConvertError> {
-    gguf::open(input)
+    if input.is_dir() { hugging_face::open(input) } else { gguf::open(input) }
 }
 
 /// The header of the output: the source's with a weight type, checked by the rules of `.m` files.
