@@ -56,8 +56,8 @@ fn weighted_sum<S: Lanes, const N: usize>(
     for (t, a) in scores.iter().enumerate() {
         let a = s.splat(*a);
         let v = values[t * stride..][start..][..N * LANES].as_chunks().0;
-        for (acc, v) in acc.iter_mut().zip(v) {
-            *acc = s.fma(a, s.load(v), *acc);
+        for k in 0..N {
+            acc[k] = s.fma(a, s.load(&v[k]), acc[k]);
         }
     }
     for (acc, out) in acc.into_iter().zip(out[start..].as_chunks_mut().0) {

@@ -1,5 +1,6 @@
 //! Products of F32 and F16 weights with F32 activations, and the dot product.
 
+use super::groups::Ahead;
 use super::lanes::{LANES, Lanes, load_part};
 use super::{Input, Matrix, Output};
 use core::ops::Range;
@@ -79,12 +80,8 @@ const PANEL_BYTES: usize = 192 << 10;
 #[inline(always)]
 fn matmul<S: Lanes, W: Weight>(s: S, w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>) {
     let Input::F32 { x, stride, count } = *x else { unreachable!("checked: F32 input") };
-    let product = Product { w, x, stride, out };
-    if count == 1 {
-        product.panel::<S, W, 4, 1>(s, rows, 0);
-        return;
-    }
-    let panel_rows = (PANEL_BYTES / (w.cols * W::BYTES).max(1)).max(4);
+    let product = Product { w, x, stride, decode: count == 1, out };
+    let panel_rows = if count == 1 { rows.len() } else { (PANEL_BYTES / (w.cols * W::BYTES).max(1)).max(4) };
     let mut start = rows.start;
     while start < rows.end {
         let panel = start..rows.end.min(start + panel_rows);
@@ -94,9 +91,10 @@ fn matmul<S: Lanes, W: Weight>(s: S, w: &Matrix<'_>, rows: Range<usize>, x: &Inp
             product.panel::<S, W, 2, 3>(s, panel.clone(), t);
             t += 3;
         }
-        while t < count {
-            product.panel::<S, W, 4, 1>(s, panel.clone(), t);
-            t += 1;
+        match count - t {
+            0 => {}
+            1 => product.panel::<S, W, 4, 1>(s, panel, t),
+            _ => product.panel::<S, W, 2, 2>(s, panel, t),
         }
     }
 }
@@ -105,6 +103,8 @@ struct Product<'a> {
     w: &'a Matrix<'a>,
     x: &'a [f32],
     stride: usize,
+    /// One token: weights come from memory all the time, so the next rows are prefetched.
+    decode: bool,
     out: &'a Output<'a>,
 }
 
@@ -114,18 +114,18 @@ impl Product<'_> {
     fn panel<S: Lanes, W: Weight, const R: usize, const T: usize>(&self, s: S, rows: Range<usize>, t: usize) {
         let mut r = rows.start;
         while r + R <= rows.end {
-            self.tile::<S, W, R, T>(s, r, t);
+            self.tile::<S, W, R, T>(s, r, t, rows.end);
             r += R;
         }
         while r < rows.end {
-            self.tile::<S, W, 1, T>(s, r, t);
+            self.tile::<S, W, 1, T>(s, r, t, rows.end);
             r += 1;
         }
     }
 
     /// Rows `r..r + R` and tokens `t..t + T`: enough sums at once to hide the latency of an FMA.
     #[inline(always)]
-    fn tile<S: Lanes, W: Weight, const R: usize, const T: usize>(&self, s: S, r: usize, t: usize) {
+    fn tile<S: Lanes, W: Weight, const R: usize, const T: usize>(&self, s: S, r: usize, t: usize, end: usize) {
         let cols = self.w.cols;
         let whole = cols / LANES;
         let mut weights: [&[u8]; R] = [&[]; R];
@@ -137,17 +137,25 @@ impl Product<'_> {
             *token = &self.x[(t + k) * self.stride..][..cols];
         }
         let mut acc = [[s.splat(0.0); T]; R];
+        let next = if r + R < end { r + R } else { r };
+        let mut ahead = self.decode.then(|| Ahead::new(self.w, next, R, LANES * W::BYTES, whole));
         for i in 0..whole {
-            let mut xs = [s.splat(0.0); T];
-            for (x, token) in xs.iter_mut().zip(tokens) {
-                // SAFETY: every token has `cols` values, so `whole` vectors.
-                *x = s.load(unsafe { token.as_chunks().0.get_unchecked(i) });
+            if let Some(ahead) = &mut ahead {
+                let ahead = ahead.step();
+                for line in 0..(R * LANES * W::BYTES).div_ceil(64) {
+                    s.prefetch(ahead.wrapping_add(64 * line));
+                }
             }
-            for (acc, row) in acc.iter_mut().zip(weights) {
+            let mut xs = [s.splat(0.0); T];
+            for j in 0..T {
+                // SAFETY: every token has `cols` values, so `whole` vectors.
+                xs[j] = s.load(unsafe { tokens[j].as_chunks().0.get_unchecked(i) });
+            }
+            for k in 0..R {
                 // SAFETY: every row has `cols` weights, so `whole` vectors.
-                let w = W::load(s, unsafe { W::chunks(row).get_unchecked(i) });
-                for (acc, x) in acc.iter_mut().zip(xs) {
-                    *acc = s.fma(w, x, *acc);
+                let w = W::load(s, unsafe { W::chunks(weights[k]).get_unchecked(i) });
+                for j in 0..T {
+                    acc[k][j] = s.fma(w, xs[j], acc[k][j]);
                 }
             }
         }

@@ -53,6 +53,18 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
+    /// A walk that begins with `row`, while as many as `rows` rows are at work, `bytes` bytes of each per step.
+    pub fn new(w: &Matrix<'_>, row: usize, rows: usize, bytes: usize, steps: usize) -> Self {
+        let steps_per_row = steps.div_ceil(rows);
+        Self {
+            ptr: w.bytes[row * w.row_stride..].as_ptr(),
+            step_bytes: rows * bytes,
+            gap_bytes: w.row_stride.saturating_sub(steps * bytes),
+            steps_per_row,
+            steps_left: steps_per_row,
+        }
+    }
+
     /// The next `step_bytes` bytes, which may lie outside of any buffer: an address to prefetch, not to read.
     #[inline(always)]
     pub fn step(&mut self) -> *const u8 {
@@ -88,20 +100,12 @@ impl Groups<'_> {
     fn group<P: Product>(&self, i: usize) -> Group {
         let (w, row) = (self.w, self.row(i));
         let blocks = w.cols / BLOCK;
-        let next = self.row(i + 1);
-        let steps_per_row = blocks.div_ceil(P::ROWS);
         Group {
             first: w.bytes[row * w.row_stride..].as_ptr(),
             stride: if self.width == P::ROWS { w.row_stride } else { 0 },
             row,
             width: self.width,
-            ahead: Ahead {
-                ptr: w.bytes[next * w.row_stride..].as_ptr(),
-                step_bytes: P::ROWS * P::BLOCK_BYTES,
-                gap_bytes: w.row_stride - blocks * P::BLOCK_BYTES,
-                steps_per_row,
-                steps_left: steps_per_row,
-            },
+            ahead: Ahead::new(w, self.row(i + 1), P::ROWS, P::BLOCK_BYTES, blocks),
         }
     }
 }
@@ -152,9 +156,11 @@ unsafe fn over_tokens<P: Product>(group: &Group, x: &ActivationRows<'_>, tokens:
             P::tile::<TOKENS>(group, x, t, out);
             t += TOKENS;
         }
-        while t < tokens.end {
-            P::tile::<1>(group, x, t, out);
-            t += 1;
+        match tokens.end - t {
+            0 => {}
+            1 => P::tile::<1>(group, x, t, out),
+            2 => P::tile::<2>(group, x, t, out),
+            _ => P::tile::<3>(group, x, t, out),
         }
     }
 }

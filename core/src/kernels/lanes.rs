@@ -3,7 +3,8 @@
 //! An implementor is a token that proves that its instructions may be used, so that the bodies written over [`Lanes`]
 //! need no `unsafe`. Whoever makes a token of a vector instruction set does it inside a function that has the feature.
 //! All methods, and all bodies above them, are `#[inline(always)]` and have no `#[target_feature]` themselves: so they
-//! end up inside the function that has it, and vectors stay in registers. A closure over vectors would not be inlined.
+//! end up inside the function that has it, and vectors stay in registers. Closures and iterators over vectors are
+//! not always inlined: hot loops count.
 
 /// Lanes of a vector.
 pub(super) const LANES: usize = 16;
@@ -47,6 +48,8 @@ pub(super) trait Lanes: Copy {
     fn round(self, a: Self::V) -> Self::V;
     /// `2^n` for integral `n` from -126 to 127; anything for other `n`.
     fn pow2(self, n: Self::V) -> Self::V;
+    /// Asks for the line of memory at an address, which may be any.
+    fn prefetch(self, address: *const u8);
     /// Sum of all lanes by the tree +8, +4, +2, +1.
     fn sum(self, v: Self::V) -> f32;
     /// Largest lane, by the same tree of [`Self::max`].

@@ -4,8 +4,10 @@
 //! Multiplications of bytes are written in assembly, because the compiler makes two instructions of each
 //! multiply-accumulate.
 
+use super::Neon;
 use super::lanes::widen;
 use crate::kernels::groups::{Group, Product, matmul};
+use crate::kernels::lanes::Lanes;
 use crate::kernels::operands::ActivationRows;
 use crate::kernels::{Input, Matrix, Output};
 use crate::quant::{BLOCK, BlockQ40, BlockQ80};
@@ -63,11 +65,20 @@ fn mul_add_high(mut sum: int16x8_t, a: int8x16_t, b: int8x16_t) -> int16x8_t {
     sum
 }
 
-/// Asks for a line of memory.
+/// Products of a row's nibbles and a block of codes; a lane sums 4, of at most 15 * 127 each.
 #[inline(always)]
-fn prefetch(address: *const u8) {
-    // SAFETY: a hint; any address will do.
-    unsafe { asm!("prfm pldl1keep, [{}]", in(reg) address, options(readonly, nostack, preserves_flags)) }
+fn nibbles(w: [int8x16_t; 2], x: [int8x16_t; 2]) -> int16x8_t {
+    let low = mul_add_high(mul_low(w[0], x[0]), w[0], x[0]);
+    mul_add_high(mul_add_low(low, w[1], x[1]), w[1], x[1])
+}
+
+/// Products of a row's bytes and a block of codes; a lane sums 8, of at most 128 * 127 each, of which an i16 holds 2.
+#[inline(always)]
+fn bytes(w: [int8x16_t; 2], x: [int8x16_t; 2]) -> int32x4_t {
+    let low = mul_add_high(mul_low(w[0], x[0]), w[0], x[0]);
+    let high = mul_add_high(mul_low(w[1], x[1]), w[1], x[1]);
+    // SAFETY: NEON belongs to the target.
+    unsafe { vpadalq_s16(vpaddlq_s16(low), high) }
 }
 
 /// A block type.
@@ -81,7 +92,7 @@ trait Format {
     unsafe fn unpack(block: *const u8) -> [int8x16_t; 2];
 
     /// Exact dot products of four rows with a token's codes; `offset` as in an activation row.
-    fn dots(w: &[[int8x16_t; 2]; ROWS], x: [int8x16_t; 2], offset: i32) -> int32x4_t;
+    fn dots(w: [[int8x16_t; 2]; ROWS], x: [int8x16_t; 2], offset: i32) -> int32x4_t;
 }
 
 struct Q40;
@@ -102,16 +113,12 @@ impl Format for Q40 {
     }
 
     #[inline(always)]
-    fn dots(w: &[[int8x16_t; 2]; ROWS], x: [int8x16_t; 2], offset: i32) -> int32x4_t {
+    fn dots(w: [[int8x16_t; 2]; ROWS], x: [int8x16_t; 2], offset: i32) -> int32x4_t {
         // SAFETY: NEON belongs to the target.
         unsafe {
-            // A lane sums 4 products of at most 15 * 127, pairwise additions make 16 of them: at most 30480, an i16.
-            let mut sums = [vdupq_n_s16(0); ROWS];
-            for (sum, w) in sums.iter_mut().zip(w) {
-                *sum = mul_add_high(mul_low(w[0], x[0]), w[0], x[0]);
-                *sum = mul_add_high(mul_add_low(*sum, w[1], x[1]), w[1], x[1]);
-            }
-            let sums = vpaddq_s16(vpaddq_s16(sums[0], sums[1]), vpaddq_s16(sums[2], sums[3]));
+            // Pairwise additions make 16 products of a lane's 4: at most 30480, an i16.
+            let (a, b, c, d) = (nibbles(w[0], x), nibbles(w[1], x), nibbles(w[2], x), nibbles(w[3], x));
+            let sums = vpaddq_s16(vpaddq_s16(a, b), vpaddq_s16(c, d));
             vpadalq_s16(vdupq_n_s32(offset), sums)
         }
     }
@@ -127,17 +134,11 @@ impl Format for Q80 {
     }
 
     #[inline(always)]
-    fn dots(w: &[[int8x16_t; 2]; ROWS], x: [int8x16_t; 2], _: i32) -> int32x4_t {
+    fn dots(w: [[int8x16_t; 2]; ROWS], x: [int8x16_t; 2], _: i32) -> int32x4_t {
         // SAFETY: NEON belongs to the target.
         unsafe {
-            // A lane sums 2 products of at most 128 * 127: an i16.
-            let mut sums = [vdupq_n_s32(0); ROWS];
-            for (sum, w) in sums.iter_mut().zip(w) {
-                let low = mul_add_high(mul_low(w[0], x[0]), w[0], x[0]);
-                let high = mul_add_high(mul_low(w[1], x[1]), w[1], x[1]);
-                *sum = vpadalq_s16(vpaddlq_s16(low), high);
-            }
-            vpaddq_s32(vpaddq_s32(sums[0], sums[1]), vpaddq_s32(sums[2], sums[3]))
+            let (a, b, c, d) = (bytes(w[0], x), bytes(w[1], x), bytes(w[2], x), bytes(w[3], x));
+            vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d))
         }
     }
 }
@@ -164,7 +165,7 @@ impl<F: Format> Product for F {
                 if let Some(ahead) = &mut ahead {
                     let ahead = ahead.step();
                     for line in 0..(ROWS * F::BLOCK_BYTES).div_ceil(64) {
-                        prefetch(ahead.wrapping_add(64 * line));
+                        Neon.prefetch(ahead.wrapping_add(64 * line));
                     }
                 }
                 let mut d = vdup_n_u16(0);
@@ -173,13 +174,15 @@ impl<F: Format> Product for F {
                 d = vld1_lane_u16::<2>(first.add(2 * group.stride).cast(), d);
                 d = vld1_lane_u16::<3>(first.add(3 * group.stride).cast(), d);
                 let d = widen(d);
-                let mut w = [[vdupq_n_s8(0); 2]; ROWS];
-                for (r, w) in w.iter_mut().enumerate() {
-                    *w = F::unpack(first.add(r * group.stride));
-                }
+                let w = [
+                    F::unpack(first),
+                    F::unpack(first.add(group.stride)),
+                    F::unpack(first.add(2 * group.stride)),
+                    F::unpack(first.add(3 * group.stride)),
+                ];
                 for k in 0..T {
                     let x = codes[k].add(b * BLOCK);
-                    let dots = F::dots(&w, [vld1q_s8(x), vld1q_s8(x.add(16))], *offsets[k].add(b));
+                    let dots = F::dots(w, [vld1q_s8(x), vld1q_s8(x.add(16))], *offsets[k].add(b));
                     let scale = vmulq_n_f32(d, *scales[k].add(b));
                     acc[k] = vfmaq_f32(acc[k], vcvtq_f32_s32(dots), scale);
                 }
