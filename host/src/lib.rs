@@ -1,7 +1,8 @@
 //! Everything that touches an operating system: files, threads, sockets, terminals.
 //!
 //! The rooms, in the order in which data flows: [`model`] opens a file through [`storage`]; [`cpu`] and [`pool`] say
-//! what computes; [`arena`] is the memory that it computes in; [`root`] drives a model, alone or with workers.
+//! what computes; [`arena`] is the memory that it computes in; [`root`] drives a model, alone or with workers;
+//! [`net`] links them, and [`node`] is what a worker does.
 //! [`synthetic`] makes models to try all of this with, [`convert`] makes them from published ones; [`cli`] is the command line.
 
 pub mod arena;
@@ -10,6 +11,7 @@ pub mod convert;
 pub mod cpu;
 pub mod generate;
 pub mod model;
+pub mod net;
 pub mod pool;
 pub mod root;
 pub mod storage;

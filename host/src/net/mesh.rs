@@ -1,0 +1,463 @@
+//! All links of one node, and the exchanges over them.
+//!
+//! Sockets are non-blocking. An exchange tries every link in turn, both ways, and sleeps in the poller when none moves;
+//! reads and writes overlap, so slices larger than the sockets' buffers do not lock nodes against each other.
+
+use super::NetError;
+use dair_core::graph::Collective;
+use dair_core::io::{Exchange, Links};
+use dair_core::wire::dllama::Control;
+use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+/// Runs of bytes handed to the system at once.
+const MAX_RUNS: usize = 32;
+/// How long links are tried again and again before the thread sleeps.
+const SPIN: Duration = Duration::from_micros(10);
+
+/// The other nodes of a network, each behind a socket. A node without peers is a mesh too.
+#[derive(Debug)]
+pub struct Mesh {
+    node: u32,
+    links: Vec<Link>,
+    poll: Poll,
+    events: Events,
+    timeout: Duration,
+}
+
+/// One peer.
+#[derive(Debug)]
+struct Link {
+    node: u32,
+    peer: String,
+    stream: TcpStream,
+    /// Received while the link was set up, and not read then.
+    ahead: Vec<u8>,
+    /// To be sent before anything else.
+    queued: Vec<u8>,
+    sent: u64,
+    received: u64,
+    outgoing: Flow,
+    incoming: Flow,
+}
+
+/// The part of every row that crosses a link in one direction.
+#[derive(Clone, Debug, Default)]
+struct Flow {
+    part: Range<usize>,
+    row_bytes: usize,
+    done: usize,
+    total: usize,
+}
+
+impl Flow {
+    fn new(part: Range<usize>, row_bytes: usize, rows: usize) -> Self {
+        Self { total: part.len() * rows, part, row_bytes, done: 0 }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done == self.total
+    }
+
+    /// The runs of the pipe that are still to cross, in order.
+    fn runs(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let Self { part, row_bytes, done, total } = self.clone();
+        let len = part.len();
+        // Whole rows are one run.
+        let step = if len == row_bytes { total } else { len };
+        let mut at = done;
+        std::iter::from_fn(move || {
+            if at >= total {
+                return None;
+            }
+            let (row, skip) = (at / len, at % len);
+            let run = if step == total { total - at } else { len - skip };
+            at += run;
+            let start = row * row_bytes + part.start + skip;
+            Some(start..start + run)
+        })
+    }
+}
+
+impl Link {
+    fn is_idle(&self) -> bool {
+        self.queued.is_empty() && self.outgoing.is_done() && self.incoming.is_done()
+    }
+
+    /// Sends what the socket takes; says whether anything moved.
+    fn send(&mut self, pipe: &[u8]) -> io::Result<bool> {
+        let mut moved = false;
+        while !(self.queued.is_empty() && self.outgoing.is_done()) {
+            let mut runs = heapless::Vec::<IoSlice<'_>, { MAX_RUNS + 1 }>::new();
+            let queued = (!self.queued.is_empty()).then(|| IoSlice::new(&self.queued));
+            let rows = self.outgoing.runs().take(MAX_RUNS).map(|run| IoSlice::new(&pipe[run]));
+            runs.extend(queued.into_iter().chain(rows));
+            let result = self.stream.write_vectored(&runs);
+            drop(runs);
+            match result {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => {
+                    let queued = bytes.min(self.queued.len());
+                    self.queued.drain(..queued);
+                    self.outgoing.done += bytes - queued;
+                    self.sent += bytes as u64;
+                    moved = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Receives what the socket has; says whether anything moved.
+    fn receive(&mut self, pipe: &mut [u8]) -> io::Result<bool> {
+        let mut moved = false;
+        while !self.incoming.is_done() {
+            match self.receive_once(pipe) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(bytes) => {
+                    self.incoming.done += bytes;
+                    self.received += bytes as u64;
+                    moved = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(moved)
+    }
+
+    fn receive_once(&mut self, pipe: &mut [u8]) -> io::Result<usize> {
+        let mut runs = self.incoming.runs();
+        if !self.ahead.is_empty() {
+            let Some(run) = runs.next() else { return Ok(0) };
+            let bytes = run.len().min(self.ahead.len());
+            pipe[run.start..run.start + bytes].copy_from_slice(&self.ahead[..bytes]);
+            self.ahead.drain(..bytes);
+            return Ok(bytes);
+        }
+        let mut slices = heapless::Vec::<IoSliceMut<'_>, MAX_RUNS>::new();
+        let (mut rest, mut rest_start) = (pipe, 0);
+        for run in runs.take(MAX_RUNS) {
+            let (slice, behind) = rest[run.start - rest_start..].split_at_mut(run.len());
+            (rest, rest_start) = (behind, run.end);
+            // `take` keeps the count inside the capacity.
+            let _ = slices.push(IoSliceMut::new(slice));
+        }
+        self.stream.read_vectored(&mut slices)
+    }
+}
+
+impl Mesh {
+    /// A mesh of `node` and its peers: node, name, stream and bytes that were received ahead, for each.
+    pub(super) fn new(
+        node: u32,
+        peers: impl IntoIterator<Item = (u32, super::conn::Conn)>,
+        timeout: Duration,
+    ) -> Result<Self, NetError> {
+        let poll = Poll::new().map_err(NetError::System)?;
+        let mut links = Vec::new();
+        for (token, (node, conn)) in peers.into_iter().enumerate() {
+            let (stream, peer, ahead, [sent, received]) = conn.into_parts();
+            stream.set_nonblocking(true).map_err(NetError::System)?;
+            let mut stream = TcpStream::from_std(stream);
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            poll.registry().register(&mut stream, Token(token), interest).map_err(NetError::System)?;
+            let (outgoing, incoming) = (Flow::default(), Flow::default());
+            links.push(Link { node, peer, stream, ahead, queued: Vec::new(), sent, received, outgoing, incoming });
+        }
+        Ok(Self { node, events: Events::with_capacity(links.len().max(1)), links, poll, timeout })
+    }
+
+    /// The mesh of a node that is alone.
+    ///
+    /// # Errors
+    /// Where the system has no poller left.
+    pub fn alone() -> Result<Self, NetError> {
+        Self::new(0, [], Duration::MAX)
+    }
+
+    /// All nodes, this one included.
+    pub fn nodes(&self) -> u32 {
+        self.links.len() as u32 + 1
+    }
+
+    /// Bytes sent to all peers since their connections were made.
+    pub fn sent_bytes(&self) -> u64 {
+        self.links.iter().map(|link| link.sent).sum()
+    }
+
+    /// Bytes received from all peers since their connections were made.
+    pub fn received_bytes(&self) -> u64 {
+        self.links.iter().map(|link| link.received).sum()
+    }
+
+    /// On the root: announces a forward pass to every worker. The announcement travels with the next exchange.
+    pub fn begin(&mut self, position: u32, batch: u32) {
+        let packet = Control { position, batch }.emit();
+        for link in &mut self.links {
+            link.queued.extend(packet);
+        }
+    }
+
+    /// On the root: ends the session of every worker, as far as they can be reached within a second.
+    pub fn stop(mut self) {
+        for link in &mut self.links {
+            // What was announced before has no exchange to travel with.
+            link.queued.clear();
+            link.queued.extend(Control::STOP.emit());
+            (link.outgoing, link.incoming) = (Flow::default(), Flow::default());
+        }
+        // One unreachable worker does not keep the others from hearing it.
+        let limit = Some(self.timeout.min(Duration::from_secs(1)));
+        while !self.links.is_empty() && self.run("the end of the session", limit, &mut []).is_err() {
+            let stuck = self.links.iter().position(|link| !link.is_idle()).unwrap_or(0);
+            self.links.remove(stuck);
+        }
+    }
+
+    /// On a worker: waits, as long as it takes, for the root to announce a forward pass; `None` is the end of the session.
+    ///
+    /// # Errors
+    /// Where the root is gone, or asks for rows or positions that the graph does not have.
+    pub fn next(&mut self, batch_max: u32, seq_len: u32) -> Result<Option<Control>, NetError> {
+        let mut packet = [0; Control::BYTES];
+        for link in &mut self.links {
+            link.outgoing = Flow::default();
+            link.incoming = if link.node == 0 { Flow::new(0..packet.len(), packet.len(), 1) } else { Flow::default() };
+        }
+        self.run("the wait for a control packet", None, &mut packet)?;
+        Control::parse(packet, batch_max, seq_len).map_err(|invalid| {
+            let root = self.links.iter().find(|link| link.node == 0);
+            NetError::Invalid {
+                peer: root.map_or_else(String::new, |link| link.peer.clone()),
+                invalid: Box::new(invalid),
+            }
+        })
+    }
+
+    /// Moves bytes until every flow is complete. Without a limit it waits for ever.
+    fn run(&mut self, phase: &'static str, limit: Option<Duration>, pipe: &mut [u8]) -> Result<(), NetError> {
+        let mut idle_since = None;
+        loop {
+            let (mut moved, mut complete) = (false, true);
+            for link in &mut self.links {
+                let step = link.send(pipe).and_then(|sent| Ok(link.receive(pipe)? || sent));
+                moved |= step.map_err(|error| NetError::io(&link.peer, phase, self.timeout, error))?;
+                complete &= link.is_idle();
+            }
+            if complete {
+                return Ok(());
+            }
+            let now = Instant::now();
+            if moved || idle_since.is_none() {
+                idle_since = Some(now);
+            }
+            let idle = now - idle_since.unwrap_or(now);
+            if idle < SPIN {
+                std::hint::spin_loop();
+                continue;
+            }
+            let left = limit.map(|limit| limit.saturating_sub(idle));
+            if let (Some(Duration::ZERO), Some(timeout)) = (left, limit) {
+                let waiting_for = self.links.iter().find(|link| !link.is_idle());
+                let peer = waiting_for.map_or_else(String::new, |link| link.peer.clone());
+                return Err(NetError::Silent { peer, phase, timeout });
+            }
+            match self.poll.poll(&mut self.events, left) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(NetError::System(error)),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Links for Mesh {
+    type Error = NetError;
+
+    fn exchange(&mut self, exchange: Exchange, pipe: &mut [u8]) -> Result<(), NetError> {
+        assert_eq!(exchange.nodes, self.nodes(), "the graph is for as many nodes as the mesh has");
+        let row_bytes = exchange.row_bytes;
+        let rows = pipe.len().checked_div(row_bytes).unwrap_or(0);
+        let own = exchange.part(self.node);
+        for link in &mut self.links {
+            let (outgoing, incoming) = match exchange.collective {
+                Collective::Broadcast if self.node == 0 => (Some(0..row_bytes), None),
+                Collective::Broadcast if link.node == 0 => (None, Some(0..row_bytes)),
+                Collective::AllGather => (Some(own.clone()), Some(exchange.part(link.node))),
+                Collective::Gather if self.node == 0 => (None, Some(exchange.part(link.node))),
+                Collective::Gather if link.node == 0 => (Some(own.clone()), None),
+                Collective::Broadcast | Collective::Gather => (None, None),
+            };
+            let flow =
+                |part: Option<Range<usize>>| part.map_or_else(Flow::default, |part| Flow::new(part, row_bytes, rows));
+            (link.outgoing, link.incoming) = (flow(outgoing), flow(incoming));
+        }
+        let phase = match exchange.collective {
+            Collective::Broadcast => "the broadcast of embeddings",
+            Collective::AllGather => "the exchange of partial sums",
+            Collective::Gather => "the gathering of logits",
+        };
+        self.run(phase, Some(self.timeout), pipe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conn::Conn;
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    const TIMEOUT: Duration = Duration::from_secs(20);
+
+    /// Meshes of `nodes` nodes, every pair connected over loopback.
+    fn meshes(nodes: u32, timeout: Duration) -> Vec<Mesh> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peers: Vec<Vec<(u32, Conn)>> = (0..nodes).map(|_| Vec::new()).collect();
+        for low in 0..nodes {
+            for high in low + 1..nodes {
+                let dialled = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                let accepted = listener.accept().unwrap().0;
+                let conn = |stream, node| Conn::new(stream, format!("node {node}"), timeout).unwrap();
+                peers[low as usize].push((high, conn(dialled, high)));
+                peers[high as usize].push((low, conn(accepted, low)));
+            }
+        }
+        (0..).zip(peers).map(|(node, peers)| Mesh::new(node, peers, timeout).unwrap()).collect()
+    }
+
+    /// Bytes that differ from row to row and node to node.
+    fn noise(seed: u64, len: usize) -> Vec<u8> {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    /// What the pipe of `node` holds after an exchange of `pipes`.
+    fn expected(exchange: Exchange, node: u32, pipes: &[Vec<u8>]) -> Vec<u8> {
+        let mut pipe = pipes[node as usize].clone();
+        for (row, out) in pipe.chunks_mut(exchange.row_bytes).enumerate() {
+            let row_of = |other: u32| &pipes[other as usize][row * exchange.row_bytes..][..exchange.row_bytes];
+            for other in 0..exchange.nodes {
+                let part = exchange.part(other);
+                match exchange.collective {
+                    Collective::Broadcast => out.copy_from_slice(row_of(0)),
+                    Collective::AllGather => out[part.clone()].copy_from_slice(&row_of(other)[part]),
+                    Collective::Gather if node == 0 => out[part.clone()].copy_from_slice(&row_of(other)[part]),
+                    Collective::Gather => {}
+                }
+            }
+        }
+        pipe
+    }
+
+    fn exchange_all(nodes: u32, plan: &[(Collective, usize, usize)]) {
+        let plan: Vec<_> = plan
+            .iter()
+            .map(|&(collective, part_bytes, rows)| {
+                (Exchange { collective, row_bytes: part_bytes * nodes as usize, nodes }, rows)
+            })
+            .collect();
+        let pipe = |node: u32, step: usize, exchange: Exchange, rows: usize| {
+            noise(u64::from(node) << 32 | step as u64, exchange.row_bytes * rows)
+        };
+        thread::scope(|scope| {
+            for (node, mut mesh) in (0..).zip(meshes(nodes, TIMEOUT)) {
+                let (plan, pipe) = (&plan, &pipe);
+                scope.spawn(move || {
+                    for (step, &(exchange, rows)) in plan.iter().enumerate() {
+                        let mut found = pipe(node, step, exchange, rows);
+                        mesh.exchange(exchange, &mut found).unwrap();
+                        let pipes: Vec<_> = (0..nodes).map(|other| pipe(other, step, exchange, rows)).collect();
+                        assert!(found == expected(exchange, node, &pipes), "node {node} of {nodes}, step {step}");
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn every_exchange_of_any_number_of_nodes_brings_what_it_should() {
+        use Collective::{AllGather, Broadcast, Gather};
+        for nodes in 1..=4 {
+            let mut plan = vec![(Broadcast, 256, 1), (Gather, 640, 1), (AllGather, 68, 1)];
+            for rows in [1, 2, 31, 32, 33, 77] {
+                plan.extend([
+                    (Broadcast, 100, rows),
+                    (AllGather, 68, rows),
+                    (AllGather, 2048, rows),
+                    (Gather, 13, rows),
+                ]);
+            }
+            exchange_all(nodes, &plan);
+        }
+    }
+
+    #[test]
+    fn slices_beyond_the_buffers_of_the_sockets_do_not_lock() {
+        exchange_all(3, &[(Collective::AllGather, 24 << 20, 1), (Collective::AllGather, 300_000, 40)]);
+        exchange_all(2, &[(Collective::Broadcast, 16 << 20, 2), (Collective::Gather, 16 << 20, 2)]);
+    }
+
+    #[test]
+    fn announcements_travel_before_the_first_exchange() {
+        let [mut root, mut worker] = <[Mesh; 2]>::try_from(meshes(2, TIMEOUT)).unwrap();
+        let exchange = Exchange { collective: Collective::Broadcast, row_bytes: 64, nodes: 2 };
+        let thread = thread::spawn(move || {
+            let mut pipe = vec![0; 128];
+            assert_eq!(worker.next(32, 64).unwrap(), Some(Control { position: 5, batch: 2 }));
+            worker.exchange(exchange, &mut pipe).unwrap();
+            assert_eq!(pipe, noise(1, 128));
+            assert_eq!(worker.next(32, 64).unwrap(), None);
+            (worker.sent_bytes(), worker.received_bytes())
+        });
+        root.begin(5, 2);
+        root.exchange(exchange, &mut noise(1, 128)).unwrap();
+        assert_eq!((root.sent_bytes(), root.received_bytes()), (136, 0));
+        root.stop();
+        assert_eq!(thread.join().unwrap(), (0, 144));
+    }
+
+    fn gather(mesh: &mut Mesh) -> String {
+        let exchange = Exchange { collective: Collective::AllGather, row_bytes: 4096 * 3, nodes: 3 };
+        mesh.exchange(exchange, &mut vec![0; 4096 * 3]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_peer_that_closes_is_named() {
+        let [mut root, worker, _other] = <[Mesh; 3]>::try_from(meshes(3, TIMEOUT)).unwrap();
+        drop(worker);
+        assert_eq!(gather(&mut root), "node 1 closed the connection during the exchange of partial sums");
+    }
+
+    #[test]
+    fn a_silent_peer_is_named_after_the_timeout() {
+        let [mut root, mut worker, _silent] = <[Mesh; 3]>::try_from(meshes(3, Duration::from_millis(200))).unwrap();
+        let thread = thread::spawn(move || gather(&mut worker));
+        let start = Instant::now();
+        assert_eq!(gather(&mut root), "node 2: no data for 0.2 s during the exchange of partial sums");
+        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(thread.join().unwrap().starts_with("node 2: no data for 0.2 s"));
+    }
+
+    #[test]
+    fn control_packets_beyond_the_graph_are_refused() {
+        let [mut root, mut worker] = <[Mesh; 2]>::try_from(meshes(2, TIMEOUT)).unwrap();
+        root.begin(100_000, 1);
+        let exchange = Exchange { collective: Collective::Broadcast, row_bytes: 2, nodes: 2 };
+        root.exchange(exchange, &mut [0; 2]).unwrap();
+        let error = worker.next(32, 64).unwrap_err().to_string();
+        assert_eq!(error, "node 0: control packet: position is 100000; allowed: 0 to 63");
+    }
+}

@@ -1,0 +1,72 @@
+//! Weights that came over the wire, in memory.
+
+use dair_core::io::{Span, Storage};
+use memmap2::MmapMut;
+use std::io;
+use std::ops::{Deref, DerefMut};
+
+/// Zeroed memory, aligned to a page, to be filled by a root. Pages are taken from the system as weights arrive.
+#[derive(Debug)]
+pub struct Received {
+    map: MmapMut,
+    bytes: usize,
+}
+
+impl Received {
+    /// Reserves `bytes`.
+    ///
+    /// # Errors
+    /// Where this machine has no such address range.
+    pub fn new(bytes: u64) -> io::Result<Self> {
+        let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        Ok(Self { map: MmapMut::map_anon(bytes.max(1))?, bytes })
+    }
+}
+
+impl Deref for Received {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map[..self.bytes]
+    }
+}
+
+impl DerefMut for Received {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.map[..self.bytes]
+    }
+}
+
+impl Storage for Received {
+    type Error = std::convert::Infallible;
+    type Lease<'s> = &'s [u8];
+
+    fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
+
+    fn lease(&self, span: Span) -> Result<&[u8], Self::Error> {
+        self[..].lease(span)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_filled_in_is_leased_out() {
+        let mut received = Received::new(100).unwrap();
+        received[96..].fill(7);
+        assert_eq!(received.bytes(), 100);
+        assert_eq!(received.lease(Span { offset: 95, bytes: 5 }), Ok(&[0, 7, 7, 7, 7][..]));
+        assert!(received.as_ptr().addr().is_multiple_of(4096));
+        assert!(Received::new(0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_no_machine_has_is_refused() {
+        assert!(Received::new(1 << 62).is_err());
+        assert!(Received::new(u64::MAX).is_err());
+    }
+}
