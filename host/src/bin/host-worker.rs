@@ -1,2 +1,80 @@
-//! placeholder
-fn main() {}
+//! The `host-worker` command: computes a part of a model for a root.
+
+use clap::Parser;
+use dair_host::net::listen::Listener;
+use dair_host::net::{Address, DEFAULT_PORT, Timeouts};
+use dair_host::node::{self, Event};
+use dair_host::pool::{MAX_LANES, Threads};
+use dair_host::{cpu, memory};
+use std::process::ExitCode;
+use std::time::Duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  host-worker                                  all processors, port 9990 on every interface
+  host-worker --port 9991 --threads 4
+  host-worker --host 127.0.0.1 --max-memory 2GB
+Then, on the root:
+  dair generate --model MODEL.m --prompt 'Hello' --workers 10.0.0.2:9990 10.0.0.3:9990
+
+The conversation with the root is neither encrypted nor authenticated: run it on networks that you trust.";
+
+/// Computes a part of a model for a root, which is `dair` or C++ Distributed-Llama 0.16. Weights come from the root.
+#[derive(Debug, Parser)]
+#[command(name = "host-worker", version, after_help = EXAMPLES)]
+struct Args {
+    /// Address of this machine to listen on
+    #[arg(long, value_name = "HOST", default_value = "0.0.0.0")]
+    host: String,
+    /// Port to listen on; 0 takes one that is free, and prints it
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
+    port: u16,
+    /// Threads [default: one per processor that may be used]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_LANES as i64))]
+    threads: Option<u16>,
+    /// Seconds without a byte after which a peer that owes one is given up
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout_s: u64,
+    /// Most memory for weights and KV cache, such as 1500MB or 2GB [default: nine tenths of what is free]
+    #[arg(long, value_name = "BYTES", value_parser = memory::parse_bytes)]
+    max_memory: Option<u64>,
+    /// Print errors only
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+fn main() -> ExitCode {
+    let Err(error) = run(&Args::parse());
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+fn run(args: &Args) -> Result<std::convert::Infallible, String> {
+    let threads = args.threads.map_or_else(cpu::threads, usize::from);
+    let pool = Threads::new(threads).map_err(|error| format!("cannot start {threads} threads: {error}"))?;
+    let progress = Duration::from_secs(args.timeout_s);
+    let address = Address { host: args.host.clone(), port: args.port };
+    let timeouts = Timeouts { progress, ..Timeouts::default() };
+    let mut listener = Listener::bind(&address, timeouts).map_err(|error| error.to_string())?;
+    if !args.quiet {
+        let local = listener.local_addr().map_err(|error| error.to_string())?;
+        println!("listening on {local}, {threads} threads, {}", cpu::best_kernels().isa().name());
+    }
+    let max_memory = || args.max_memory.unwrap_or_else(memory::usable_bytes);
+    let served = node::serve(&mut listener, &pool, max_memory, |event| match event {
+        Event::Joined(joined) if !args.quiet => {
+            println!("{}: node {} of {}", joined.root(), joined.node(), joined.nodes());
+            joined.warnings.iter().for_each(|warning| println!("{}: {warning}", joined.root()));
+        }
+        Event::Ended(root, Ok(summary)) if !args.quiet => println!("root {root}: session over: {summary}"),
+        Event::Joined(_) | Event::Ended(_, Ok(_)) => {}
+        Event::Ended(root, Err(error)) => {
+            let line = error.to_string();
+            let root = format!("root {root}");
+            // Most errors name a peer, and often it is the root.
+            let line = line.strip_prefix(&root).map_or(line.as_str(), |rest| rest.trim_start_matches(':').trim_start());
+            eprintln!("{root}: session failed: {line}");
+        }
+    });
+    served.map_err(|error| error.to_string())
+}
