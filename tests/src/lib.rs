@@ -1,3 +1,13 @@
 //! Shared pieces of the test suites.
+//!
+//! [`models`] and [`random`] say what is run, [`run`] and [`mesh`] run it on one node or several, [`oracle`] says what is
+//! right and [`compare`] how far off a result is; [`golden`] and [`trace`] read what the C++ system was recorded doing.
 
+pub mod compare;
 pub mod golden;
+pub mod mesh;
+pub mod models;
+pub mod oracle;
+pub mod random;
+pub mod run;
+pub mod trace;

@@ -1,0 +1,119 @@
+//! Several nodes that share a model by column cuts, against the oracle and against recordings of the C++ system.
+
+use dair_core::format::Header;
+use dair_core::io::Serial;
+use dair_core::kernels::Kernels;
+use dair_core::plan::{Cut, node_counts};
+use dair_core::quant::DType;
+use dair_host::cpu::best_kernels;
+use dair_host::pool::Threads;
+use dair_host::synthetic::model_bytes;
+use dair_tests::compare::{Agreement, BOUND, argmax, relative_error, shares};
+use dair_tests::golden::{self, Case};
+use dair_tests::oracle::{Model, Numerics, Oracle};
+use dair_tests::random::tokens;
+use dair_tests::{mesh, models, run, trace};
+
+fn is_quantised(header: &Header) -> bool {
+    matches!(header.weights, DType::Q40 | DType::Q80)
+}
+
+/// What the C++ system computes with `nodes` nodes.
+fn numerics(header: &Header, nodes: u32) -> Numerics {
+    let quantised = is_quantised(header);
+    Numerics { q80_activations: quantised, q80_partials: quantised, nodes: nodes as usize }
+}
+
+#[test]
+fn nodes_together_compute_what_the_oracle_computes() {
+    for (name, header) in models::tiny() {
+        let file = model_bytes(&header, 1);
+        let model = Model::read(&file);
+        for nodes in node_counts(&header) {
+            let mut agreement = Agreement::default();
+            for seed in 1..=60 {
+                let prompt = tokens(seed, 12, header.vocab_size);
+                let want = Oracle::new(&model, numerics(&header, nodes)).run(&prompt);
+                let cut = Cut::dllama(&header, nodes);
+                let got = mesh::logits(&file, &cut, (|| Serial, best_kernels()), &prompt, &[5, 1]);
+                agreement.add(&format!("{name}, {nodes} nodes, prompt {seed}"), &got, &want);
+            }
+            println!("{name}, {nodes} nodes: {agreement}");
+            let (close, far) = shares(&header);
+            agreement.assert_close(&name, close, far);
+        }
+    }
+}
+
+#[test]
+fn the_number_of_nodes_is_all_that_bits_depend_on() {
+    for (name, header) in models::tiny() {
+        let file = model_bytes(&header, 2);
+        let prompt = tokens(2, 40, header.vocab_size);
+        for nodes in node_counts(&header).filter(|nodes| *nodes > 1) {
+            let cut = Cut::dllama(&header, nodes);
+            let want = mesh::logits(&file, &cut, (|| Serial, Kernels::SCALAR), &prompt, &[1]);
+            let pool = || Threads::new(2).unwrap();
+            let got = mesh::logits(&file, &cut, (pool, best_kernels()), &prompt, &[7, 32, 1]);
+            run::assert_same_bits(&got, &want, &format!("{name}, {nodes} nodes"));
+        }
+    }
+}
+
+#[test]
+fn unquantised_cuts_differ_from_one_node_by_rounding_only() {
+    for (name, header) in models::tiny().iter().filter(|(_, header)| !is_quantised(header)) {
+        let file = model_bytes(header, 3);
+        let prompt = tokens(3, 40, header.vocab_size);
+        let alone = run::logits(&file, &Cut::single(header), (&Serial, best_kernels()), &prompt, &[8]);
+        let together = mesh::logits(&file, &Cut::dllama(header, 2), (|| Serial, best_kernels()), &prompt, &[8]);
+        for (token, (together, alone)) in together.iter().zip(&alone).enumerate() {
+            let alone: Vec<_> = alone.iter().map(|x| f64::from(*x)).collect();
+            let error = relative_error(together, &alone);
+            assert!(error < BOUND, "{name}: token {token}: {error:.1e}");
+        }
+    }
+}
+
+/// Share of a case's rows that agree as closely as F32 arithmetic can: the C++ system sums in another order when it
+/// computes a batch, and approximates `exp`.
+fn recorded_share(case: &str) -> f64 {
+    match case {
+        "llama_q40_q80_n2" => 0.7,
+        "llama_f32_f32_n2" => 1.0,
+        "qwen3_q40_q80_n2" => 0.85,
+        "llama_q40_q80_n4" => 0.9,
+        "qwen3moe_q40_q80_n2" => 1.0,
+        _ => panic!("{case}: not compared yet"),
+    }
+}
+
+#[test]
+fn nodes_together_and_the_oracle_compute_what_the_cpp_system_computed() {
+    for case in golden::CASES.map(Case::open) {
+        let (name, nodes, share) = (case.name, case.nodes, recorded_share(case.name));
+        let file = case.bytes("model.m");
+        let header = Header::parse(&file).unwrap();
+        let passes = trace::passes(&case.path("root-trace.tsv"));
+        let recorded = trace::rows(&case.path("root-trace.logits.f32"), header.vocab_size as usize);
+        let tokens: Vec<_> = passes.iter().flat_map(|pass| pass.tokens.clone()).collect();
+        let batches: Vec<_> = passes.iter().map(|pass| pass.tokens.len()).collect();
+        assert_eq!(tokens.len(), recorded.len(), "{name}");
+
+        let (mut engine, mut oracle) = (Agreement::default(), Agreement::default());
+        let cut = Cut::dllama(&header, nodes);
+        let got = mesh::logits(&file, &cut, (|| Serial, best_kernels()), &tokens, &batches);
+        let widened: Vec<Vec<_>> = recorded.iter().map(|row| row.iter().map(|x| f64::from(*x)).collect()).collect();
+        engine.add(name, &got, &widened);
+        oracle.add(name, &recorded, &Oracle::new(&Model::read(&file), numerics(&header, nodes)).run(&tokens));
+        println!("{name}: engine: {engine}; oracle: {oracle}");
+        engine.assert_close(name, share, 0.0);
+        oracle.assert_close(name, share, 0.0);
+
+        let mut rows = recorded.iter();
+        for pass in passes {
+            let last = rows.by_ref().take(pass.tokens.len()).last().unwrap();
+            assert_eq!((argmax(last) as u32, last[argmax(last)]), pass.top, "{name}: the two recordings differ");
+        }
+    }
+}
