@@ -35,19 +35,21 @@ fn kernels() -> impl Iterator<Item = Kernels> {
 struct Case {
     kernels: Kernels,
     dtype: DType,
+    input: DType,
     cols: usize,
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} x{}", self.kernels.isa(), self.dtype, self.cols)
+        write!(f, "{} {} by {} x{}", self.kernels.isa(), self.dtype, self.input, self.cols)
     }
 }
 
 fn cases() -> Vec<Case> {
     let of = |kernels| {
-        let dtypes = DType::ALL.into_iter();
-        dtypes.flat_map(move |dtype| [2048, 8192].map(|cols| Case { kernels, dtype, cols }))
+        let pairs = DType::ALL.into_iter().flat_map(|dtype| DType::ALL.map(|input| (dtype, input)));
+        let pairs = pairs.filter(|(dtype, input)| supports(*dtype, *input));
+        pairs.flat_map(move |(dtype, input)| [2048, 8192].map(|cols| Case { kernels, dtype, input, cols }))
     };
     kernels().flat_map(of).collect()
 }
@@ -74,7 +76,7 @@ fn weights(dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
 struct Line([u8; 64]);
 
 fn product(bencher: Bencher<'_, '_>, case: &Case, rows: usize, count: usize) {
-    let &Case { kernels, dtype, cols } = case;
+    let &Case { kernels, dtype, input, cols } = case;
     let bytes = weights(dtype, rows, cols);
     let row_stride = bytes.len() / rows;
     let w = Matrix { dtype, bytes: &bytes, rows, cols, row_stride };
@@ -85,7 +87,7 @@ fn product(bencher: Bencher<'_, '_>, case: &Case, rows: usize, count: usize) {
     for (x, row) in values.chunks_exact(cols).zip(quantised.chunks_exact_mut(stride)) {
         kernels.quantize_activations(x, row);
     }
-    let x = if supports(dtype, DType::F32) {
+    let x = if input == DType::F32 {
         Input::F32 { x: &values, stride: cols, count }
     } else {
         Input::Q80 { rows: quantised, stride, count }

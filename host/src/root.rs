@@ -9,6 +9,7 @@ use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, 
 use dair_core::graph::Sizes;
 use dair_core::io::{Alone, Pool};
 use dair_core::plan::{self, Cut, PlanError};
+use dair_core::quant::DType;
 use std::{fmt, io};
 
 /// How to run a model.
@@ -16,6 +17,8 @@ use std::{fmt, io};
 pub struct Options {
     /// Lanes of the pool on this machine.
     pub threads: usize,
+    /// Type of the inputs of products, where the model's usual one is not wanted.
+    pub activations: Option<DType>,
     /// Shortens the context; it never exceeds the model's.
     pub max_seq_len: Option<u32>,
 }
@@ -62,6 +65,7 @@ pub fn with_root<R, E: From<RootError>>(
 ) -> Result<R, E> {
     let header = model.header();
     let mut cut = Cut::single(header);
+    cut.activation = options.activations.unwrap_or(cut.activation);
     cut.seq_len = options.max_seq_len.map_or(cut.seq_len, |limit| limit.min(cut.seq_len));
     let mut tables = GraphTables::new(Sizes::of_layers(header.n_layers));
     let graph = plan::build(&model.layout, &cut, 0, tables.tables()).map_err(RootError::Plan)?;

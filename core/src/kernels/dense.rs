@@ -1,38 +1,46 @@
-//! Products of F32 and F16 weights with F32 activations, and the dot product.
+//! Products of F32, F16 and Q80 weights with F32 activations, and the dot product.
 
 use super::groups::Ahead;
 use super::lanes::{LANES, Lanes, load_part};
 use super::{Input, Matrix, Output};
+use crate::quant::{BLOCK, BlockQ80};
 use core::ops::Range;
 
 /// A stored weight that widens to F32 exactly.
 trait Weight {
-    /// Bytes of one weight.
-    const BYTES: usize;
-    /// Bytes of a vector of weights.
+    /// Bytes of a chunk: whole vectors of weights.
     type Chunk;
-    /// A row as whole vectors.
+    /// Vectors of a chunk.
+    const VECTORS: usize;
+    /// Bytes of a row of `cols` weights.
+    fn row_bytes(cols: usize) -> usize;
+    /// A row as whole chunks.
     fn chunks(row: &[u8]) -> &[Self::Chunk];
-    /// A vector of weights.
-    fn load<S: Lanes>(s: S, chunk: &Self::Chunk) -> S::V;
+    /// A vector of a chunk.
+    fn load<S: Lanes>(s: S, chunk: &Self::Chunk, vector: usize) -> S::V;
     /// Fewer weights than a vector, zeros behind them.
     fn load_part<S: Lanes>(s: S, bytes: &[u8]) -> S::V;
 }
 
 struct F32;
 struct F16;
+struct Q80;
 
-macro_rules! weight {
+macro_rules! plain_weight {
     ($type:ty, $bytes:literal, $load:ident) => {
         impl Weight for $type {
-            const BYTES: usize = $bytes;
             type Chunk = [u8; $bytes * LANES];
+            const VECTORS: usize = 1;
+            #[inline(always)]
+            fn row_bytes(cols: usize) -> usize {
+                cols * $bytes
+            }
             #[inline(always)]
             fn chunks(row: &[u8]) -> &[Self::Chunk] {
                 row.as_chunks().0
             }
             #[inline(always)]
-            fn load<S: Lanes>(s: S, chunk: &Self::Chunk) -> S::V {
+            fn load<S: Lanes>(s: S, chunk: &Self::Chunk, _: usize) -> S::V {
                 s.$load(chunk)
             }
             #[inline(always)]
@@ -44,8 +52,30 @@ macro_rules! weight {
         }
     };
 }
-weight!(F32, 4, load_bytes);
-weight!(F16, 2, load_f16);
+plain_weight!(F32, 4, load_bytes);
+plain_weight!(F16, 2, load_f16);
+
+/// A code of 8 bits times a scale of 11 is exact in F32: the product is that of the widened matrix, bit for bit.
+impl Weight for Q80 {
+    type Chunk = BlockQ80;
+    const VECTORS: usize = BLOCK / LANES;
+    #[inline(always)]
+    fn row_bytes(cols: usize) -> usize {
+        cols / BLOCK * size_of::<BlockQ80>()
+    }
+    #[inline(always)]
+    fn chunks(row: &[u8]) -> &[BlockQ80] {
+        bytemuck::cast_slice(row)
+    }
+    #[inline(always)]
+    fn load<S: Lanes>(s: S, block: &BlockQ80, vector: usize) -> S::V {
+        s.mul(s.load_i8(&block.qs.as_chunks().0[vector]), s.splat_f16(block.d))
+    }
+    #[inline(always)]
+    fn load_part<S: Lanes>(_: S, _: &[u8]) -> S::V {
+        unreachable!("checked: whole blocks")
+    }
+}
 
 /// `Σ a[i] * b[i]` of equally long slices.
 #[inline(always)]
@@ -74,6 +104,12 @@ pub(super) fn matmul_f16<S: Lanes>(s: S, w: &Matrix<'_>, rows: Range<usize>, x: 
     matmul::<S, F16>(s, w, rows, x, out);
 }
 
+/// [`Kernels::matmul`](super::Kernels::matmul) of Q80 weights and F32 activations; the operands passed `check`.
+#[inline(always)]
+pub(super) fn matmul_q80<S: Lanes>(s: S, w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>) {
+    matmul::<S, Q80>(s, w, rows, x, out);
+}
+
 /// Bytes of weights that stay in the second-level cache while all tokens pass over them.
 const PANEL_BYTES: usize = 192 << 10;
 
@@ -81,7 +117,7 @@ const PANEL_BYTES: usize = 192 << 10;
 fn matmul<S: Lanes, W: Weight>(s: S, w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>) {
     let Input::F32 { x, stride, count } = *x else { unreachable!("checked: F32 input") };
     let product = Product { w, x, stride, decode: count == 1, out };
-    let panel_rows = if count == 1 { rows.len() } else { (PANEL_BYTES / (w.cols * W::BYTES).max(1)).max(4) };
+    let panel_rows = if count == 1 { rows.len() } else { (PANEL_BYTES / W::row_bytes(w.cols).max(1)).max(4) };
     let mut start = rows.start;
     while start < rows.end {
         let panel = start..rows.end.min(start + panel_rows);
@@ -127,10 +163,10 @@ impl Product<'_> {
     #[inline(always)]
     fn tile<S: Lanes, W: Weight, const R: usize, const T: usize>(&self, s: S, r: usize, t: usize, end: usize) {
         let cols = self.w.cols;
-        let whole = cols / LANES;
+        let whole = cols / (LANES * W::VECTORS);
         let mut weights: [&[u8]; R] = [&[]; R];
         for (k, row) in weights.iter_mut().enumerate() {
-            *row = &self.w.bytes[(r + k) * self.w.row_stride..][..cols * W::BYTES];
+            *row = &self.w.bytes[(r + k) * self.w.row_stride..][..W::row_bytes(cols)];
         }
         let mut tokens: [&[f32]; T] = [&[]; T];
         for (k, token) in tokens.iter_mut().enumerate() {
@@ -138,32 +174,35 @@ impl Product<'_> {
         }
         let mut acc = [[s.splat(0.0); T]; R];
         let next = if r + R < end { r + R } else { r };
-        let mut ahead = self.decode.then(|| Ahead::new(self.w, next, R, LANES * W::BYTES, whole));
+        let mut ahead = self.decode.then(|| Ahead::new(self.w, next, R, size_of::<W::Chunk>(), whole));
         for i in 0..whole {
             if let Some(ahead) = &mut ahead {
                 let ahead = ahead.step();
-                for line in 0..(R * LANES * W::BYTES).div_ceil(64) {
+                for line in 0..(R * size_of::<W::Chunk>()).div_ceil(64) {
                     s.prefetch(ahead.wrapping_add(64 * line));
                 }
             }
-            let mut xs = [s.splat(0.0); T];
-            for j in 0..T {
-                // SAFETY: every token has `cols` values, so `whole` vectors.
-                xs[j] = s.load(unsafe { tokens[j].as_chunks().0.get_unchecked(i) });
-            }
-            for k in 0..R {
-                // SAFETY: every row has `cols` weights, so `whole` vectors.
-                let w = W::load(s, unsafe { W::chunks(weights[k]).get_unchecked(i) });
+            for v in 0..W::VECTORS {
+                let mut xs = [s.splat(0.0); T];
                 for j in 0..T {
-                    acc[k][j] = s.fma(w, xs[j], acc[k][j]);
+                    // SAFETY: every token has `cols` values, so `whole` chunks of vectors.
+                    xs[j] = s.load(unsafe { tokens[j].as_chunks().0.get_unchecked(i * W::VECTORS + v) });
+                }
+                for k in 0..R {
+                    // SAFETY: every row has `cols` weights, so `whole` chunks.
+                    let w = W::load(s, unsafe { W::chunks(weights[k]).get_unchecked(i) }, v);
+                    for j in 0..T {
+                        acc[k][j] = s.fma(w, xs[j], acc[k][j]);
+                    }
                 }
             }
         }
-        if !cols.is_multiple_of(LANES) {
+        let done = whole * LANES * W::VECTORS;
+        if done < cols {
             for (acc, row) in acc.iter_mut().zip(weights) {
-                let w = W::load_part(s, &row[whole * LANES * W::BYTES..]);
+                let w = W::load_part(s, &row[W::row_bytes(done)..]);
                 for (acc, token) in acc.iter_mut().zip(tokens) {
-                    *acc = s.fma(w, load_part(s, &token[whole * LANES..], 0.0), *acc);
+                    *acc = s.fma(w, load_part(s, &token[done..], 0.0), *acc);
                 }
             }
         }

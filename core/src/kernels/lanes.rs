@@ -16,6 +16,8 @@ pub(super) trait Lanes: Copy {
 
     /// `x` in all lanes.
     fn splat(self, x: f32) -> Self::V;
+    /// Little-endian F16 `x` in all lanes.
+    fn splat_f16(self, x: [u8; 2]) -> Self::V;
     /// The lanes from memory.
     fn load(self, x: &[f32; LANES]) -> Self::V;
     /// The lanes from little-endian bytes.

@@ -158,11 +158,12 @@ impl Kernels {
         if rows.is_empty() || x.count() == 0 {
             return;
         }
-        let matmul = match w.dtype {
-            DType::F32 => self.table.matmul_f32,
-            DType::F16 => self.table.matmul_f16,
-            DType::Q40 => self.table.matmul_q40,
-            DType::Q80 => self.table.matmul_q80,
+        let matmul = match (w.dtype, &x) {
+            (DType::F32, _) => self.table.matmul_f32,
+            (DType::F16, _) => self.table.matmul_f16,
+            (DType::Q40, _) => self.table.matmul_q40_q80,
+            (DType::Q80, Input::F32 { .. }) => self.table.matmul_q80,
+            (DType::Q80, Input::Q80 { .. }) => self.table.matmul_q80_q80,
         };
         // SAFETY: the table's instruction set is there; `check` saw that the types are a supported pair and that every
         // row, token and output element lies inside its buffer.

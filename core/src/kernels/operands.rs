@@ -22,7 +22,7 @@ pub struct Matrix<'w> {
 /// Activations of `count` tokens, one row each.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'x> {
-    /// Plain values, for F32 and F16 weights.
+    /// Plain values, for F32, F16 and Q80 weights.
     F32 {
         /// The rows.
         x: &'x [f32],
@@ -101,7 +101,8 @@ impl<'o> Output<'o> {
 pub const fn supports(weight: DType, input: DType) -> bool {
     match weight {
         DType::F32 | DType::F16 => matches!(input, DType::F32),
-        DType::Q40 | DType::Q80 => matches!(input, DType::Q80),
+        DType::Q40 => matches!(input, DType::Q80),
+        DType::Q80 => matches!(input, DType::F32 | DType::Q80),
     }
 }
 

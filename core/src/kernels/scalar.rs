@@ -4,7 +4,7 @@ use super::lanes::{LANES, Lanes};
 use super::operands::ActivationRows;
 use super::table::{Table, table};
 use super::{Input, Isa, Matrix, Output};
-use crate::quant::{BLOCK, BlockQ40, BlockQ80};
+use crate::quant::{BLOCK, BlockQ40, BlockQ80, f16_to_f32};
 use bytemuck::AnyBitPattern;
 use core::ops::Range;
 
@@ -41,6 +41,10 @@ impl Lanes for Scalar {
         [x; LANES]
     }
     #[inline(always)]
+    fn splat_f16(self, x: [u8; 2]) -> Self::V {
+        [f16_to_f32(u16::from_le_bytes(x)); LANES]
+    }
+    #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> Self::V {
         *x
     }
@@ -50,7 +54,7 @@ impl Lanes for Scalar {
     }
     #[inline(always)]
     fn load_f16(self, x: &[u8; 2 * LANES]) -> Self::V {
-        each(|i| crate::quant::f16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
+        each(|i| f16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
     }
     #[inline(always)]
     fn load_i8(self, x: &[i8; LANES]) -> Self::V {

@@ -17,8 +17,12 @@ pub(super) struct Table {
     pub add_q80: unsafe fn(&mut [f32], &[BlockQ80]),
     pub matmul_f32: Matmul,
     pub matmul_f16: Matmul,
-    pub matmul_q40: Matmul,
+    /// Q80 weights, F32 activations.
     pub matmul_q80: Matmul,
+    /// Q40 weights, Q80 activations.
+    pub matmul_q40_q80: Matmul,
+    /// Q80 weights, Q80 activations.
+    pub matmul_q80_q80: Matmul,
     pub dot: unsafe fn(&[f32], &[f32]) -> f32,
     pub rms_norm: unsafe fn(&mut [f32], f32, &[u8]),
     pub softmax: unsafe fn(&mut [f32]),
@@ -32,11 +36,11 @@ pub(super) struct Table {
     pub attention: unsafe fn(&[f32], &[f32], &[f32], usize, &mut [f32], &mut [f32]),
 }
 
-/// `table!(isa, token, matmul_q40, matmul_q80, [attribute, …])`: the [`Table`] whose shared bodies are compiled under
+/// `table!(isa, token, matmul_q40_q80, matmul_q80_q80, [attribute, …])`: the [`Table`] whose shared bodies are compiled under
 /// attributes that enable what `token` stands for.
 #[rustfmt::skip]
 macro_rules! table {
-    ($isa:expr, $token:expr, $matmul_q40:path, $matmul_q80:path, $attributes:tt) => {{
+    ($isa:expr, $token:expr, $matmul_q40_q80:path, $matmul_q80_q80:path, $attributes:tt) => {{
         use $crate::kernels::table::{Table, compile};
         use $crate::kernels::{Input, Matrix, Output, attention, dense, elementwise, quantize};
         use $crate::quant::BlockQ80;
@@ -49,8 +53,9 @@ macro_rules! table {
             add_q80: compile!($token, $attributes, quantize::add_q80(x: &mut [f32], blocks: &[BlockQ80])),
             matmul_f32: compile!($token, $attributes, dense::matmul_f32(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>)),
             matmul_f16: compile!($token, $attributes, dense::matmul_f16(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>)),
-            matmul_q40: $matmul_q40,
-            matmul_q80: $matmul_q80,
+            matmul_q80: compile!($token, $attributes, dense::matmul_q80(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>)),
+            matmul_q40_q80: $matmul_q40_q80,
+            matmul_q80_q80: $matmul_q80_q80,
             dot: compile!($token, $attributes, dense::dot(a: &[f32], b: &[f32]) -> f32),
             rms_norm: compile!($token, $attributes, elementwise::rms_norm(x: &mut [f32], inv_rms: f32, weight: &[u8])),
             softmax: compile!($token, $attributes, elementwise::softmax(x: &mut [f32])),

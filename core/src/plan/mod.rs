@@ -37,17 +37,20 @@ impl Cut {
     pub fn single(header: &Header) -> Self {
         Self {
             nodes: 1,
-            activation: activation_of(header.weights),
+            activation: activations_of(header.weights)[0],
             exchange: DType::F32,
             batch_max: DLLAMA_BATCH,
             seq_len: header.seq_len,
         }
     }
 
-    /// The cut of the C++ system: partial sums are exchanged in the type of the activations.
+    /// The cut of the C++ system: partial sums are exchanged as Q80 where weights are quantised, else as F32.
     pub fn dllama(header: &Header, nodes: u32) -> Self {
-        let activation = activation_of(header.weights);
-        Self { nodes, activation, exchange: activation, batch_max: DLLAMA_BATCH, seq_len: header.seq_len }
+        let exchange = match header.weights {
+            DType::F32 | DType::F16 => DType::F32,
+            DType::Q40 | DType::Q80 => DType::Q80,
+        };
+        Self { nodes, exchange, ..Self::single(header) }
     }
 
     /// Checks that every part is whole: heads, blocks, and at least one KV head for each node.
@@ -59,38 +62,47 @@ impl Cut {
         if nodes == 0 || nodes > MAX_NODES {
             return Err(PlanError::Nodes { nodes });
         }
+        if !activations_of(header.weights).contains(&self.activation) {
+            return Err(PlanError::Activation { activation: self.activation, weights: header.weights });
+        }
         if nodes > header.n_kv_heads {
             return Err(PlanError::KvHeads { nodes, n_kv_heads: header.n_kv_heads });
         }
+        let block = self.block(header);
         let per_node = [
             ("n_kv_heads", header.n_kv_heads, 1),
             ("n_heads", header.n_heads, 1),
             ("vocab_size", header.vocab_size, 1),
-            ("q_dim", header.q_dim(), self.block()),
-            ("the feed-forward width", header.ff_dim(), self.block()),
+            ("q_dim", header.q_dim(), block),
+            ("the feed-forward width", header.ff_dim(), block),
         ];
         for (what, len, block) in per_node {
             if !len.is_multiple_of(nodes) || !(len / nodes).is_multiple_of(block) {
                 return Err(PlanError::Indivisible { what, len, nodes, block });
             }
         }
-        if !header.dim.is_multiple_of(self.block()) {
-            return Err(PlanError::Indivisible { what: "dim", len: header.dim, nodes: 1, block: self.block() });
+        if !header.dim.is_multiple_of(block) {
+            return Err(PlanError::Indivisible { what: "dim", len: header.dim, nodes: 1, block });
         }
         Ok(())
     }
 
     /// Values per block of the most demanding type that rows are stored in.
-    fn block(&self) -> u32 {
-        self.activation.block_len().max(self.exchange.block_len()) as u32
+    fn block(&self, header: &Header) -> u32 {
+        let types = [self.activation, self.exchange, header.weights];
+        types.map(DType::block_len).into_iter().max().unwrap_or(1) as u32
     }
 }
 
-/// The type that inputs of products take for this type of weights.
-pub const fn activation_of(weights: DType) -> DType {
+/// The types that inputs of products may take for this type of weights, the usual one first.
+///
+/// Q80 weights are chosen for quality, and 8-bit activations would cost more of it than the weights do; they are there
+/// for who wants speed instead.
+pub const fn activations_of(weights: DType) -> &'static [DType] {
     match weights {
-        DType::F32 | DType::F16 => DType::F32,
-        DType::Q40 | DType::Q80 => DType::Q80,
+        DType::F32 | DType::F16 => &[DType::F32],
+        DType::Q80 => &[DType::F32, DType::Q80],
+        DType::Q40 => &[DType::Q80],
     }
 }
 
@@ -107,6 +119,13 @@ pub enum PlanError {
     Nodes {
         /// As asked.
         nodes: u32,
+    },
+    /// Inputs of products in a type that these weights have no product with.
+    Activation {
+        /// As asked.
+        activation: DType,
+        /// What the model has.
+        weights: DType,
     },
     /// A node would have no KV head.
     KvHeads {
@@ -140,6 +159,10 @@ impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Nodes { nodes } => write!(f, "{nodes} nodes asked for; allowed: 1 to {MAX_NODES}"),
+            Self::Activation { activation, weights } => {
+                let usual = activations_of(weights)[0];
+                write!(f, "{activation} activations do not go with {weights} weights; use {usual}")
+            }
             Self::KvHeads { nodes, n_kv_heads } => {
                 write!(f, "{nodes} nodes asked for, but the model has {n_kv_heads} KV heads and each node needs one")
             }

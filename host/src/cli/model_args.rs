@@ -3,6 +3,7 @@
 use crate::cpu;
 use crate::pool::MAX_LANES;
 use crate::root::Options;
+use dair_core::quant::DType;
 use dair_core::text::{SampleError, Sampler};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,18 @@ pub struct ModelArgs {
     /// Shortens the context, and with it the memory for the KV cache
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_seq_len: Option<u32>,
+    /// Inputs of matrix products: q80 is faster with q80 weights and costs quality [default: f32, with q40 weights q80]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub activations: Option<Activations>,
+}
+
+/// What `--activations` takes.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Activations {
+    /// 32 bits
+    F32,
+    /// 8 bits and a scale per 32 values
+    Q80,
 }
 
 impl ModelArgs {
@@ -34,7 +47,14 @@ impl ModelArgs {
 
     /// What the root needs to know.
     pub fn options(&self) -> Options {
-        Options { threads: self.threads.map_or_else(cpu::threads, usize::from), max_seq_len: self.max_seq_len }
+        Options {
+            threads: self.threads.map_or_else(cpu::threads, usize::from),
+            max_seq_len: self.max_seq_len,
+            activations: self.activations.map(|activations| match activations {
+                Activations::F32 => DType::F32,
+                Activations::Q80 => DType::Q80,
+            }),
+        }
     }
 }
 

@@ -29,6 +29,11 @@ impl Lanes for Neon {
         unsafe { [vdupq_n_f32(x); 4] }
     }
     #[inline(always)]
+    fn splat_f16(self, x: [u8; 2]) -> V {
+        // SAFETY: NEON belongs to the target.
+        [widen(unsafe { vdup_n_u16(u16::from_le_bytes(x)) }); 4]
+    }
+    #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> V {
         // SAFETY: NEON belongs to the target, and the array is as long as the loads.
         unsafe {

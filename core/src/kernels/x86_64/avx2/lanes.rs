@@ -17,6 +17,14 @@ impl Lanes for Avx2 {
         unsafe { V(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
     }
     #[inline(always)]
+    fn splat_f16(self, x: [u8; 2]) -> V {
+        // SAFETY: an `Avx2` proves the feature.
+        unsafe {
+            let v = _mm256_cvtph_ps(_mm_set1_epi16(i16::from_le_bytes(x)));
+            V(v, v)
+        }
+    }
+    #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> V {
         // SAFETY: an `Avx2` proves the feature, and the array is as long as the loads.
         unsafe { V(_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))) }
