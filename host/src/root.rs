@@ -2,12 +2,13 @@
 
 use crate::arena::ArenaMemory;
 use crate::model::Model;
+use crate::net::{Address, Mesh, NetError, Timeouts, dial};
 use crate::pool::Threads;
 use crate::storage::MappedFile;
 use crate::{cpu, tables::GraphTables};
 use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Step};
-use dair_core::graph::Sizes;
-use dair_core::io::{Alone, Pool};
+use dair_core::graph::{Graph, Sizes};
+use dair_core::io::Pool;
 use dair_core::plan::{self, Cut, PlanError};
 use dair_core::quant::DType;
 use std::{fmt, io};
@@ -21,17 +22,43 @@ pub struct Options {
     pub activations: Option<DType>,
     /// Shortens the context; it never exceeds the model's.
     pub max_seq_len: Option<u32>,
+    /// Nodes 1, 2, …; none to work alone.
+    pub workers: Vec<Address>,
+    /// How long to wait for them.
+    pub timeouts: Timeouts,
+}
+
+impl Options {
+    /// One node with `threads` lanes.
+    pub fn alone(threads: usize) -> Self {
+        Self { threads, activations: None, max_seq_len: None, workers: Vec::new(), timeouts: Timeouts::default() }
+    }
+
+    fn cut(&self, model: &Model) -> Cut {
+        let header = model.header();
+        let cut = match self.workers.len() as u32 {
+            0 => Cut::single(header),
+            workers => Cut::dllama(header, workers + 1),
+        };
+        Cut {
+            activation: self.activations.unwrap_or(cut.activation),
+            seq_len: self.max_seq_len.map_or(cut.seq_len, |limit| limit.min(cut.seq_len)),
+            ..cut
+        }
+    }
 }
 
 /// Why a run can't start or go on.
 #[derive(Debug)]
 pub enum RootError {
-    /// The model can't be cut as asked.
-    Plan(PlanError),
+    /// The model can't be cut as asked; the node counts that it can be cut into.
+    Plan(PlanError, Vec<u32>),
     /// The graph does not fit its weights.
     Graph(GraphError),
     /// Threads or memory are refused: what was asked, and the reason.
     System(String, io::Error),
+    /// A worker can't be had or is lost.
+    Net(NetError),
     /// A forward pass failed.
     Forward(String),
 }
@@ -39,9 +66,17 @@ pub enum RootError {
 impl fmt::Display for RootError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Plan(error) => error.fmt(f),
+            Self::Plan(
+                error @ (PlanError::Nodes { .. } | PlanError::KvHeads { .. } | PlanError::Indivisible { .. }),
+                counts,
+            ) => {
+                let counts: Vec<_> = counts.iter().map(u32::to_string).collect();
+                write!(f, "{error}; nodes that this model can be cut into, the root included: {}", counts.join(", "))
+            }
+            Self::Plan(error, _) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
             Self::System(what, error) => write!(f, "cannot get {what}: {error}"),
+            Self::Net(error) => error.fmt(f),
             Self::Forward(error) => f.write_str(error),
         }
     }
@@ -49,10 +84,22 @@ impl fmt::Display for RootError {
 
 impl std::error::Error for RootError {}
 
+impl From<NetError> for RootError {
+    fn from(error: NetError) -> Self {
+        Self::Net(error)
+    }
+}
+
 /// A model that is ready to run.
 pub struct Root<'a> {
     engine: Engine<'a, MappedFile, Threads>,
+    mesh: Mesh,
+    /// Bytes on the network before the first forward pass: configs and weights.
+    setup_bytes: (u64, u64),
 }
+
+/// Weights on their way to the workers: bytes sent since the last call, and bytes in all.
+pub type Progress<'p> = &'p (dyn Fn(u64, u64) + Sync);
 
 /// Prepares `model` as `options` say and hands it to `body`; everything is released when `body` returns.
 ///
@@ -61,25 +108,45 @@ pub struct Root<'a> {
 pub fn with_root<R, E: From<RootError>>(
     model: &Model,
     options: &Options,
+    progress: Progress<'_>,
     body: impl FnOnce(&mut Root<'_>) -> Result<R, E>,
 ) -> Result<R, E> {
-    let header = model.header();
-    let mut cut = Cut::single(header);
-    cut.activation = options.activations.unwrap_or(cut.activation);
-    cut.seq_len = options.max_seq_len.map_or(cut.seq_len, |limit| limit.min(cut.seq_len));
-    let mut tables = GraphTables::new(Sizes::of_layers(header.n_layers));
-    let graph = plan::build(&model.layout, &cut, 0, tables.tables()).map_err(RootError::Plan)?;
+    let (header, cut) = (model.header(), options.cut(model));
+    let mut tables: Vec<_> = (0..cut.nodes).map(|_| GraphTables::new(Sizes::of_layers(header.n_layers))).collect();
+    let graphs: Vec<Graph<'_>> = (0..)
+        .zip(&mut tables)
+        .map(|(node, tables)| plan::build(&model.layout, &cut, node, tables.tables()))
+        .collect::<Result<_, _>>()
+        .map_err(|error| RootError::Plan(error, plan::node_counts(header).collect()))?;
 
     let pool = Threads::new(options.threads)
         .map_err(|error| RootError::System(format!("{} threads", options.threads), error))?;
-    let mut places = vec![Place::default(); Program::places_len(&graph)];
-    let mut steps = vec![Step::default(); graph.ops.len()];
+    let mut places = vec![Place::default(); Program::places_len(&graphs[0])];
+    let mut steps = vec![Step::default(); graphs[0].ops.len()];
     let rooms = Rooms { places: &mut places, steps: &mut steps };
-    let program = Program::new(&graph, model.layout.file_bytes(), pool.lanes(), rooms).map_err(RootError::Graph)?;
+    let program = Program::new(&graphs[0], model.layout.file_bytes(), pool.lanes(), rooms).map_err(RootError::Graph)?;
     let mut arena = ArenaMemory::new(program.arena_bytes())
         .map_err(|error| RootError::System(format!("{} bytes of memory", program.arena_bytes()), error))?;
     let engine = Engine::new(&program, &model.file, &pool, cpu::best_kernels(), &mut arena);
-    body(&mut Root { engine })
+
+    let mesh = connect(model, options, &graphs[1..], progress).map_err(RootError::Net)?;
+    let setup_bytes = (mesh.sent_bytes(), mesh.received_bytes());
+    let mut root = Root { engine, mesh, setup_bytes };
+    let result = body(&mut root);
+    root.mesh.stop();
+    result
+}
+
+/// Links to the workers, each with its graph and its weights.
+fn connect(model: &Model, options: &Options, graphs: &[Graph<'_>], progress: Progress<'_>) -> Result<Mesh, NetError> {
+    if graphs.is_empty() {
+        return Mesh::alone();
+    }
+    let mut workers = dial::dial(&options.workers, &options.timeouts)?;
+    workers.configure(graphs)?;
+    let total = dial::total_bytes(graphs);
+    workers.push(graphs, &model.file, &|bytes| progress(bytes, total))?;
+    workers.into_mesh()
 }
 
 impl Root<'_> {
@@ -129,13 +196,15 @@ impl Root<'_> {
         Ok(())
     }
 
-    /// Bytes sent to and received from workers so far, if there are any.
+    /// Bytes sent to and received from workers in forward passes so far, if there are workers.
     pub fn network_bytes(&self) -> Option<(u64, u64)> {
-        None
+        let (sent, received) = self.setup_bytes;
+        (self.mesh.nodes() > 1).then(|| (self.mesh.sent_bytes() - sent, self.mesh.received_bytes() - received))
     }
 
     fn pass(&mut self, batch: Batch<'_>) -> Result<(), RootError> {
-        self.engine.forward(&mut Alone, batch).map_err(|error| RootError::Forward(error.to_string()))
+        self.mesh.begin(batch.position, batch.rows);
+        self.engine.forward(&mut self.mesh, batch).map_err(|error| RootError::Forward(error.to_string()))
     }
 
     /// Logits of the token that was computed last.

@@ -5,7 +5,7 @@ use super::report::Report;
 use super::{Failure, interrupt};
 use crate::generate::{Answer, Finish, GenerateError, Generator, Request};
 use crate::model::Model;
-use crate::root::{self, Root};
+use crate::root::Root;
 use crate::tokenizer::{Tokenizer, encode};
 use console::style;
 use dair_core::text::{ChatFormat, ChatTemplate, EncodeOptions, Message, Role, Vocabulary};
@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
     let vocab = tokenizer.vocabulary()?;
     let template = ChatTemplate::new(&vocab, args.template)?;
-    root::with_root(&model, &args.model.options(), |root| {
+    args.model.with_root(&model, |root| {
         let generator = Generator::new(&vocab, sampler);
         let mut chat = Chat { args, vocab: &vocab, template, generator, turns: 0, position: 0, pending: None };
         chat.converse(root, start.elapsed())

@@ -1,11 +1,9 @@
 //! `dair convert`: arguments, progress bar, summary.
 
-use super::{Failure, interrupt};
+use super::{Failure, interrupt, progress};
 use crate::convert::{Options, Progress, Summary, convert};
 use clap::ValueEnum;
 use dair_core::quant::DType;
-use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -74,7 +72,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         lanes: args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
     };
     interrupt::catch();
-    let bar = bar(args.quiet);
+    let bar = progress::bar(args.quiet);
     let result = convert(&options, &mut |Progress { done_bytes, total_bytes }| {
         bar.set_length(total_bytes);
         bar.set_position(done_bytes);
@@ -86,17 +84,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         print(&summary);
     }
     Ok(())
-}
-
-/// A progress bar on a terminal, nothing elsewhere.
-fn bar(quiet: bool) -> ProgressBar {
-    if quiet || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style =
-        ProgressStyle::with_template("{wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}")
-            .expect("the template is valid");
-    ProgressBar::new(0).with_style(style)
 }
 
 fn print(summary: &Summary) {

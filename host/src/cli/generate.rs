@@ -5,7 +5,6 @@ use super::report::Report;
 use super::{Failure, interrupt};
 use crate::generate::{Generator, Request};
 use crate::model::Model;
-use crate::root;
 use crate::tokenizer::{Tokenizer, encode};
 use dair_core::text::{ChatTemplate, EncodeOptions, Message, Role};
 use std::io::Write;
@@ -64,7 +63,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         if args.chat { question(&ChatTemplate::new(&vocab, None)?, args.system.as_deref(), &text) } else { text };
     let tokens = encode(&vocab, &text, EncodeOptions { start: true, special: true })?;
     interrupt::catch();
-    root::with_root(&model, &args.model.options(), |root| {
+    args.model.with_root(&model, |root| {
         let load = start.elapsed();
         let mut generator = Generator::new(&vocab, sampler);
         let (mut out, mut text, mut broken) = (std::io::stdout().lock(), String::new(), None);

@@ -8,6 +8,7 @@ mod inspect;
 mod interrupt;
 mod model_args;
 mod perplexity;
+mod progress;
 mod report;
 
 use clap::{Parser, Subcommand};

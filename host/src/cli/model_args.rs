@@ -1,13 +1,16 @@
 //! Flags that several commands share: which model, on what, and how tokens are chosen.
 
+use super::{Failure, progress};
 use crate::cpu;
+use crate::model::Model;
+use crate::net::{Address, Timeouts};
 use crate::pool::MAX_LANES;
-use crate::root::Options;
+use crate::root::{self, Options, Root};
 use dair_core::quant::DType;
 use dair_core::text::{SampleError, Sampler};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Which model, and what it runs on.
 #[derive(Debug, clap::Args)]
@@ -28,6 +31,12 @@ pub struct ModelArgs {
     /// Inputs of matrix products: q80 is faster with q80 weights and costs quality [default: f32, with q40 weights q80]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub activations: Option<Activations>,
+    /// Workers that share the model: `host-worker` or C++ Distributed-Llama 0.16 [default port: 9990]
+    #[arg(long, value_name = "HOST:PORT", num_args = 1..)]
+    pub workers: Vec<Address>,
+    /// Seconds without a byte after which a worker that owes one is given up
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout_s: u64,
 }
 
 /// What `--activations` takes.
@@ -45,8 +54,28 @@ impl ModelArgs {
         self.tokenizer.clone().unwrap_or_else(|| self.model.with_extension("t"))
     }
 
+    /// Opens the root and hands it to `body`; a bar on the terminal shows weights on their way to workers.
+    ///
+    /// # Errors
+    /// As [`root::with_root`].
+    pub fn with_root<R>(
+        &self,
+        model: &Model,
+        body: impl FnOnce(&mut Root<'_>) -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
+        let bar = progress::bar(self.workers.is_empty());
+        let progress = |bytes, total| {
+            bar.set_length(total);
+            bar.inc(bytes);
+        };
+        root::with_root(model, &self.options(), &progress, |root| {
+            bar.finish_and_clear();
+            body(root)
+        })
+    }
+
     /// What the root needs to know.
-    pub fn options(&self) -> Options {
+    fn options(&self) -> Options {
         Options {
             threads: self.threads.map_or_else(cpu::threads, usize::from),
             max_seq_len: self.max_seq_len,
@@ -54,6 +83,8 @@ impl ModelArgs {
                 Activations::F32 => DType::F32,
                 Activations::Q80 => DType::Q80,
             }),
+            workers: self.workers.clone(),
+            timeouts: Timeouts { progress: Duration::from_secs(self.timeout_s), ..Timeouts::default() },
         }
     }
 }

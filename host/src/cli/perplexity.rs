@@ -3,7 +3,6 @@
 use super::Failure;
 use super::model_args::{ModelArgs, TextArgs};
 use crate::model::Model;
-use crate::root;
 use crate::tokenizer::{Tokenizer, encode};
 use dair_core::text::EncodeOptions;
 use serde_json::json;
@@ -48,7 +47,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if tokens.len() < 2 {
         return Err(format!("the text has {} tokens; a perplexity needs at least 2", tokens.len()).into());
     }
-    root::with_root(&model, &args.model.options(), |root| {
+    args.model.with_root(&model, |root| {
         if tokens.len() > root.seq_len() as usize {
             let (found, allowed) = (tokens.len(), root.seq_len());
             return Err(format!("the text has {found} tokens; the context holds {allowed}: shorten it").into());
