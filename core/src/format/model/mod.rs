@@ -7,8 +7,15 @@
 //! ```
 //! All integers are little-endian. Tensor data follows at once, see [`super::layout`].
 
+mod error;
+mod key;
+mod pairs;
+
+pub use error::HeaderError;
+pub use key::Key;
+
 use crate::quant::DType;
-use core::fmt;
+use pairs::Pairs;
 
 /// First four bytes of a model file.
 pub const MAGIC: u32 = 0x0A00_ABCD;
@@ -155,250 +162,6 @@ pub struct Header {
     pub header_bytes: u32,
 }
 
-/// Keys of the header, by their code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-#[allow(missing_docs)] // the names are the documentation; meanings are at the fields of `Header`
-pub enum Key {
-    Version,
-    Arch,
-    Dim,
-    HiddenDim,
-    NLayers,
-    NHeads,
-    NKvHeads,
-    NExperts,
-    NActiveExperts,
-    VocabSize,
-    SeqLen,
-    HiddenAct,
-    RopeTheta,
-    Weights,
-    RopeScalingFactor,
-    RopeLowFreqFactor,
-    RopeHighFreqFactor,
-    RopeOrigSeqLen,
-    RopeKind,
-    HeadDim,
-    NormEpsilon,
-    MoeHiddenDim,
-}
-
-impl Key {
-    /// Every key; the index is the code.
-    pub const ALL: [Key; 22] = [
-        Key::Version,
-        Key::Arch,
-        Key::Dim,
-        Key::HiddenDim,
-        Key::NLayers,
-        Key::NHeads,
-        Key::NKvHeads,
-        Key::NExperts,
-        Key::NActiveExperts,
-        Key::VocabSize,
-        Key::SeqLen,
-        Key::HiddenAct,
-        Key::RopeTheta,
-        Key::Weights,
-        Key::RopeScalingFactor,
-        Key::RopeLowFreqFactor,
-        Key::RopeHighFreqFactor,
-        Key::RopeOrigSeqLen,
-        Key::RopeKind,
-        Key::HeadDim,
-        Key::NormEpsilon,
-        Key::MoeHiddenDim,
-    ];
-
-    /// Values that make sense, ends included. Generous: the largest published model uses a fraction of each.
-    const fn range(self) -> (u32, u32) {
-        match self {
-            Key::Version => (0, i32::MAX as u32),
-            Key::Arch => (Arch::Llama.code(), Arch::Qwen3Moe.code()),
-            Key::Dim | Key::HiddenDim => (1, 1 << 20),
-            Key::MoeHiddenDim => (0, 1 << 20),
-            Key::NLayers => (1, crate::graph::MAX_LAYERS),
-            Key::NHeads | Key::NKvHeads => (1, 1 << 12),
-            Key::NExperts | Key::NActiveExperts => (0, crate::graph::MAX_EXPERTS),
-            Key::VocabSize => (1, 1 << 22),
-            Key::SeqLen => (1, 1 << 24),
-            Key::HiddenAct => (0, 1),
-            Key::RopeTheta | Key::RopeScalingFactor => (1, i32::MAX as u32),
-            Key::RopeLowFreqFactor | Key::RopeHighFreqFactor => (0, i32::MAX as u32),
-            Key::RopeOrigSeqLen => (0, i32::MAX as u32),
-            Key::Weights => (0, 3),
-            Key::RopeKind => (0, 2),
-            Key::HeadDim => (0, 1 << 14),
-            Key::NormEpsilon => (5, 6),
-        }
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Key::Version => "version",
-            Key::Arch => "architecture",
-            Key::Dim => "dim",
-            Key::HiddenDim => "hidden_dim",
-            Key::NLayers => "n_layers",
-            Key::NHeads => "n_heads",
-            Key::NKvHeads => "n_kv_heads",
-            Key::NExperts => "n_experts",
-            Key::NActiveExperts => "n_active_experts",
-            Key::VocabSize => "vocab_size",
-            Key::SeqLen => "seq_len",
-            Key::HiddenAct => "hidden_act",
-            Key::RopeTheta => "rope_theta",
-            Key::Weights => "weight type",
-            Key::RopeScalingFactor => "rope_scaling_factor",
-            Key::RopeLowFreqFactor => "rope_low_freq_factor",
-            Key::RopeHighFreqFactor => "rope_high_freq_factor",
-            Key::RopeOrigSeqLen => "rope_orig_seq_len",
-            Key::RopeKind => "rope type",
-            Key::HeadDim => "head_dim",
-            Key::NormEpsilon => "norm_epsilon code",
-            Key::MoeHiddenDim => "moe_hidden_dim",
-        })
-    }
-}
-
-/// Why a header was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeaderError {
-    /// The file ends before the header does.
-    Truncated {
-        /// Bytes that the header takes.
-        needed: u64,
-        /// Bytes there are.
-        found: u64,
-    },
-    /// The first four bytes are those of an obsolete layout.
-    OldFormat(u32),
-    /// The first four bytes are not a model's.
-    NotAModel(u32),
-    /// The size field is not `8 + 8 * pairs` or beyond [`MAX_HEADER_BYTES`].
-    HeaderBytes(u32),
-    /// A key that this version does not know.
-    UnknownKey {
-        /// Its code.
-        code: u32,
-        /// Where it stands in the file.
-        offset: u32,
-    },
-    /// A key without which a model can't be used is absent.
-    Missing(Key),
-    /// A value outside its range.
-    OutOfRange {
-        /// Which value.
-        key: Key,
-        /// As stored.
-        found: i32,
-        /// Smallest allowed.
-        min: u32,
-        /// Largest allowed.
-        max: u32,
-    },
-    /// A value that contradicts another one.
-    Mismatch {
-        /// Which value.
-        key: Key,
-        /// As stored or derived.
-        found: u32,
-        /// What it must be.
-        rule: &'static str,
-        /// The other value of the rule.
-        other: u32,
-    },
-}
-
-impl fmt::Display for HeaderError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Truncated { needed, found } => {
-                write!(f, "model header: {needed} bytes needed, the file has {found}; it is cut short, copy it again")
-            }
-            Self::OldFormat(magic) => write!(
-                f,
-                "model header: magic {magic:#010x} is an obsolete layout; convert the original model again with `dair convert`"
-            ),
-            Self::NotAModel(magic) => {
-                write!(f, "model header: magic {magic:#010x} at byte 0 is not a .m model ({MAGIC:#010x} expected)")
-            }
-            Self::HeaderBytes(found) => write!(
-                f,
-                "model header: size field at byte 4 is {found}; allowed: 16 to {MAX_HEADER_BYTES} in steps of 8"
-            ),
-            Self::UnknownKey { code, offset } => {
-                write!(
-                    f,
-                    "model header: unknown key {code} at byte {offset}; known keys are 0 to {}",
-                    Key::ALL.len() - 1
-                )
-            }
-            Self::Missing(key) => write!(f, "model header: {key} is missing (key {})", key as u32),
-            Self::OutOfRange { key, found, min, max } => {
-                write!(f, "model header: {key} is {found}; allowed: {min} to {max}")
-            }
-            Self::Mismatch { key, found, rule, other } => {
-                write!(f, "model header: {key} is {found}; it must {rule} {other}")
-            }
-        }
-    }
-}
-
-impl core::error::Error for HeaderError {}
-
-/// Values as stored, indexed by key code.
-struct Pairs([Option<i32>; Key::ALL.len()]);
-
-impl Pairs {
-    fn parse(bytes: &[u8]) -> Result<(Self, u32), HeaderError> {
-        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let found = bytes.len() as u64;
-        if bytes.len() < PREFIX_BYTES {
-            return Err(HeaderError::Truncated { needed: PREFIX_BYTES as u64, found });
-        }
-        match word(0) {
-            MAGIC => {}
-            magic if OLD_MAGICS.contains(&magic) => return Err(HeaderError::OldFormat(magic)),
-            magic => return Err(HeaderError::NotAModel(magic)),
-        }
-        let header_bytes = word(4);
-        let size = header_bytes as usize;
-        if size <= PREFIX_BYTES || size > MAX_HEADER_BYTES || !size.is_multiple_of(8) {
-            return Err(HeaderError::HeaderBytes(header_bytes));
-        }
-        if bytes.len() < size {
-            return Err(HeaderError::Truncated { needed: size as u64, found });
-        }
-        let mut values = [None; Key::ALL.len()];
-        for at in (PREFIX_BYTES..size).step_by(8) {
-            let code = word(at);
-            let slot = values.get_mut(code as usize).ok_or(HeaderError::UnknownKey { code, offset: at as u32 })?;
-            *slot = Some(word(at + 4) as i32);
-        }
-        Ok((Self(values), header_bytes))
-    }
-
-    /// The value, or `default` where the key is absent or (for keys whose 0 means "not set") zero; checked against the key's range.
-    fn checked(&self, key: Key, default: Option<u32>) -> Result<u32, HeaderError> {
-        let Some(found) = self.0[key as usize] else {
-            return default.ok_or(HeaderError::Missing(key));
-        };
-        let (min, max) = key.range();
-        match u32::try_from(found) {
-            Ok(value) if (min..=max).contains(&value) => Ok(value),
-            _ => Err(HeaderError::OutOfRange { key, found, min, max }),
-        }
-    }
-
-    fn required(&self, key: Key) -> Result<u32, HeaderError> {
-        self.checked(key, None)
-    }
-}
-
 impl Header {
     /// Reads and checks the header at the start of `bytes`, which may go on behind it.
     ///
@@ -434,7 +197,7 @@ impl Header {
             hidden_dim: match arch {
                 Arch::Llama | Arch::Qwen3 => pairs.required(Key::HiddenDim)?,
                 // Unused there; converters may write 0.
-                Arch::Qwen3Moe => pairs.0[Key::HiddenDim as usize].and_then(|v| u32::try_from(v).ok()).unwrap_or(0),
+                Arch::Qwen3Moe => pairs.stored(Key::HiddenDim).and_then(|v| u32::try_from(v).ok()).unwrap_or(0),
             },
             n_layers: pairs.required(Key::NLayers)?,
             n_heads,
