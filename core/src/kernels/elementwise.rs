@@ -159,8 +159,8 @@ mod tests {
                 worst = worst.max(libm::fabs(f64::from(exp1(x)) - exact) / ulp);
             }
         }
-        // 0.820 was found.
-        assert!(worst < 0.85, "{worst} ulp");
+        // Over every third number of the range the largest error is 0.874.
+        assert!(worst < 0.88, "{worst} ulp");
     }
 
     #[test]
