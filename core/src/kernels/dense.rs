@@ -1,7 +1,7 @@
 //! Products of F32, F16 and Q80 weights with F32 activations, and the dot product.
 
-use super::groups::Ahead;
 use super::lanes::{LANES, Lanes, load_part};
+use super::prefetch::Ahead;
 use super::{Input, Matrix, Output};
 use crate::quant::{BLOCK, BlockQ80};
 use core::ops::Range;

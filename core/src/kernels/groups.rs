@@ -1,6 +1,7 @@
-//! The way of a quantised product through a matrix: groups of rows, tiles of tokens, prefetching.
+//! The way of a quantised product through a matrix: panels and groups of rows, chunks and tiles of tokens.
 
 use super::operands::ActivationRows;
+use super::prefetch::Ahead;
 use super::{Input, Matrix, Output};
 use crate::quant::BLOCK;
 use core::ops::Range;
@@ -37,45 +38,6 @@ impl Group {
     #[inline(always)]
     pub fn ahead(&self, t: usize) -> Option<Ahead> {
         (t == 0).then_some(self.ahead)
-    }
-}
-
-/// A walk over the next group in the order in which it lies in memory.
-#[derive(Clone, Copy)]
-pub(super) struct Ahead {
-    ptr: *const u8,
-    /// Bytes per step: as many as the group at work consumes.
-    step_bytes: usize,
-    /// Bytes between the end of a row and the start of the next.
-    gap_bytes: usize,
-    steps_per_row: usize,
-    steps_left: usize,
-}
-
-impl Ahead {
-    /// A walk that begins with `row`, while as many as `rows` rows are at work, `bytes` bytes of each per step.
-    pub fn new(w: &Matrix<'_>, row: usize, rows: usize, bytes: usize, steps: usize) -> Self {
-        let steps_per_row = steps.div_ceil(rows);
-        Self {
-            ptr: w.bytes[row * w.row_stride..].as_ptr(),
-            step_bytes: rows * bytes,
-            gap_bytes: w.row_stride.saturating_sub(steps * bytes),
-            steps_per_row,
-            steps_left: steps_per_row,
-        }
-    }
-
-    /// The next `step_bytes` bytes, which may lie outside of any buffer: an address to prefetch, not to read.
-    #[inline(always)]
-    pub fn step(&mut self) -> *const u8 {
-        let ptr = self.ptr;
-        self.ptr = ptr.wrapping_add(self.step_bytes);
-        self.steps_left -= 1;
-        if self.steps_left == 0 {
-            self.steps_left = self.steps_per_row;
-            self.ptr = self.ptr.wrapping_add(self.gap_bytes);
-        }
-        ptr
     }
 }
 

@@ -15,16 +15,18 @@
 //! # Where things are
 //! [`lanes`] is a vector of 16 F32 lanes, implemented once per instruction set. The bodies in [`dense`], [`elementwise`],
 //! [`quantize`] and [`attention`] are written once over it, and [`table`] compiles them for each instruction set. Only
-//! the quantised products have code of their own: [`scalar`], `x86_64`, `aarch64`.
+//! the quantised products have code of their own: [`scalar`], and `x86_64` and `aarch64` inside the frame of `groups`.
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
 mod aarch64;
 mod attention;
 mod dense;
 mod elementwise;
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little", target_feature = "neon")))]
 mod groups;
 mod lanes;
 mod operands;
+mod prefetch;
 mod quantize;
 mod scalar;
 mod table;

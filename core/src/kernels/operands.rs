@@ -145,6 +145,7 @@ pub(super) struct ActivationRows<'x> {
 pub(super) struct ActivationRow<'x> {
     pub codes: &'x [i8],
     pub scales: &'x [f32],
+    #[allow(dead_code, reason = "the reference does without")]
     pub offsets: &'x [i32],
 }
 

@@ -13,6 +13,7 @@ use crate::kernels::{Input, Matrix, Output};
 use crate::quant::{BLOCK, BlockQ40, BlockQ80};
 use core::arch::aarch64::*;
 use core::arch::asm;
+use core::marker::PhantomData;
 use core::ops::Range;
 
 /// Rows at once.
@@ -24,7 +25,7 @@ const ROWS: usize = 4;
 /// The operands passed `check`.
 pub(super) unsafe fn matmul_q40(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>) {
     // SAFETY: as promised to this function.
-    unsafe { matmul::<Q40>(w, rows, x, out) }
+    unsafe { matmul::<FourRows<Q40>>(w, rows, x, out) }
 }
 
 /// Product of Q80 weights.
@@ -33,7 +34,7 @@ pub(super) unsafe fn matmul_q40(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_
 /// The operands passed `check`.
 pub(super) unsafe fn matmul_q80(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>) {
     // SAFETY: as promised to this function.
-    unsafe { matmul::<Q80>(w, rows, x, out) }
+    unsafe { matmul::<FourRows<Q80>>(w, rows, x, out) }
 }
 
 /// Products of the lower eight bytes.
@@ -143,7 +144,10 @@ impl Format for Q80 {
     }
 }
 
-impl<F: Format> Product for F {
+/// The inner loop: four rows, a lane each.
+struct FourRows<F>(PhantomData<F>);
+
+impl<F: Format> Product for FourRows<F> {
     const ROWS: usize = ROWS;
     const BLOCK_BYTES: usize = F::BLOCK_BYTES;
 

@@ -1,14 +1,14 @@
 //! Quantised products: eight rows at once, a lane per row, so that no sum runs across lanes.
 //!
 //! Dwords of eight rows are transposed; each piece of four codes meets the same four codes of the activations in every
-//! lane. While eight rows are at work, the next eight are prefetched in the order in which they lie in memory: eight
-//! streams with a stride are more than the hardware's own prefetcher follows.
+//! lane.
 
 use crate::kernels::groups::{Group, Product, matmul};
 use crate::kernels::operands::ActivationRows;
 use crate::kernels::{Input, Matrix, Output};
 use crate::quant::{BLOCK, BlockQ40, BlockQ80};
 use core::arch::x86_64::*;
+use core::marker::PhantomData;
 use core::ops::Range;
 
 /// Rows at once.
@@ -21,7 +21,7 @@ const ROWS: usize = 8;
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn matmul_q40(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>) {
     // SAFETY: as promised to this function.
-    unsafe { matmul::<Q40>(w, rows, x, out) }
+    unsafe { matmul::<EightRows<Q40>>(w, rows, x, out) }
 }
 
 /// Product of Q80 weights.
@@ -31,7 +31,7 @@ pub(super) unsafe fn matmul_q40(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn matmul_q80(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>) {
     // SAFETY: as promised to this function.
-    unsafe { matmul::<Q80>(w, rows, x, out) }
+    unsafe { matmul::<EightRows<Q80>>(w, rows, x, out) }
 }
 
 /// Eight blocks, one of each row of a group.
@@ -163,7 +163,10 @@ impl Format for Q80 {
     }
 }
 
-impl<F: Format> Product for F {
+/// The inner loop: eight rows, a lane each.
+struct EightRows<F>(PhantomData<F>);
+
+impl<F: Format> Product for EightRows<F> {
     const ROWS: usize = ROWS;
     const BLOCK_BYTES: usize = F::BLOCK_BYTES;
 
