@@ -8,14 +8,14 @@
 //! in which rows were split between threads. (The sign and payload of a NaN are the only exception.) To keep it so:
 //! * quantised product: per block of 32, `i` = exact integer dot of the codes, `s = f32(d_w) * f32(d_x)` (exact: two
 //!   11-bit mantissas), `acc = fma(f32(i), s, acc)`; blocks in order, one accumulator that starts at +0;
-//! * every other sum: 16 lanes, element `i` into lane `i % 16` by FMA in order, then the tree +8, +4, +2, +1 ([`lanes`]);
-//! * `exp` is one polynomial with explicit FMAs ([`elementwise`]); division and square root are IEEE's;
+//! * every other sum: 16 lanes, element `i` into lane `i % 16` by FMA in order, then the tree +8, +4, +2, +1 (`lanes`);
+//! * `exp` is one polynomial with explicit FMAs (`elementwise`); division and square root are IEEE's;
 //! * no sum or product is left to the compiler to contract or to reorder (Rust does neither).
 //!
 //! # Where things are
-//! [`lanes`] is a vector of 16 F32 lanes, implemented once per instruction set. The bodies in [`dense`], [`elementwise`],
-//! [`quantize`] and [`attention`] are written once over it, and [`table`] compiles them for each instruction set. Only
-//! the quantised products have code of their own: [`scalar`], and `x86_64` and `aarch64` inside the frame of `groups`.
+//! `lanes` is a vector of 16 F32 lanes, implemented once per instruction set. The bodies in `dense`, `elementwise`,
+//! `quantize` and `attention` are written once over it, and `table` compiles them for each instruction set. Only
+//! the quantised products have code of their own: `scalar`, and `x86_64` and `aarch64` inside the frame of `groups`.
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
 mod aarch64;
