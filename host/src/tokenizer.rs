@@ -22,6 +22,8 @@ pub enum OpenError {
     TooLarge(PathBuf, u64),
     /// Its content is wrong.
     Format(PathBuf, TokenizerError),
+    /// It has more tokens than the model: both counts.
+    Foreign(PathBuf, u32, u32),
 }
 
 impl fmt::Display for OpenError {
@@ -32,6 +34,11 @@ impl fmt::Display for OpenError {
                 write!(f, "{}: {bytes} bytes; a tokenizer has at most {MAX_FILE_BYTES}", path.display())
             }
             Self::Format(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Foreign(path, tokens, model) => write!(
+                f,
+                "{}: {tokens} tokens; the model has {model}: it is the tokenizer of another model, name the right one with --tokenizer",
+                path.display()
+            ),
         }
     }
 }
@@ -53,13 +60,18 @@ impl Tokenizer {
         Ok(Self { path: path.into(), bytes, index: Vec::new() })
     }
 
-    /// Checks the file and indexes its tokens.
+    /// Checks the file and indexes its tokens, for a model of `model_vocab_size`. That may be larger: output matrices are
+    /// often padded.
     ///
     /// # Errors
     /// Names the file and what is wrong in it.
-    pub fn vocabulary(&mut self) -> Result<Vocabulary<'_>, OpenError> {
+    pub fn vocabulary(&mut self, model_vocab_size: u32) -> Result<Vocabulary<'_>, OpenError> {
         let file = TokenizerFile::parse(&self.bytes).map_err(|error| OpenError::Format(self.path.clone(), error))?;
-        self.index.resize(Vocabulary::index_len(file.header().vocab_size), 0);
+        let vocab_size = file.header().vocab_size;
+        if vocab_size > model_vocab_size {
+            return Err(OpenError::Foreign(self.path.clone(), vocab_size, model_vocab_size));
+        }
+        self.index.resize(Vocabulary::index_len(vocab_size), 0);
         Ok(Vocabulary::new(&file, &mut self.index))
     }
 }

@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let sampler = args.sample.sampler()?;
     let model = Model::open(&args.model.model)?;
     let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
-    let vocab = tokenizer.vocabulary()?;
+    let vocab = tokenizer.vocabulary(model.header().vocab_size)?;
     let template = ChatTemplate::new(&vocab, args.template)?;
     args.model.with_root(&model, |root| {
         let generator = Generator::new(&vocab, sampler);

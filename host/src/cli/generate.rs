@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let text = args.text.read()?;
     let model = Model::open(&args.model.model)?;
     let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
-    let vocab = tokenizer.vocabulary()?;
+    let vocab = tokenizer.vocabulary(model.header().vocab_size)?;
     let text =
         if args.chat { question(&ChatTemplate::new(&vocab, None)?, args.system.as_deref(), &text) } else { text };
     let tokens = encode(&vocab, &text, EncodeOptions { start: true, special: true })?;

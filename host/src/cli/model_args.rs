@@ -94,14 +94,24 @@ impl ModelArgs {
 #[command(next_help_heading = "Sampling")]
 pub struct SampleArgs {
     /// 0 takes the most probable token, larger values are more adventurous
-    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = parse_temperature)]
     pub temperature: f32,
     /// Choose among the most probable tokens that together exceed P; 0 or 1: among all
-    #[arg(long, value_name = "P", default_value_t = 0.9)]
+    #[arg(long, value_name = "P", default_value_t = 0.9, value_parser = parse_top_p)]
     pub top_p: f32,
     /// Seed of the random numbers; the same seed gives the same answer [default: the time]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+}
+
+fn parse_temperature(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|value: &f32| value.is_finite() && *value >= 0.0);
+    value.ok_or_else(|| "allowed are numbers from 0".to_owned())
+}
+
+fn parse_top_p(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|value| (0.0..=1.0).contains(value));
+    value.ok_or_else(|| "allowed are numbers from 0 to 1".to_owned())
 }
 
 impl SampleArgs {

@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let text = args.text.read()?;
     let model = Model::open(&args.model.model)?;
     let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
-    let vocab = tokenizer.vocabulary()?;
+    let vocab = tokenizer.vocabulary(model.header().vocab_size)?;
     let tokens = encode(&vocab, &text, EncodeOptions { start: true, special: true })?;
     if tokens.len() < 2 {
         return Err(format!("the text has {} tokens; a perplexity needs at least 2", tokens.len()).into());
