@@ -1,0 +1,72 @@
+//! Help texts and wrong usage.
+
+use crate::run::dair;
+
+const COMMANDS: [&str; 5] = ["convert", "generate", "chat", "perplexity", "inspect"];
+
+#[test]
+fn the_help_lists_the_commands_that_are_tested_here() {
+    let help = dair(&["--help"]).quiet_success();
+    let list = help.split("Commands:").nth(1).and_then(|rest| rest.split("Options:").next()).expect("a list");
+    let entries = list.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names: Vec<_> = entries.filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(names, [&COMMANDS[..], &["help"]].concat());
+}
+
+#[test]
+fn every_command_shows_examples() {
+    for command in COMMANDS {
+        let help = dair(&[command, "--help"]).quiet_success();
+        assert_eq!(help, dair(&["help", command]).quiet_success());
+        assert!(help.contains(&format!("Examples:\n  dair {command} ")), "{help}");
+    }
+}
+
+#[test]
+fn the_version_is_the_package_version() {
+    assert_eq!(dair(&["--version"]).quiet_success(), format!("dair {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn no_arguments_show_the_help_and_end_with_two() {
+    let outcome = dair(&[]);
+    assert_eq!((outcome.code, &outcome.stdout[..]), (Some(2), ""));
+    assert!(outcome.stderr.contains("Usage: dair <COMMAND>"), "{outcome:?}");
+}
+
+#[test]
+fn wrong_usage_is_named_and_ends_with_two() {
+    let model = ["--model", "m.m"];
+    let with_model = |args: &[&'static str]| [&args[..1], &model, &args[1..]].concat();
+    dair(&["generat"]).misused(&["generat"]);
+    dair(&["generate", "--prompt", "a"]).misused(&["--model"]);
+    dair(&["convert", "in.gguf"]).misused(&["<OUT>"]);
+    dair(&["convert", "in.gguf", "out.m", "--weights", "q3"]).misused(&["q3", "q40"]);
+    dair(&["inspect", "--model", "m.m", "--nodes", "0"]).misused(&["--nodes", "0"]);
+    dair(&with_model(&["generate"])).misused(&["--prompt", "--file"]);
+    dair(&with_model(&["generate", "--prompt", "a", "--file", "b"])).misused(&["--prompt", "--file"]);
+    dair(&with_model(&["generate", "--prompt", "a", "--system", "b"])).misused(&["--chat"]);
+    dair(&with_model(&["generate", "--prompt", "a", "--json", "--quiet"])).misused(&["--json", "--quiet"]);
+    dair(&with_model(&["chat", "--template", "llama9"])).misused(&["llama9", "chatml"]);
+    dair(&with_model(&["perplexity", "--prompt", "a", "--seed", "1"])).misused(&["--seed"]);
+    for (flag, value) in [
+        ("--threads", "0"),
+        ("--threads", "257"),
+        ("--threads", "-1"),
+        ("--max-tokens", "many"),
+        ("--max-tokens", "4294967296"),
+        ("--max-seq-len", "0"),
+        ("--temperature", "warm"),
+        ("--temperature", "-1"),
+        ("--temperature", "nan"),
+        ("--temperature", "inf"),
+        ("--top-p", ""),
+        ("--top-p", "-0.5"),
+        ("--top-p", "1.5"),
+        ("--top-p", "nan"),
+        ("--seed", "18446744073709551616"),
+    ] {
+        let flag_value = format!("{flag}={value}");
+        dair(&["generate", "--model", "m.m", "--prompt", "a", &flag_value]).misused(&[flag, value]);
+    }
+}

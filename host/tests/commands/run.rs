@@ -1,0 +1,99 @@
+//! One run of a binary: arguments and input in; exit code and both streams out.
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longer than any command here takes on a slow machine: what runs into it hangs.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Exit code; `None` where a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+/// Runs `dair` with nothing on its standard input.
+pub fn dair(args: &[&str]) -> Outcome {
+    dair_reading("", args)
+}
+
+/// Runs `dair` with `input` on its standard input.
+///
+/// # Panics
+/// If it does not end in time, or prints something other than UTF-8.
+pub fn dair_reading(input: &str, args: &[&str]) -> Outcome {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dair"));
+    command.args(args).env_remove("RUST_BACKTRACE");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("dair starts");
+    // It may end before it reads anything; that is not for this function to judge.
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    let stdout = drain(child.stdout.take().expect("piped"));
+    let stderr = drain(child.stderr.take().expect("piped"));
+    let code = wait(&mut child, args);
+    let text = |reader: thread::JoinHandle<Vec<u8>>| {
+        String::from_utf8(reader.join().expect("reads")).unwrap_or_else(|error| panic!("{args:?}: {error}"))
+    };
+    Outcome { code, stdout: text(stdout), stderr: text(stderr) }
+}
+
+fn drain(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).expect("a pipe can be read");
+        bytes
+    })
+}
+
+fn wait(child: &mut Child, args: &[&str]) -> Option<i32> {
+    let start = Instant::now();
+    while start.elapsed() < DEADLINE {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            return status.code();
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    let _ = child.kill();
+    panic!("{args:?} did not end within {} s", DEADLINE.as_secs());
+}
+
+impl Outcome {
+    /// Standard output of a command that succeeded without a word on standard error.
+    pub fn quiet_success(self) -> String {
+        assert_eq!((self.code, &self.stderr[..]), (Some(0), ""), "{self:?}");
+        self.stdout
+    }
+
+    /// Standard output of a command that succeeded, as JSON.
+    pub fn json(self) -> serde_json::Value {
+        let text = self.quiet_success();
+        assert_eq!(text.lines().count(), 1, "one object on one line: {text}");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// Checks that the command failed with exit code 1 and one line on standard error that has all `parts`.
+    pub fn refused(self, parts: &[&str]) {
+        assert_eq!((self.code, &self.stdout[..]), (Some(1), ""), "{parts:?}: {self:?}");
+        let line = self.stderr.strip_suffix('\n').unwrap_or_else(|| panic!("no line: {self:?}"));
+        assert!(line.starts_with("error: ") && !line.contains('\n'), "one line of error: {self:?}");
+        assert!(!line.contains("panicked"), "{self:?}");
+        for part in parts {
+            assert!(line.contains(part), "{part:?} is missing in {line:?}");
+        }
+    }
+
+    /// Checks that the command line was refused with exit code 2 and a hint that has all `parts`.
+    pub fn misused(self, parts: &[&str]) {
+        assert_eq!((self.code, &self.stdout[..]), (Some(2), ""), "{parts:?}: {self:?}");
+        for part in [&["error: ", "--help"], parts].concat() {
+            assert!(self.stderr.contains(part), "{part:?} is missing in {}", self.stderr);
+        }
+    }
+}
