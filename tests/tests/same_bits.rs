@@ -1,0 +1,187 @@
+//! Promise 1: logits are a function of the model file and the tokens, and of nothing else. Compared by equality of bits.
+
+use dair_core::exec::{Batch, Engine, Logits};
+use dair_core::format::Header;
+use dair_core::io::{Alone, Pool, Serial};
+use dair_core::kernels::Kernels;
+use dair_core::plan::Cut;
+use dair_host::cpu::{best_kernels, isas, kernels};
+use dair_host::pool::Threads;
+use dair_host::synthetic::model_bytes;
+use dair_tests::random::{Random, tokens};
+use dair_tests::run::{assert_same_bits, feed, logits, with_engine};
+use dair_tests::{mesh, models};
+
+const TOKENS: usize = 40;
+
+/// A model, a sequence, and its logits as the plainest run computes them: one lane, one token at a time, no vectors.
+struct Reference {
+    name: String,
+    header: Header,
+    file: Vec<u8>,
+    tokens: Vec<u32>,
+    logits: Vec<Vec<f32>>,
+}
+
+fn references() -> impl Iterator<Item = Reference> {
+    models::all().into_iter().map(|(name, header)| {
+        let file = model_bytes(&header, 5);
+        let tokens = tokens(5, TOKENS, header.vocab_size);
+        let logits = logits(&file, &Cut::single(&header), (&Serial, Kernels::SCALAR), &tokens, &[1]);
+        Reference { name, header, file, tokens, logits }
+    })
+}
+
+impl Reference {
+    fn check<P: Pool>(&self, (pool, kernels): (&P, Kernels), batches: &[usize]) {
+        let got = logits(&self.file, &Cut::single(&self.header), (pool, kernels), &self.tokens, batches);
+        let what = format!("{}, {} lanes, {kernels:?}, batches {batches:?}", self.name, pool.lanes());
+        assert_same_bits(&got, &self.logits, &what);
+    }
+
+    /// An engine of several lanes over the model.
+    fn with_engine<R>(&self, body: impl FnOnce(&mut Engine<'_, [u8], Threads>) -> R) -> R {
+        let pool = Threads::new(2).unwrap();
+        with_engine(&self.file, (&Cut::single(&self.header), 0), (&pool, best_kernels()), 0, body)
+    }
+}
+
+#[test]
+fn the_instruction_set_does_not_matter() {
+    for reference in references() {
+        for isa in isas() {
+            for batches in [&[1][..], &[32], &[3]] {
+                reference.check((&Serial, kernels(isa).unwrap()), batches);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_batch_does_not_matter() {
+    for reference in references() {
+        for batches in [&[2][..], &[3], &[7], &[32], &[5, 1, 9, 2, 23]] {
+            reference.check((&Serial, best_kernels()), batches);
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_matter() {
+    let pools = [1, 2, 3, 5].map(|lanes| Threads::new(lanes).unwrap());
+    for reference in references() {
+        for pool in &pools {
+            reference.check((pool, best_kernels()), &[1, 6]);
+        }
+        reference.check((&pools[2], Kernels::SCALAR), &[32]);
+    }
+}
+
+#[test]
+fn one_node_of_the_cpp_cut_with_unquantised_exchanges_is_the_same_as_a_single_one() {
+    for reference in references() {
+        let cut = Cut { exchange: Cut::single(&reference.header).exchange, ..Cut::dllama(&reference.header, 1) };
+        let got = mesh::logits(&reference.file, &cut, (|| Serial, best_kernels()), &reference.tokens, &[4]);
+        assert_same_bits(&got, &reference.logits, &reference.name);
+    }
+}
+
+#[test]
+fn a_shorter_context_and_another_batch_limit_do_not_matter() {
+    for reference in references() {
+        let cut = Cut { seq_len: TOKENS as u32, batch_max: 9, ..Cut::single(&reference.header) };
+        let got = logits(&reference.file, &cut, (&Serial, best_kernels()), &reference.tokens, &[9]);
+        assert_same_bits(&got, &reference.logits, &reference.name);
+    }
+}
+
+#[test]
+fn what_is_asked_of_the_head_does_not_matter() {
+    for reference in references() {
+        reference.with_engine(|engine| {
+            let mut random = Random::new(1);
+            let mut position = 0;
+            while position < TOKENS {
+                let rows = (1 + random.below(6)).min(TOKENS - position);
+                let logits = random.pick(&[Logits::None, Logits::Last, Logits::All]);
+                let tokens = &reference.tokens[position..position + rows];
+                engine
+                    .forward(&mut Alone, Batch { position: position as u32, rows: rows as u32, tokens, logits })
+                    .unwrap();
+                let first = match logits {
+                    Logits::None => rows,
+                    Logits::Last => rows - 1,
+                    Logits::All => 0,
+                };
+                for row in first..rows {
+                    let got = vec![engine.logits(row as u32).to_vec()];
+                    let want = &reference.logits[position + row..=position + row];
+                    assert_same_bits(&got, want, &format!("{}, position {}", reference.name, position + row));
+                }
+                if logits != Logits::None {
+                    assert_eq!(engine.last_logits().to_vec(), reference.logits[position + rows - 1]);
+                }
+                position += rows;
+            }
+        });
+    }
+}
+
+#[test]
+fn what_the_cache_held_before_does_not_matter() {
+    for reference in references() {
+        let other = tokens(6, TOKENS, reference.header.vocab_size);
+        reference.with_engine(|engine| {
+            let at = |engine: &mut _, tokens: &[u32], position| feed(engine, &mut Alone, tokens, position, &[5, 1]);
+            // Another sequence, then this one from the start; another end, then this one's again.
+            at(engine, &other, 0);
+            assert_same_bits(&at(engine, &reference.tokens, 0), &reference.logits, &reference.name);
+            at(engine, &other[17..], 17);
+            let what = format!("{}, from position 17", reference.name);
+            assert_same_bits(&at(engine, &reference.tokens[17..], 17), &reference.logits[17..], &what);
+            // The last token once more.
+            let last = TOKENS - 1;
+            assert_same_bits(&at(engine, &reference.tokens[last..], last as u32), &reference.logits[last..], &what);
+        });
+    }
+}
+
+#[test]
+fn a_refused_batch_changes_nothing() {
+    for reference in references() {
+        reference.with_engine(|engine| {
+            let half = TOKENS / 2;
+            let mut got = feed(engine, &mut Alone, &reference.tokens[..half], 0, &[8]);
+            let position = half as u32;
+            let vocab_size = reference.header.vocab_size;
+            let good = Batch { position, rows: 1, tokens: &[0], logits: Logits::Last };
+            for bad in [
+                Batch { rows: 0, tokens: &[], ..good },
+                Batch { rows: 33, tokens: &[0; 33], ..good },
+                Batch { rows: 2, ..good },
+                Batch { tokens: &[vocab_size], ..good },
+                Batch { tokens: &[u32::MAX], ..good },
+                Batch { position: reference.header.seq_len, ..good },
+                Batch { position: u32::MAX, ..good },
+                Batch { position: reference.header.seq_len - 1, rows: 2, tokens: &[0, 0], ..good },
+            ] {
+                assert!(engine.forward(&mut Alone, bad).is_err(), "{}: {bad:?}", reference.name);
+            }
+            got.extend(feed(engine, &mut Alone, &reference.tokens[half..], position, &[8]));
+            assert_same_bits(&got, &reference.logits, &reference.name);
+        });
+    }
+}
+
+#[test]
+fn the_last_position_of_the_context_can_be_computed() {
+    for reference in references() {
+        let seq_len = reference.header.seq_len as usize;
+        let tokens = tokens(9, seq_len, reference.header.vocab_size);
+        let cut = Cut::single(&reference.header);
+        let whole = logits(&reference.file, &cut, (&Serial, best_kernels()), &tokens, &[32]);
+        let one_by_one = logits(&reference.file, &cut, (&Serial, best_kernels()), &tokens, &[1]);
+        assert_eq!(whole.len(), seq_len);
+        assert_same_bits(&whole, &one_by_one, &reference.name);
+    }
+}
