@@ -5,7 +5,9 @@ use super::places::Places;
 use super::rope::Frequencies;
 use super::step::{Heads, Kind, Repr, Rows, Step};
 use crate::format::RopeKind;
-use crate::graph::{Attention, Graph, Name, Op, OpKind, Operand, Place, Rope, View, Weight, pipes};
+use crate::graph::{
+    Attention, Graph, MAX_BATCH, MAX_NODES, Name, Op, OpKind, Operand, Place, Rope, View, Weight, pipes,
+};
 use crate::kernels::{activation_row_bytes, supports};
 use crate::quant::DType;
 use core::fmt;
@@ -31,6 +33,11 @@ impl GraphError {
     pub(super) fn too_large(found: u64) -> Self {
         let rule = "must not exceed";
         Self { op: Name::new(), layer: 0, what: "memory in bytes", found, rule, allowed: usize::MAX as u64 }
+    }
+
+    pub(super) fn broken_blocks(width: u32, dtype: DType) -> Self {
+        let (rule, allowed) = ("must be a multiple of", dtype.block_len());
+        Self { op: Name::new(), layer: 0, what: "width of a quantised row", found: width.into(), rule, allowed }
     }
 }
 
@@ -81,12 +88,26 @@ fn check_graph(graph: &Graph<'_>) -> Result<(), GraphError> {
     if graph.batch_max == 0 {
         return error("batch size", 0, "must exceed", 0);
     }
+    for (what, found, max) in [("batch size", graph.batch_max, MAX_BATCH), ("number of nodes", graph.nodes, MAX_NODES)]
+    {
+        if found > max {
+            return error(what, found, "must not exceed", u64::from(max));
+        }
+    }
     if graph.nodes == 0 || graph.node >= graph.nodes {
         return error("node index", graph.node, "must be below", u64::from(graph.nodes));
     }
     for pipe in graph.pipes {
         if pipe.rows != graph.batch_max {
             return error("rows of a pipe", pipe.rows, "must be", u64::from(graph.batch_max));
+        }
+        // What the engine itself reads or writes.
+        let (per_row, logits) = ([pipes::POSITIONS, pipes::TOKENS].contains(&&*pipe.name), pipe.name == pipes::LOGITS);
+        if (per_row || logits) && pipe.dtype != DType::F32 {
+            return error("type code of positions, tokens or logits", pipe.dtype.code(), "must be", 0);
+        }
+        if per_row && pipe.width != 1 {
+            return error("width of positions or tokens", pipe.width, "must be", 1);
         }
     }
     for segment in graph.segments {
@@ -136,6 +157,7 @@ impl Check<'_, '_> {
         if self.op.weight.is_some() != self.op.kind.has_weight() {
             return self.error("number of weights", self.op.weight.is_some().into(), "must be", 1);
         }
+        self.apart()?;
         match &self.op.kind {
             OpKind::Embedding => self.embedding(limits),
             OpKind::InvRms { epsilon, columns } => self.inv_rms(*epsilon, *columns as usize),
@@ -155,6 +177,34 @@ impl Check<'_, '_> {
             OpKind::Softmax => Ok(Kind::Softmax { x: self.in_place()? }),
             OpKind::MoeGate { k, renormalise, indexes } => self.moe_gate(*k as usize, *renormalise, *indexes),
         }
+    }
+
+    /// What an op writes, it reads nowhere else: lanes share out the output, and read all of the inputs.
+    fn apart(&self) -> Result<(), GraphError> {
+        let (input, output) = (self.op.input.place, self.op.output.place);
+        let reads = match self.op.kind {
+            // These work in place.
+            OpKind::Rope(_) | OpKind::Silu | OpKind::Gelu | OpKind::Softmax => [None; 3],
+            OpKind::RmsNorm { inv_rms: buffer, .. } | OpKind::Mul { by: buffer } | OpKind::Scale { by: buffer } => {
+                [Some(Place::Buffer(buffer)), None, None]
+            }
+            OpKind::Matmul { active: 1.., indexes, .. } => [Some(input), Some(Place::Buffer(indexes)), None],
+            // The input is only a name there.
+            OpKind::Attention(a) => [a.query, a.key_cache, a.value_cache].map(|index| Some(Place::Buffer(index))),
+            OpKind::MoeGate { indexes, .. } => {
+                // It uses up its input.
+                let indexes = Place::Buffer(indexes);
+                if indexes == input {
+                    return self.error("number of places of a gate's input and indexes", 1, "must be", 2);
+                }
+                [Some(input), Some(indexes), None]
+            }
+            _ => [Some(input), None, None],
+        };
+        if reads.contains(&Some(output)) {
+            return self.error("number of places of what is read and what is written", 1, "must be at least", 2);
+        }
+        Ok(())
     }
 
     /// An operand with one row per token.
@@ -367,7 +417,7 @@ impl Check<'_, '_> {
         self.equal("width of attention", out.width, q_dim0)?;
         let group = self.divides("query heads", a.n_heads as usize, a.n_kv_heads as usize)?;
         self.divides("width of a cache", keys.width, head_dim)?;
-        self.equal("KV heads of this node", keys.width / head_dim * group, n_heads)?;
+        self.equal("query heads of this node", n_heads, (keys.width / head_dim).saturating_mul(group))?;
         limits.scores_len = limits.scores_len.max(limits.seq_len);
         Ok(Kind::Attention { query, keys, values, out, heads: Heads { n_heads, head_dim, group } })
     }
@@ -420,6 +470,7 @@ impl Check<'_, '_> {
     fn merge_add(&self) -> Result<Kind, GraphError> {
         let (x, out) = (self.rows(self.op.input)?, self.output()?);
         self.divides("width of slices to add", x.width, out.width)?;
+        self.equal("planes of a sum", out.planes, 1)?;
         if x.repr == Repr::Activations {
             return self.error("type code of slices to add from a buffer", 3, "must be", 0);
         }
@@ -432,6 +483,7 @@ impl Check<'_, '_> {
     fn merge_sum(&self) -> Result<Kind, GraphError> {
         let (x, out) = (self.input()?, self.output()?);
         self.equal("width of a sum", out.width, x.width)?;
+        self.equal("planes of a sum", out.planes, 1)?;
         Ok(Kind::MergeSum { x, out })
     }
 

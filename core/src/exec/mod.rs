@@ -257,12 +257,12 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         }
         let rows = batch.rows as usize;
         for (pipe, place) in program.graph.pipes.iter().zip(program.places) {
-            // SAFETY: no lane runs while `self` is borrowed here; the two pipes have one value per row.
-            let values = unsafe { self.arena.f32s_mut(place.offset, if place.bytes == 0 { 0 } else { rows }) };
+            // SAFETY: no lane runs while `self` is borrowed here; `check` saw that the two pipes have one value per row.
+            let values = || unsafe { self.arena.f32s_mut(place.offset, rows) }.iter_mut();
             if pipe.name == pipes::POSITIONS {
-                values.iter_mut().zip(batch.position..).for_each(|(value, position)| *value = position as f32);
+                values().zip(batch.position..).for_each(|(value, position)| *value = position as f32);
             } else if pipe.name == pipes::TOKENS {
-                values.iter_mut().zip(batch.tokens).for_each(|(value, token)| *value = *token as f32);
+                values().zip(batch.tokens).for_each(|(value, token)| *value = *token as f32);
             }
         }
         // SAFETY: no lane runs while `self` is borrowed here; the two regions are apart.

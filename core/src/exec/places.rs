@@ -1,6 +1,6 @@
 //! Where pipes and buffers lie in the arena.
 
-use super::arena::aligned;
+use super::arena::{ARENA_ALIGN, aligned};
 use super::check::GraphError;
 use crate::graph::{self, Graph, OpKind};
 use crate::kernels::activation_row_bytes;
@@ -72,12 +72,16 @@ pub(super) fn lay_out(graph: &Graph<'_>, places: &mut [Place]) -> Result<u64, Gr
         touch(graph::Place::Pipe(index as u32));
     }
     let mut end = 0u64;
-    let pipes = graph.pipes.iter().map(|p| (p.dtype.bytes(u64::from(p.width)), 1, p.rows));
-    let buffers = graph.buffers.iter().map(|b| (buffer_row_bytes(b.dtype, b.width), b.planes, b.rows));
-    for ((row_bytes, planes, rows), place) in pipes.chain(buffers).zip(places) {
+    let pipes = graph.pipes.iter().map(|p| (p.dtype, p.width, 1, p.rows, pipe_row_bytes as RowBytes));
+    let buffers = graph.buffers.iter().map(|b| (b.dtype, b.width, b.planes, b.rows, buffer_row_bytes as RowBytes));
+    for ((dtype, width, planes, rows, row_bytes), place) in pipes.chain(buffers).zip(places) {
         if place.bytes == 0 {
             continue;
         }
+        if !u64::from(width).is_multiple_of(dtype.block_len()) {
+            return Err(GraphError::broken_blocks(width, dtype));
+        }
+        let row_bytes = row_bytes(dtype, width);
         let bytes = row_bytes.and_then(|bytes| bytes.checked_mul(u64::from(planes))?.checked_mul(u64::from(rows)));
         let next = bytes.and_then(|bytes| aligned(end.checked_add(bytes)?)).filter(|end| usize::try_from(*end).is_ok());
         let (Some(row_bytes), Some(bytes), Some(next)) = (row_bytes, bytes, next) else {
@@ -89,10 +93,20 @@ pub(super) fn lay_out(graph: &Graph<'_>, places: &mut [Place]) -> Result<u64, Gr
     Ok(end)
 }
 
-/// Bytes from row to row: F32 as it is, quantised rows as [`crate::kernels`] want them.
+/// Bytes from row to row; `None` where they exceed memory.
+type RowBytes = fn(DType, u32) -> Option<u64>;
+
+fn pipe_row_bytes(dtype: DType, width: u32) -> Option<u64> {
+    dtype.bytes(u64::from(width))
+}
+
+/// F32 as it is, quantised rows as [`crate::kernels`] want them.
 fn buffer_row_bytes(dtype: DType, width: u32) -> Option<u64> {
-    match dtype {
-        DType::Q80 => Some(activation_row_bytes(width as usize) as u64),
-        _ => dtype.bytes(u64::from(width)),
+    let bytes = dtype.bytes(u64::from(width))?;
+    if dtype != DType::Q80 {
+        return Some(bytes);
     }
+    // An activation row takes less than twice its blocks and the padding.
+    usize::try_from(2 * bytes + ARENA_ALIGN as u64).ok()?;
+    Some(activation_row_bytes(width as usize) as u64)
 }

@@ -117,7 +117,8 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
 
     fn embedding(&self, lane: &Lane<'_>, tokens: &Rows, out: &Rows, weight: &Weight) {
         self.for_rows(lane, 1, |_, row| {
-            let token = self.values(tokens, 0, row, 0..1)[0] as usize;
+            // Batches are checked; the bound keeps a hostile graph that writes to this pipe inside its weights.
+            let token = (self.values(tokens, 0, row, 0..1)[0] as usize).min(weight.rows as usize - 1);
             let Some(bytes) = self.lease(weight, 0, &(token..token + 1)) else { return };
             crate::quant::dequantize(weight.dtype, &bytes, self.values_mut(out, 0, row, 0..out.width));
         });
