@@ -1,0 +1,398 @@
+//! Graphs may come off the wire: whatever they say, checking them ends in an error or in an engine that stays within
+//! its memory. Valid graphs are changed at random; a failure prints the seed that [`one`] runs again.
+
+use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Step};
+use dair_core::format::{Header, Layout, RopeKind};
+use dair_core::graph::{
+    self, Buffer, Collective, Graph, MAX_BATCH, MAX_NODES, Op, OpKind, Operand, Pipe, Segment, Sizes, Sync, View,
+    Weight, pipes,
+};
+use dair_core::io::{Exchange, Links, Pool, Serial};
+use dair_core::plan::{self, Cut, names};
+use dair_core::quant::DType;
+use dair_host::arena::ArenaMemory;
+use dair_host::cpu::best_kernels;
+use dair_host::pool::Threads;
+use dair_host::synthetic::{model_bytes, preset};
+use dair_host::tables::GraphTables;
+use dair_tests::random::Random;
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A graph whose tables can be changed.
+#[derive(Clone)]
+struct Tables {
+    node: u32,
+    nodes: u32,
+    batch_max: u32,
+    pipes: Vec<Pipe>,
+    buffers: Vec<Buffer>,
+    segments: Vec<Segment>,
+    ops: Vec<Op>,
+    syncs: Vec<Sync>,
+}
+
+impl Tables {
+    fn graph(&self) -> Graph<'_> {
+        Graph {
+            node: self.node,
+            nodes: self.nodes,
+            batch_max: self.batch_max,
+            pipes: &self.pipes,
+            buffers: &self.buffers,
+            segments: &self.segments,
+            ops: &self.ops,
+            syncs: &self.syncs,
+        }
+    }
+}
+
+/// A model and the graph of one of its nodes.
+struct Valid {
+    file: Vec<u8>,
+    tables: Tables,
+}
+
+fn valid() -> Vec<Valid> {
+    let small = |header: Header| Header { n_layers: 1, seq_len: 48, ..header };
+    let shapes = [
+        ("tiny-llama", DType::F32),
+        ("tiny-llama", DType::Q40),
+        ("tiny-qwen3", DType::Q80),
+        ("tiny-qwen3-moe", DType::Q40),
+    ];
+    let mut valid = Vec::new();
+    for (name, weights) in shapes {
+        let header = small(Header { weights, ..preset(name).unwrap() });
+        let file = model_bytes(&header, 1);
+        let layout = Layout::new(&header).unwrap();
+        for (nodes, node) in [(1, 0), (2, 0), (2, 1)] {
+            let mut tables = GraphTables::new(Sizes::of_layers(header.n_layers));
+            let cut = Cut { batch_max: 4, ..Cut::dllama(&header, nodes) };
+            let graph = plan::build(&layout, &cut, node, tables.tables()).unwrap();
+            let tables = Tables {
+                node,
+                nodes,
+                batch_max: cut.batch_max,
+                pipes: graph.pipes.to_vec(),
+                buffers: graph.buffers.to_vec(),
+                segments: graph.segments.to_vec(),
+                ops: graph.ops.to_vec(),
+                syncs: graph.syncs.to_vec(),
+            };
+            valid.push(Valid { file: file.clone(), tables });
+        }
+    }
+    valid
+}
+
+/// A number at or beyond the edge of what is allowed somewhere, or one near `now`.
+fn number(random: &mut Random, now: u32) -> u32 {
+    const EDGES: [u32; 20] =
+        [0, 1, 2, 3, 4, 5, 8, 16, 31, 32, 33, 48, 64, 96, 128, 256, 1 << 16, 1 << 24, 1 << 31, u32::MAX];
+    match random.below(4) {
+        0 => now.wrapping_add(1),
+        1 => now.wrapping_sub(1),
+        2 => now.wrapping_mul(2),
+        _ => random.pick(&EDGES),
+    }
+}
+
+fn long_number(random: &mut Random, now: u64) -> u64 {
+    match random.below(5) {
+        0 => u64::MAX - u64::from(number(random, 0)),
+        1 => now.wrapping_add(u64::from(number(random, 0))),
+        2 => now.wrapping_sub(u64::from(number(random, 0))),
+        3 => now.wrapping_mul(2),
+        _ => u64::from(number(random, now as u32)),
+    }
+}
+
+/// Another place: most often one that exists.
+fn place(random: &mut Random, tables: &Tables) -> graph::Place {
+    let index = |random: &mut Random, len: usize| match random.below(8) {
+        0 => number(random, len as u32),
+        _ => random.below(len) as u32,
+    };
+    if random.once_in(4) {
+        graph::Place::Pipe(index(random, tables.pipes.len()))
+    } else {
+        graph::Place::Buffer(index(random, tables.buffers.len()))
+    }
+}
+
+fn change_operand(random: &mut Random, tables: &Tables, operand: &mut Operand) {
+    if random.once_in(3) {
+        operand.view = random.pick(&[View::Raw, View::Rows, View::Slice]);
+    } else {
+        operand.place = place(random, tables);
+    }
+}
+
+fn change_weight(random: &mut Random, weight: &mut Weight) {
+    match random.below(7) {
+        0 => weight.dtype = random.pick(&DType::ALL),
+        1 => weight.offset = long_number(random, weight.offset),
+        2 => weight.rows = number(random, weight.rows),
+        3 => weight.cols = number(random, weight.cols),
+        4 => weight.row_stride = long_number(random, weight.row_stride),
+        5 => weight.mats = number(random, weight.mats),
+        _ => weight.mat_stride = long_number(random, weight.mat_stride),
+    }
+}
+
+/// One of a kind's numbers; indexes most often become those of buffers that exist.
+fn change_kind(random: &mut Random, tables: &Tables, kind: &mut OpKind) {
+    let buffer = |random: &mut Random| random.below(tables.buffers.len() + 1) as u32;
+    let pipe = |random: &mut Random| random.below(tables.pipes.len() + 1) as u32;
+    match kind {
+        OpKind::InvRms { epsilon, columns } => {
+            *epsilon = random.pick(&[0.0, -1.0, f32::NAN, f32::INFINITY]);
+            *columns = number(random, *columns);
+        }
+        OpKind::RmsNorm { inv_rms, .. } if random.once_in(2) => *inv_rms = buffer(random),
+        OpKind::RmsNorm { columns, .. } => *columns = number(random, *columns),
+        OpKind::Matmul { experts, active, indexes } => match random.below(3) {
+            0 => *experts = number(random, *experts),
+            1 => *active = number(random, *active),
+            _ => *indexes = buffer(random),
+        },
+        OpKind::Rope(rope) => match random.below(5) {
+            0 => rope.kind = random.pick(&[RopeKind::Llama, RopeKind::Falcon, RopeKind::Llama31]),
+            1 => rope.positions = pipe(random),
+            2 => rope.head_dim = number(random, rope.head_dim),
+            3 => rope.theta = random.pick(&[0.0, -1.0, f32::NAN, f32::INFINITY]),
+            _ => rope.scaling.factor = random.pick(&[0.0, f32::NAN, 8.0]),
+        },
+        OpKind::Attention(attention) => match random.below(8) {
+            0 => attention.n_heads = number(random, attention.n_heads),
+            1 => attention.n_heads0 = number(random, attention.n_heads0),
+            2 => attention.n_kv_heads = number(random, attention.n_kv_heads),
+            3 => attention.head_dim = number(random, attention.head_dim),
+            4 => attention.kv_dim0 = number(random, attention.kv_dim0),
+            5 => attention.query = buffer(random),
+            6 => attention.key_cache = buffer(random),
+            _ => attention.value_cache = buffer(random),
+        },
+        OpKind::Mul { by } | OpKind::Scale { by } => *by = buffer(random),
+        OpKind::Shift { positions } => *positions = pipe(random),
+        OpKind::MoeGate { k, renormalise, indexes } => match random.below(3) {
+            0 => *k = number(random, *k),
+            1 => *renormalise ^= true,
+            _ => *indexes = buffer(random),
+        },
+        _ => *kind = tables.ops[random.below(tables.ops.len())].kind.clone(),
+    }
+}
+
+fn change_op(random: &mut Random, tables: &mut Tables) {
+    let before = tables.clone();
+    let other = before.ops[random.below(before.ops.len())].clone();
+    let index = random.below(tables.ops.len());
+    let op = &mut tables.ops[index];
+    match random.below(12) {
+        0 | 1 => change_operand(random, &before, &mut op.input),
+        2 | 3 => change_operand(random, &before, &mut op.output),
+        4 => op.input = op.output,
+        5 => op.output = op.input,
+        6 => op.kind = other.kind,
+        7 => op.weight = other.weight,
+        8 => *op = other,
+        9 => tables.ops.swap(index, random.below(before.ops.len())),
+        _ => match &mut op.weight {
+            Some(weight) if random.once_in(2) => change_weight(random, weight),
+            _ => change_kind(random, &before, &mut op.kind),
+        },
+    }
+}
+
+fn change(random: &mut Random, tables: &mut Tables) {
+    let dtypes = [DType::F32, DType::F16, DType::Q40, DType::Q80];
+    match random.below(20) {
+        0 => {
+            let index = random.below(tables.pipes.len());
+            let other = tables.pipes[random.below(tables.pipes.len())].name.clone();
+            let pipe = &mut tables.pipes[index];
+            match random.below(4) {
+                0 => pipe.dtype = random.pick(&dtypes),
+                1 => pipe.rows = number(random, pipe.rows),
+                2 => pipe.width = number(random, pipe.width),
+                _ => pipe.name = other,
+            }
+        }
+        1..=3 => {
+            let index = random.below(tables.buffers.len());
+            let buffer = &mut tables.buffers[index];
+            match random.below(4) {
+                0 => buffer.dtype = random.pick(&dtypes),
+                1 => buffer.planes = number(random, buffer.planes),
+                2 => buffer.rows = number(random, buffer.rows),
+                _ => buffer.width = number(random, buffer.width),
+            }
+        }
+        4 => {
+            let index = random.below(tables.segments.len());
+            let segment = &mut tables.segments[index];
+            match random.below(5) {
+                0 => segment.ops.start = number(random, segment.ops.start),
+                1 => segment.ops.end = number(random, segment.ops.end),
+                2 => segment.syncs.start = number(random, segment.syncs.start),
+                3 => segment.syncs.end = number(random, segment.syncs.end),
+                _ => segment.head ^= true,
+            }
+        }
+        5 => {
+            let index = random.below(tables.syncs.len());
+            let sync = &mut tables.syncs[index];
+            if random.once_in(2) {
+                sync.pipe = random.below(tables.pipes.len() + 1) as u32;
+            } else {
+                sync.collective = random.pick(&[Collective::Broadcast, Collective::AllGather, Collective::Gather]);
+            }
+        }
+        6 => match random.below(4) {
+            0 => tables.node = number(random, tables.node),
+            1 => tables.nodes = number(random, tables.nodes),
+            // All rows that depend on the batch change with it, or the graph would only be refused.
+            2 => {
+                let (before, after) = (tables.batch_max, number(random, tables.batch_max));
+                tables.batch_max = after;
+                let rows = tables.pipes.iter_mut().map(|pipe| &mut pipe.rows);
+                let rows = rows.chain(tables.buffers.iter_mut().map(|buffer| &mut buffer.rows));
+                rows.filter(|rows| **rows == before).for_each(|rows| *rows = after);
+            }
+            _ => tables.batch_max = number(random, tables.batch_max),
+        },
+        _ => change_op(random, tables),
+    }
+}
+
+/// Peers that send anything at all.
+struct Noise(Random);
+
+impl Links for Noise {
+    type Error = Infallible;
+
+    fn exchange(&mut self, exchange: Exchange, pipe: &mut [u8]) -> Result<(), Infallible> {
+        for node in 0..exchange.nodes {
+            assert!(exchange.part(node).end <= exchange.row_bytes);
+        }
+        pipe.fill_with(|| self.0.next_u64() as u8);
+        Ok(())
+    }
+}
+
+/// Most memory that a changed graph gets; one that wants more is not run.
+const ARENA_BYTES: usize = 8 << 20;
+
+/// Checks a graph and, where it passes, runs it.
+fn run(valid: &Valid, tables: &Tables, pool: &impl Pool, seed: u64) -> Result<bool, GraphError> {
+    let graph = tables.graph();
+    let mut places = vec![Place::default(); Program::places_len(&graph)];
+    let mut steps = vec![Step::default(); graph.ops.len()];
+    let rooms = Rooms { places: &mut places, steps: &mut steps };
+    let program = Program::new(&graph, valid.file.len() as u64, pool.lanes(), rooms)?;
+    if program.arena_bytes() > ARENA_BYTES {
+        return Ok(false);
+    }
+    let mut arena = ArenaMemory::new(program.arena_bytes()).unwrap();
+    let mut noise = Noise(Random::new(seed));
+    arena.fill_with(|| noise.0.next_u64() as u8);
+    let mut engine = Engine::new(&program, &valid.file[..], pool, best_kernels(), &mut arena);
+    let seq_len = program.seq_len();
+    let batches =
+        [(0, 3), (3, 1), (seq_len.saturating_sub(2), 2), (seq_len.saturating_sub(1), 2), (7, graph.batch_max)];
+    for (position, rows) in batches {
+        let tokens = vec![5; rows.min(1 << 10) as usize];
+        let batch = Batch { position, rows, tokens: &tokens, logits: Logits::All };
+        // Refused batches are fine.
+        if engine.forward(&mut noise, batch).is_ok() && graph.pipe(pipes::LOGITS).is_some() {
+            engine.last_logits();
+        }
+    }
+    Ok(true)
+}
+
+/// What became of a changed graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Refused,
+    TooLarge,
+    Ran,
+}
+
+fn one(valid: &[Valid], pools: (&Serial, &Threads), seed: u64) -> Outcome {
+    let random = &mut Random::new(seed);
+    let valid = &valid[random.below(valid.len())];
+    let mut tables = valid.tables.clone();
+    for _ in 0..1 + random.below(3) {
+        change(random, &mut tables);
+    }
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        if random.once_in(8) { run(valid, &tables, pools.1, seed) } else { run(valid, &tables, pools.0, seed) }
+    }));
+    match result {
+        Ok(Ok(true)) => Outcome::Ran,
+        Ok(Ok(false)) => Outcome::TooLarge,
+        Ok(Err(error)) => {
+            assert!(error.to_string().len() < 200, "{error}");
+            Outcome::Refused
+        }
+        Err(panic) => {
+            eprintln!("seed {seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn a_changed_graph_is_refused_or_runs_within_its_memory() {
+    const SEEDS: u64 = 30_000;
+    let (valid, threads) = (valid(), Threads::new(2).unwrap());
+    let mut counts = [0; 3];
+    for seed in 0..SEEDS {
+        counts[one(&valid, (&Serial, &threads), seed) as usize] += 1;
+    }
+    let [refused, too_large, ran] = counts;
+    println!("{refused} refused, {too_large} too large to run here, {ran} ran");
+    assert!(refused > 1000 && ran > 1000, "{refused} refused, {ran} ran: changes that show nothing");
+}
+
+#[test]
+fn graphs_that_were_not_changed_run() {
+    for valid in valid() {
+        assert_eq!(run(&valid, &valid.tables, &Serial, 1), Ok(true));
+    }
+}
+
+#[test]
+fn what_would_leave_its_memory_or_race_is_refused_by_name() {
+    const SHARED: &str = "number of places of what is read and what is written";
+    let valid = &valid()[3];
+    let check = |name: &str, what: &str, change: &dyn Fn(&mut Tables)| {
+        let mut tables = valid.tables.clone();
+        change(&mut tables);
+        let error = run(valid, &tables, &Serial, 1).unwrap_err();
+        assert_eq!((&*error.op, error.what), (name, what), "{error}");
+    };
+    check("", "number of nodes", &|t| t.nodes = MAX_NODES + 1);
+    check("", "batch size", &|t| t.batch_max = MAX_BATCH + 1);
+    check("", "type code of positions, tokens or logits", &|t| t.pipes[0].dtype = DType::F16);
+    check("", "width of positions or tokens", &|t| t.pipes[1].width = 2);
+    check("", "width of a quantised row", &|t| t.buffers[2].width += 1);
+
+    let check = |name: &str, what: &str, change: &dyn Fn(&mut Op)| {
+        let index = valid.tables.graph().op(name, 0).unwrap();
+        check(name, what, &|t| change(&mut t.ops[index]));
+    };
+    check(names::CAST_D, SHARED, &|op| op.output = op.input);
+    check(names::MATMUL_W1, SHARED, &|op| op.input = op.output);
+    check(names::ATTENTION, SHARED, &|op| match op.kind {
+        OpKind::Attention(attention) => op.output.place = graph::Place::Buffer(attention.query),
+        _ => panic!("not attention"),
+    });
+    check(names::MATMUL_Q, "end of a weight in bytes", &|op| {
+        op.weight.as_mut().unwrap().offset = valid.file.len() as u64 - 100;
+    });
+    check(names::MATMUL_Q, "end of a weight in bytes", &|op| op.weight.as_mut().unwrap().row_stride = u64::MAX);
+}
