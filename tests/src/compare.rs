@@ -1,6 +1,7 @@
 //! How far two runs are apart, and how far they may be.
 
 use dair_core::format::{Arch, Header};
+use dair_core::plan::Cut;
 use dair_core::quant::DType;
 use std::fmt;
 
@@ -20,13 +21,13 @@ pub fn relative_error(got: &[f32], want: &[f64]) -> f64 {
     worst / largest
 }
 
-/// Shares for [`Agreement::assert_close`] that a model needs: quantised activations flip now and then, and a flip may
-/// send a token to another expert.
-pub fn shares(header: &Header) -> (f64, f64) {
-    match (header.weights, header.arch) {
-        (DType::F32 | DType::F16, _) => (1.0, 0.0),
-        (DType::Q40 | DType::Q80, Arch::Llama | Arch::Qwen3) => (0.75, 0.0),
-        (DType::Q40 | DType::Q80, Arch::Qwen3Moe) => (0.75, 0.02),
+/// Shares for [`Agreement::assert_close`] that a run needs: quantised activations flip now and then, and a flip may send
+/// a token to another expert.
+pub fn shares(cut: &Cut, header: &Header) -> (f64, f64) {
+    match ([cut.activation, cut.exchange], header.arch) {
+        ([DType::F32, DType::F32], _) => (1.0, 0.0),
+        (_, Arch::Llama | Arch::Qwen3) => (0.75, 0.0),
+        (_, Arch::Qwen3Moe) => (0.75, 0.02),
     }
 }
 

@@ -1,24 +1,52 @@
 //! The models that tests run: every architecture with every type of weights, and shapes that fit no vector width.
 
 use dair_core::format::{Arch, Header};
+use dair_core::plan::{Cut, activations_of};
 use dair_core::quant::DType;
 use dair_host::synthetic::{PRESETS, preset};
 
-/// A header with a name for messages.
-pub type Named = (String, Header);
+/// A model, and the type in which products take their inputs.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// For messages.
+    pub name: String,
+    /// Its shape.
+    pub header: Header,
+    /// Type of the inputs of products.
+    pub activation: DType,
+}
+
+impl Case {
+    /// A shape with one type of weights, for every type of activations that goes with it.
+    fn of(name: &str, header: Header, weights: DType) -> impl Iterator<Item = Self> {
+        let header = Header { weights, ..header };
+        activations_of(weights).iter().map(move |activation| {
+            let name = format!("{name} {weights} weights {activation} activations");
+            Self { name, header, activation: *activation }
+        })
+    }
+
+    /// All of it on one node.
+    pub fn single(&self) -> Cut {
+        Cut { activation: self.activation, ..Cut::single(&self.header) }
+    }
+
+    /// Cut by columns.
+    pub fn columns(&self, nodes: u32) -> Cut {
+        Cut { activation: self.activation, ..Cut::dllama(&self.header, nodes) }
+    }
+}
 
 /// The tiny presets with each type of weights.
-pub fn tiny() -> Vec<Named> {
+pub fn tiny() -> Vec<Case> {
     let presets = PRESETS.iter().filter(|preset| preset.name.starts_with("tiny"));
     presets
-        .flat_map(|preset| {
-            DType::ALL.map(|weights| (format!("{} {weights}", preset.name), Header { weights, ..preset.header }))
-        })
+        .flat_map(|preset| DType::ALL.into_iter().flat_map(|weights| Case::of(preset.name, preset.header, weights)))
         .collect()
 }
 
 /// Shapes whose rows end in the middle of a vector; only unquantised weights have such.
-pub fn odd() -> Vec<Named> {
+pub fn odd() -> Vec<Case> {
     let llama = preset("tiny-llama").expect("a preset");
     let llama = Header { dim: 50, hidden_dim: 70, n_heads: 5, n_kv_heads: 5, head_dim: 10, vocab_size: 263, ..llama };
     let moe = preset("tiny-qwen3-moe").expect("a preset");
@@ -37,12 +65,12 @@ pub fn odd() -> Vec<Named> {
     [("odd-llama", llama), ("odd-qwen3", qwen), ("odd-qwen3-moe", moe)]
         .into_iter()
         .flat_map(|(name, header)| {
-            [DType::F32, DType::F16].map(|weights| (format!("{name} {weights}"), Header { weights, ..header }))
+            [DType::F32, DType::F16].into_iter().flat_map(move |weights| Case::of(name, header, weights))
         })
         .collect()
 }
 
 /// All of them.
-pub fn all() -> Vec<Named> {
+pub fn all() -> Vec<Case> {
     [tiny(), odd()].concat()
 }

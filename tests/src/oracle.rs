@@ -1,10 +1,11 @@
 //! A forward pass in F64, written from the papers and the file format alone: plain loops, one token at a time.
 //!
-//! It shares nothing with the engine but [`Header`]: it reads tensors in the order in which they lie in the file, and
+//! It shares nothing with the engine but [`Header`] and the types of a [`Cut`]: it reads tensors in the order in which they lie in the file, and
 //! widens and rounds block types by itself. Rounding of activations and of partial sums can be copied from a run with
 //! quantised activations, so that only what is left of F32 arithmetic separates the two.
 
 use dair_core::format::{Arch, Header, RopeKind};
+use dair_core::plan::Cut;
 use dair_core::quant::DType;
 use std::ops::Range;
 
@@ -172,8 +173,15 @@ pub struct Numerics {
 }
 
 impl Numerics {
-    /// Nothing is rounded.
-    pub const EXACT: Numerics = Numerics { q80_activations: false, q80_partials: false, nodes: 1 };
+    /// What the nodes of a cut round.
+    pub fn of(cut: &Cut) -> Self {
+        let is_q80 = |dtype| match dtype {
+            DType::F32 => false,
+            DType::Q80 => true,
+            DType::F16 | DType::Q40 => panic!("{dtype} activations"),
+        };
+        Self { q80_activations: is_q80(cut.activation), q80_partials: is_q80(cut.exchange), nodes: cut.nodes as usize }
+    }
 }
 
 /// A mistake made on purpose, to prove that comparisons with the oracle find it.

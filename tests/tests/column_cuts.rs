@@ -14,44 +14,36 @@ use dair_tests::oracle::{Model, Numerics, Oracle};
 use dair_tests::random::tokens;
 use dair_tests::{mesh, models, run, trace};
 
-fn is_quantised(header: &Header) -> bool {
-    matches!(header.weights, DType::Q40 | DType::Q80)
-}
-
-/// What the C++ system computes with `nodes` nodes.
-fn numerics(header: &Header, nodes: u32) -> Numerics {
-    let quantised = is_quantised(header);
-    Numerics { q80_activations: quantised, q80_partials: quantised, nodes: nodes as usize }
-}
-
 #[test]
 fn nodes_together_compute_what_the_oracle_computes() {
-    for (name, header) in models::tiny() {
+    for case in models::tiny() {
+        let (name, header) = (&case.name, case.header);
         let file = model_bytes(&header, 1);
         let model = Model::read(&file);
         for nodes in node_counts(&header) {
+            let cut = case.columns(nodes);
             let mut agreement = Agreement::default();
             for seed in 1..=60 {
                 let prompt = tokens(seed, 12, header.vocab_size);
-                let want = Oracle::new(&model, numerics(&header, nodes)).run(&prompt);
-                let cut = Cut::dllama(&header, nodes);
+                let want = Oracle::new(&model, Numerics::of(&cut)).run(&prompt);
                 let got = mesh::logits(&file, &cut, (|| Serial, best_kernels()), &prompt, &[5, 1]);
                 agreement.add(&format!("{name}, {nodes} nodes, prompt {seed}"), &got, &want);
             }
             println!("{name}, {nodes} nodes: {agreement}");
-            let (close, far) = shares(&header);
-            agreement.assert_close(&name, close, far);
+            let (close, far) = shares(&cut, &header);
+            agreement.assert_close(name, close, far);
         }
     }
 }
 
 #[test]
 fn the_number_of_nodes_is_all_that_bits_depend_on() {
-    for (name, header) in models::tiny() {
+    for case in models::tiny() {
+        let (name, header) = (&case.name, case.header);
         let file = model_bytes(&header, 2);
         let prompt = tokens(2, 40, header.vocab_size);
         for nodes in node_counts(&header).filter(|nodes| *nodes > 1) {
-            let cut = Cut::dllama(&header, nodes);
+            let cut = case.columns(nodes);
             let want = mesh::logits(&file, &cut, (|| Serial, Kernels::SCALAR), &prompt, &[1]);
             let pool = || Threads::new(2).unwrap();
             let got = mesh::logits(&file, &cut, (pool, best_kernels()), &prompt, &[7, 32, 1]);
@@ -62,11 +54,18 @@ fn the_number_of_nodes_is_all_that_bits_depend_on() {
 
 #[test]
 fn unquantised_cuts_differ_from_one_node_by_rounding_only() {
-    for (name, header) in models::tiny().iter().filter(|(_, header)| !is_quantised(header)) {
+    for case in models::tiny().iter().filter(|case| case.activation == DType::F32) {
+        let (name, header) = (&case.name, &case.header);
         let file = model_bytes(header, 3);
         let prompt = tokens(3, 40, header.vocab_size);
-        let alone = run::logits(&file, &Cut::single(header), (&Serial, best_kernels()), &prompt, &[8]);
-        let together = mesh::logits(&file, &Cut::dllama(header, 2), (|| Serial, best_kernels()), &prompt, &[8]);
+        let alone = run::logits(&file, &case.single(), (&Serial, best_kernels()), &prompt, &[8]);
+        let together = mesh::logits(
+            &file,
+            &Cut { exchange: DType::F32, ..case.columns(2) },
+            (|| Serial, best_kernels()),
+            &prompt,
+            &[8],
+        );
         for (token, (together, alone)) in together.iter().zip(&alone).enumerate() {
             let alone: Vec<_> = alone.iter().map(|x| f64::from(*x)).collect();
             let error = relative_error(together, &alone);
@@ -105,7 +104,7 @@ fn nodes_together_and_the_oracle_compute_what_the_cpp_system_computed() {
         let got = mesh::logits(&file, &cut, (|| Serial, best_kernels()), &tokens, &batches);
         let widened: Vec<Vec<_>> = recorded.iter().map(|row| row.iter().map(|x| f64::from(*x)).collect()).collect();
         engine.add(name, &got, &widened);
-        oracle.add(name, &recorded, &Oracle::new(&Model::read(&file), numerics(&header, nodes)).run(&tokens));
+        oracle.add(name, &recorded, &Oracle::new(&Model::read(&file), Numerics::of(&cut)).run(&tokens));
         println!("{name}: engine: {engine}; oracle: {oracle}");
         engine.assert_close(name, share, 0.0);
         oracle.assert_close(name, share, 0.0);

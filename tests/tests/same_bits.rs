@@ -5,6 +5,7 @@ use dair_core::format::Header;
 use dair_core::io::{Alone, Pool, Serial};
 use dair_core::kernels::Kernels;
 use dair_core::plan::Cut;
+use dair_core::quant::DType;
 use dair_host::cpu::{best_kernels, isas, kernels};
 use dair_host::pool::Threads;
 use dair_host::synthetic::model_bytes;
@@ -18,23 +19,25 @@ const TOKENS: usize = 40;
 struct Reference {
     name: String,
     header: Header,
+    cut: Cut,
     file: Vec<u8>,
     tokens: Vec<u32>,
     logits: Vec<Vec<f32>>,
 }
 
 fn references() -> impl Iterator<Item = Reference> {
-    models::all().into_iter().map(|(name, header)| {
+    models::all().into_iter().map(|case| {
+        let (header, cut) = (case.header, case.single());
         let file = model_bytes(&header, 5);
         let tokens = tokens(5, TOKENS, header.vocab_size);
-        let logits = logits(&file, &Cut::single(&header), (&Serial, Kernels::SCALAR), &tokens, &[1]);
-        Reference { name, header, file, tokens, logits }
+        let logits = logits(&file, &cut, (&Serial, Kernels::SCALAR), &tokens, &[1]);
+        Reference { name: case.name, header, cut, file, tokens, logits }
     })
 }
 
 impl Reference {
     fn check<P: Pool>(&self, (pool, kernels): (&P, Kernels), batches: &[usize]) {
-        let got = logits(&self.file, &Cut::single(&self.header), (pool, kernels), &self.tokens, batches);
+        let got = logits(&self.file, &self.cut, (pool, kernels), &self.tokens, batches);
         let what = format!("{}, {} lanes, {kernels:?}, batches {batches:?}", self.name, pool.lanes());
         assert_same_bits(&got, &self.logits, &what);
     }
@@ -42,7 +45,7 @@ impl Reference {
     /// An engine of several lanes over the model.
     fn with_engine<R>(&self, body: impl FnOnce(&mut Engine<'_, [u8], Threads>) -> R) -> R {
         let pool = Threads::new(2).unwrap();
-        with_engine(&self.file, (&Cut::single(&self.header), 0), (&pool, best_kernels()), 0, body)
+        with_engine(&self.file, (&self.cut, 0), (&pool, best_kernels()), 0, body)
     }
 }
 
@@ -80,7 +83,8 @@ fn the_number_of_threads_does_not_matter() {
 #[test]
 fn one_node_of_the_cpp_cut_with_unquantised_exchanges_is_the_same_as_a_single_one() {
     for reference in references() {
-        let cut = Cut { exchange: Cut::single(&reference.header).exchange, ..Cut::dllama(&reference.header, 1) };
+        let cut =
+            Cut { exchange: DType::F32, activation: reference.cut.activation, ..Cut::dllama(&reference.header, 1) };
         let got = mesh::logits(&reference.file, &cut, (|| Serial, best_kernels()), &reference.tokens, &[4]);
         assert_same_bits(&got, &reference.logits, &reference.name);
     }
@@ -89,7 +93,7 @@ fn one_node_of_the_cpp_cut_with_unquantised_exchanges_is_the_same_as_a_single_on
 #[test]
 fn a_shorter_context_and_another_batch_limit_do_not_matter() {
     for reference in references() {
-        let cut = Cut { seq_len: TOKENS as u32, batch_max: 9, ..Cut::single(&reference.header) };
+        let cut = Cut { seq_len: TOKENS as u32, batch_max: 9, ..reference.cut };
         let got = logits(&reference.file, &cut, (&Serial, best_kernels()), &reference.tokens, &[9]);
         assert_same_bits(&got, &reference.logits, &reference.name);
     }
@@ -178,7 +182,7 @@ fn the_last_position_of_the_context_can_be_computed() {
     for reference in references() {
         let seq_len = reference.header.seq_len as usize;
         let tokens = tokens(9, seq_len, reference.header.vocab_size);
-        let cut = Cut::single(&reference.header);
+        let cut = reference.cut;
         let whole = logits(&reference.file, &cut, (&Serial, best_kernels()), &tokens, &[32]);
         let one_by_one = logits(&reference.file, &cut, (&Serial, best_kernels()), &tokens, &[1]);
         assert_eq!(whole.len(), seq_len);
