@@ -2,12 +2,14 @@
 //!
 //! [`models`] and [`random`] say what is run, [`run`] and [`mesh`] run it on one node or several, [`oracle`] says what is
 //! right and [`compare`] how far off a result is; [`golden`] and [`trace`] read what the C++ system was recorded doing.
+//! [`published`] writes models as others publish them, to be converted.
 
 pub mod compare;
 pub mod golden;
 pub mod mesh;
 pub mod models;
 pub mod oracle;
+pub mod published;
 pub mod random;
 pub mod run;
 pub mod trace;
