@@ -4,6 +4,7 @@ use super::{Failure, interrupt, progress};
 use crate::convert::{Options, Progress, Summary, convert};
 use clap::ValueEnum;
 use dair_core::quant::DType;
+use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -42,6 +43,9 @@ pub struct Args {
     /// Print nothing but errors
     #[arg(short, long)]
     quiet: bool,
+    /// Print one JSON object instead of text
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -72,7 +76,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         lanes: args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
     };
     interrupt::catch();
-    let bar = progress::bar(args.quiet);
+    let bar = progress::bar(args.quiet || args.json);
     let result = convert(&options, &mut |Progress { done_bytes, total_bytes }| {
         bar.set_length(total_bytes);
         bar.set_position(done_bytes);
@@ -80,10 +84,26 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     });
     bar.finish_and_clear();
     let summary = result?;
-    if !args.quiet {
+    if args.json {
+        println!("{}", to_json(&summary));
+    } else if !args.quiet {
         print(&summary);
     }
     Ok(())
+}
+
+fn to_json(summary: &Summary) -> Value {
+    json!({
+        "model": summary.model,
+        "tokenizer": summary.tokenizer,
+        "architecture": summary.header.arch.name(),
+        "weights": summary.header.weights.name(),
+        "model_bytes": summary.model_bytes,
+        "copied_bytes": summary.copied_bytes,
+        "reordered_vocabulary": summary.is_reordered,
+        "seconds": summary.elapsed.as_secs_f64(),
+        "notes": summary.notes,
+    })
 }
 
 fn print(summary: &Summary) {

@@ -52,9 +52,19 @@ pub enum ConvertError {
         field: String,
     },
     /// The model does not fit the header of a `.m` file.
-    Header(HeaderError),
+    Header {
+        /// Which model.
+        path: PathBuf,
+        /// What is wrong.
+        source: HeaderError,
+    },
     /// The model does not fit the layout of a `.m` file.
-    Layout(LayoutError),
+    Layout {
+        /// Which model.
+        path: PathBuf,
+        /// What is wrong.
+        source: LayoutError,
+    },
     /// The output is there already.
     Exists(PathBuf),
     /// The output would replace a file that is being read.
@@ -93,6 +103,18 @@ impl ConvertError {
         Self::Refused { path: path.to_owned(), field: field.into(), found: found.to_string(), allowed: allowed.into() }
     }
 
+    /// The model does not fit a header.
+    pub(crate) fn header(path: &Path) -> impl FnOnce(HeaderError) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Header { path, source }
+    }
+
+    /// The model does not fit a layout.
+    pub(crate) fn layout(path: &Path) -> impl FnOnce(LayoutError) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Layout { path, source }
+    }
+
     /// Something is absent.
     pub(crate) fn missing(path: &Path, field: impl Into<String>) -> Self {
         Self::Missing { path: path.to_owned(), field: field.into() }
@@ -109,8 +131,8 @@ impl fmt::Display for ConvertError {
                 write!(f, "{}: {field} is {found}; {allowed}", path.display())
             }
             Self::Missing { path, field } => write!(f, "{}: {field} is missing", path.display()),
-            Self::Header(error) => write!(f, "{error}"),
-            Self::Layout(error) => write!(f, "{error}"),
+            Self::Header { path, source } => write!(f, "{}: as a {source}", path.display()),
+            Self::Layout { path, source } => write!(f, "{}: as a {source}", path.display()),
             Self::Exists(path) => {
                 write!(f, "{} is there already; choose another name, or --force to replace it", path.display())
             }
@@ -138,21 +160,9 @@ impl std::error::Error for ConvertError {
             Self::Io { source, .. } => Some(source),
             Self::Gguf { source, .. } => Some(source),
             Self::Json { source, .. } => Some(source),
-            Self::Header(source) => Some(source),
-            Self::Layout(source) => Some(source),
+            Self::Header { source, .. } => Some(source),
+            Self::Layout { source, .. } => Some(source),
             _ => None,
         }
-    }
-}
-
-impl From<HeaderError> for ConvertError {
-    fn from(error: HeaderError) -> Self {
-        Self::Header(error)
-    }
-}
-
-impl From<LayoutError> for ConvertError {
-    fn from(error: LayoutError) -> Self {
-        Self::Layout(error)
     }
 }

@@ -94,7 +94,7 @@ pub fn convert(
     check_not_input(&source, &[&options.model, &tokenizer_path])?;
 
     let header = header(&source, options.weights)?;
-    let layout = Layout::new(&header)?;
+    let layout = Layout::new(&header).map_err(ConvertError::layout(source.path()))?;
     let pieces = source.pieces(&layout)?;
     check_vocabulary(&source)?;
     let path = source.path().to_owned();
@@ -141,12 +141,12 @@ fn open(input: &Path) -> Result<Source, ConvertError> {
 fn header(source: &Source, weights: Option<DType>) -> Result<Header, ConvertError> {
     let with = |weights| Header { weights, header_bytes: EMITTED_BYTES as u32, ..source.header };
     // The header's own limits come first: they keep the layout's arithmetic in range.
-    Header::parse(&with(DType::F32).emit())?;
+    Header::parse(&with(DType::F32).emit()).map_err(ConvertError::header(source.path()))?;
     let header = with(match weights {
         Some(weights) => weights,
         None => source.natural_weights()?,
     });
-    Ok(Header::parse(&header.emit())?)
+    Header::parse(&header.emit()).map_err(ConvertError::header(source.path()))
 }
 
 /// Refuses names that are taken, or that model and tokenizer would share.

@@ -113,3 +113,37 @@ pub fn check_space(path: &Path, needed: u64) -> Result<(), ConvertError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn the_final_name_appears_only_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.m");
+        let output = Output::create(&path).unwrap();
+        output.file().write_all(b"half").unwrap();
+        assert!(output.part().exists() && !path.exists());
+        drop(output);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let output = Output::create(&path).unwrap();
+        output.file().write_all(b"whole").unwrap();
+        output.finish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_disk_that_is_too_small_is_named_with_both_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.m");
+        assert!(check_space(&path, 1).is_ok());
+        let Err(ConvertError::DiskSpace { needed, free, .. }) = check_space(&path, u64::MAX) else {
+            panic!("no such disk")
+        };
+        assert!(needed == u64::MAX && free > 0 && free < needed);
+        assert!(matches!(check_space("/nowhere/at/all.m".as_ref(), 1), Err(ConvertError::Io { .. })));
+    }
+}

@@ -231,7 +231,8 @@ impl Source {
     /// As [`Self::pieces`].
     pub fn natural_weights(&self) -> Result<DType, ConvertError> {
         // In an F16 layout, the tensors of the model's weight type are those that are not F32.
-        let pieces = self.pieces(&Layout::new(&Header { weights: DType::F16, ..self.header })?)?;
+        let header = Header { weights: DType::F16, ..self.header };
+        let pieces = self.pieces(&Layout::new(&header).map_err(ConvertError::layout(self.path()))?)?;
         let mut weights = pieces.iter().filter(|piece| piece.target.dtype == DType::F16);
         Ok(if weights.all(|piece| piece.kind == GgmlType::Q4_0) { DType::Q40 } else { DType::Q80 })
     }

@@ -177,5 +177,68 @@ pub fn sentencepiece(text: &str) -> Vec<u8> {
 /// The byte that a piece like `<0x0A>` stands for.
 pub fn byte_piece(text: &str) -> Option<u8> {
     let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
-    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
+    (digits.len() == 2 && !digits.starts_with('+')).then(|| u8::from_str_radix(digits, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vocabulary(special: &[&str], eos: &[u32], chat_template: Option<&str>) -> Vocabulary {
+        let token = |text: &str, kind| Token { bytes: text.into(), score: None, kind };
+        let regular = ["a", "b"].map(|text| token(text, TokenKind::Regular));
+        let special = special.iter().map(|text| token(text, TokenKind::Special));
+        Vocabulary {
+            tokens: regular.into_iter().chain(special).collect(),
+            bos: Some(2),
+            eos: eos.to_vec(),
+            add_bos: true,
+            chat_template: chat_template.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn the_end_token_of_the_chat_template_comes_first() {
+        let special = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"];
+        let mut llama3 = vocabulary(&special, &[3], Some("{{ message }}<|eot_id|>"));
+        llama3.complete_eos();
+        assert_eq!(llama3.eos, [4, 3]);
+        let mut plain = vocabulary(&special, &[3], None);
+        plain.complete_eos();
+        assert_eq!(plain.eos, [3, 4]);
+    }
+
+    #[test]
+    fn an_end_token_is_special_whatever_the_source_says() {
+        let mut odd = vocabulary(&["<s>", "</s>"], &[0], None);
+        assert_eq!(odd.reorder("x".as_ref()).unwrap(), Some(vec![1, 2, 0, 3]));
+        assert_eq!((odd.bos, odd.eos), (Some(1), vec![2]));
+        assert_eq!(odd.tokens[2].bytes, b"a");
+    }
+
+    #[test]
+    fn a_vocabulary_without_an_end_is_refused() {
+        let mut endless = vocabulary(&["<s>"], &[], None);
+        endless.complete_eos();
+        let message = endless.reorder("x".as_ref()).unwrap_err().to_string();
+        assert_eq!(message, "x: the id of the token that ends a text (EOS) is missing");
+    }
+
+    #[test]
+    fn byte_pieces_are_two_hex_digits() {
+        assert_eq!(byte_piece("<0x0A>"), Some(10));
+        assert_eq!(byte_piece("<0xff>"), Some(255));
+        for other in ["<0x0A", "<0xA>", "<0x00A>", "0x0A", "<0xZZ>", "<0x+1>"] {
+            assert_eq!(byte_piece(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn characters_outside_the_byte_alphabet_stand_for_themselves() {
+        assert_eq!(byte_level("ĠaĊ"), b" a\n");
+        assert_eq!(byte_level("日"), "日".as_bytes());
+        assert_eq!(byte_level("\u{143}"), [0xad], "the last of the alphabet");
+        assert_eq!(byte_level("\u{144}"), "\u{144}".as_bytes());
+        assert_eq!(byte_level(" "), b" ", "a blank is no character of the alphabet");
+    }
 }
