@@ -8,6 +8,7 @@ pub use converted::{Converted, options};
 pub use gguf::{Gguf, Value};
 pub use hugging_face::{Folder, safetensors};
 
+use crate::random::Random;
 use dair_core::format::model::EMITTED_BYTES;
 use dair_core::format::{Arch, Header, RopeKind, RopeScaling};
 use dair_core::quant::DType;
@@ -30,15 +31,19 @@ impl Tensor {
     /// Values of moderate size, decided by the name.
     pub fn random(name: impl Into<String>, kind: GgmlType, dims: &[u64]) -> Self {
         let name = name.into();
-        let mut random = Random::of(&name);
+        // FNV-1a
+        let seed = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let mut random = Random::new(seed);
         let len = dims.iter().product();
         let mut bytes = vec![0; kind.bytes(len).expect("rows are whole blocks") as usize];
         for block in bytes.chunks_exact_mut(kind.block_bytes() as usize) {
             match kind {
-                GgmlType::F32 => block.copy_from_slice(&random.unit().to_le_bytes()),
-                GgmlType::Bf16 => block.copy_from_slice(&random.unit().to_le_bytes()[2..]),
+                GgmlType::F32 => block.copy_from_slice(&unit(&mut random).to_le_bytes()),
+                GgmlType::Bf16 => block.copy_from_slice(&unit(&mut random).to_le_bytes()[2..]),
                 _ => {
-                    block.fill_with(|| random.next() as u8);
+                    block.fill_with(|| (random.next_u64() >> 56) as u8);
                     for at in scales(kind) {
                         // Scales from 2^-8 to 2^-4.
                         block[*at + 1] = 0x1c + (block[*at + 1] & 0x8f);
@@ -67,29 +72,9 @@ const fn scales(kind: GgmlType) -> &'static [usize] {
     }
 }
 
-/// xorshift64* from a name.
-struct Random(u64);
-
-impl Random {
-    fn of(name: &str) -> Self {
-        // FNV-1a
-        Self(
-            name.bytes()
-                .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)),
-        )
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32
-    }
-
-    /// From -1 to 1.
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 8) as f32 / (1 << 23) as f32 - 1.0
-    }
+/// From -1 to 1.
+fn unit(random: &mut Random) -> f32 {
+    (random.next_u64() >> 40) as f32 / (1 << 23) as f32 - 1.0
 }
 
 /// Two layers of a model whose sizes suit every block type, no two alike where the architecture allows it.
