@@ -35,13 +35,16 @@ pub fn dial(workers: &[Address], timeouts: &Timeouts) -> Result<Workers, NetErro
         let stream = connect(worker, timeouts)?;
         conns.push(Conn::new(stream, format!("worker {worker}"), timeouts.progress)?);
     }
-    for (index, conn) in (0..).zip(&mut conns) {
+    for ((index, worker), conn) in (0..).zip(workers).zip(&mut conns) {
         let hello = Hello { workers: workers.len() as u32, index };
         let others: Vec<_> = (0..).zip(workers).filter(|(other, _)| *other != index).collect();
         let others = others.iter().map(|(_, address)| (address.host.as_str(), address.port));
         conn.limit(timeouts.handshake);
         conn.write_with(Part::Handshake, |conn| write_hello(conn, hello, others))?;
-        conn.expect_ack(Part::Handshake)?;
+        conn.expect_ack(Part::Handshake).map_err(|error| match error {
+            NetError::Silent { timeout, .. } => NetError::Unanswered { address: worker.clone(), timeout },
+            error => error,
+        })?;
         conn.lift_limit()?;
     }
     for conn in &mut conns {

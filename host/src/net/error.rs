@@ -13,6 +13,8 @@ pub enum NetError {
     Resolve { address: Address, reason: String },
     /// A worker can't be reached.
     Connect { address: Address, error: io::Error },
+    /// A worker takes the connection and does not answer.
+    Unanswered { address: Address, timeout: Duration },
     /// A port can't be listened on.
     Listen { address: Address, error: io::Error },
     /// The list of workers makes no sense.
@@ -77,6 +79,13 @@ impl fmt::Display for NetError {
                 )
             }
             Self::Connect { address, error } => write!(f, "cannot connect to worker {address}: {error}"),
+            Self::Unanswered { address, timeout } => {
+                let seconds = timeout.as_secs_f32();
+                write!(
+                    f,
+                    "worker {address} did not answer the handshake for {seconds} s; is it busy with another root?"
+                )
+            }
             Self::Listen { address, error } if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(f, "cannot listen on {address}: the port is in use; stop its user or choose another with --port")
             }
