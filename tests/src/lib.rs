@@ -2,7 +2,7 @@
 //!
 //! [`models`] and [`random`] say what is run, [`run`] and [`mesh`] run it on one node or several, [`oracle`] says what is
 //! right and [`compare`] how far off a result is; [`golden`] and [`trace`] read what the C++ system was recorded doing.
-//! [`published`] writes models as others publish them, to be converted.
+//! [`published`] writes models as others publish them, to be converted; [`worker`] listens on real sockets.
 
 pub mod compare;
 pub mod golden;
@@ -13,3 +13,4 @@ pub mod published;
 pub mod random;
 pub mod run;
 pub mod trace;
+pub mod worker;

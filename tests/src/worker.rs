@@ -1,0 +1,90 @@
+//! Workers in threads of the test, on ports of their own.
+
+use dair_host::net::listen::Listener;
+use dair_host::net::{Address, Timeouts};
+use dair_host::node::{self, Event, Summary};
+use dair_host::pool::Threads;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+/// A worker that serves until the test process ends.
+#[derive(Debug)]
+pub struct Worker {
+    /// Where it listens.
+    pub address: SocketAddr,
+    ended: Receiver<Result<Summary, String>>,
+}
+
+/// Long enough for a loaded machine.
+pub const PATIENT: Timeouts = Timeouts {
+    connect: Duration::from_secs(20),
+    start: Duration::from_secs(1),
+    handshake: Duration::from_secs(20),
+    progress: Duration::from_secs(20),
+};
+
+/// Short enough to wait for.
+pub const HASTY: Timeouts =
+    Timeouts { handshake: Duration::from_millis(400), progress: Duration::from_millis(400), ..PATIENT };
+
+impl Worker {
+    /// Starts a worker with `threads` lanes.
+    ///
+    /// # Panics
+    /// If there is no port or thread for it.
+    pub fn start(timeouts: Timeouts, threads: usize, max_memory: u64) -> Self {
+        let mut listener = Listener::bind_to(([127, 0, 0, 1], 0).into(), timeouts).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (end, ended) = channel();
+        thread::spawn(move || {
+            let pool = Threads::new(threads).unwrap();
+            node::serve(
+                &mut listener,
+                &pool,
+                || max_memory,
+                |event| {
+                    if let Event::Ended(_, result) = event {
+                        // The test may be over.
+                        let _ = end.send(result.as_ref().map(Clone::clone).map_err(ToString::to_string));
+                    }
+                },
+            )
+        });
+        Self { address, ended }
+    }
+
+    /// Starts a patient worker with one lane.
+    pub fn patient() -> Self {
+        Self::start(PATIENT, 1, u64::MAX)
+    }
+
+    /// As a root's user writes it.
+    pub fn as_address(&self) -> Address {
+        Address { host: self.address.ip().to_string(), port: self.address.port() }
+    }
+
+    /// A connection to it.
+    ///
+    /// # Panics
+    /// If it does not listen.
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENT.progress)).unwrap();
+        stream
+    }
+
+    /// How the next session ends; the client's port is left out of messages.
+    ///
+    /// # Panics
+    /// If no session ends.
+    pub fn ended(&self) -> Result<Summary, String> {
+        let result = self.ended.recv_timeout(Duration::from_secs(60)).expect("a session ends");
+        result.map_err(|line| {
+            let root = line.strip_prefix("root 127.0.0.1:").and_then(|rest| Some((rest, rest.find([' ', ':'])?)));
+            root.map_or(line.clone(), |(rest, end)| format!("root{}", &rest[end..]))
+        })
+    }
+}
