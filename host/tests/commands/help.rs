@@ -1,8 +1,15 @@
 //! Help texts and wrong usage.
 
 use crate::run::dair;
+use std::collections::BTreeSet;
 
 const COMMANDS: [&str; 5] = ["convert", "generate", "chat", "perplexity", "inspect"];
+
+/// Flags as they appear in a text.
+fn flags(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+    words.filter(|word| word.starts_with("--") && word.len() > 2).collect()
+}
 
 #[test]
 fn the_help_lists_the_commands_that_are_tested_here() {
@@ -14,11 +21,15 @@ fn the_help_lists_the_commands_that_are_tested_here() {
 }
 
 #[test]
-fn every_command_shows_examples() {
+fn every_command_shows_examples_whose_flags_exist() {
     for command in COMMANDS {
         let help = dair(&[command, "--help"]).quiet_success();
         assert_eq!(help, dair(&["help", command]).quiet_success());
-        assert!(help.contains(&format!("Examples:\n  dair {command} ")), "{help}");
+        let (options, examples) = help.split_once("Examples:\n").unwrap_or_else(|| panic!("no examples in {help}"));
+        assert!(examples.contains(&format!("  dair {command} ")), "{examples}");
+        let ours: String = examples.lines().filter(|line| line.contains(&format!("dair {command} "))).collect();
+        let (known, used) = (flags(options), flags(&ours));
+        assert!(used.is_subset(&known), "{command}: the examples use {used:?}, known are {known:?}");
     }
 }
 
