@@ -77,6 +77,11 @@ impl Part {
     }
 }
 
+/// The shortest decimal of an F32: 1e-5, not the digits of its neighbour in F64.
+fn number(value: f32) -> Value {
+    json!(value.to_string().parse::<f64>().unwrap_or(f64::from(value)))
+}
+
 /// Name and value of every field worth showing.
 fn fields(header: &Header) -> Vec<(&'static str, Value)> {
     let mut fields = vec![
@@ -91,15 +96,15 @@ fn fields(header: &Header) -> Vec<(&'static str, Value)> {
         ("vocab_size", json!(header.vocab_size)),
         ("seq_len", json!(header.seq_len)),
         ("rope_type", json!(format!("{:?}", header.rope).to_lowercase())),
-        ("rope_theta", json!(header.rope_theta)),
-        ("norm_epsilon", json!(header.norm_epsilon)),
+        ("rope_theta", number(header.rope_theta)),
+        ("norm_epsilon", number(header.norm_epsilon)),
         ("header_bytes", json!(header.header_bytes)),
     ];
     if header.rope_scaling.factor != 1.0 {
         let scaling = &header.rope_scaling;
-        fields.push(("rope_scaling_factor", json!(scaling.factor)));
-        fields.push(("rope_low_freq_factor", json!(scaling.low_freq_factor)));
-        fields.push(("rope_high_freq_factor", json!(scaling.high_freq_factor)));
+        fields.push(("rope_scaling_factor", number(scaling.factor)));
+        fields.push(("rope_low_freq_factor", number(scaling.low_freq_factor)));
+        fields.push(("rope_high_freq_factor", number(scaling.high_freq_factor)));
         fields.push(("rope_orig_seq_len", json!(scaling.orig_seq_len)));
     }
     if header.n_experts > 0 {
