@@ -1,7 +1,7 @@
 //! One block of the caller's memory that all lanes work in, and the rule that makes it sound:
 //! between two barriers, no lane writes what another lane reads or writes.
 
-use super::check::{GraphError, Limits};
+use super::error::GraphError;
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -35,16 +35,23 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// Adds to the places' `arena_bytes` the RoPE table, its frequencies, and scratch for each lane.
-    pub fn new(arena_bytes: u64, limits: &Limits, batch_max: u32, lanes: usize) -> Result<Self, GraphError> {
-        let head_dim = u64::from(limits.frequencies.head_dim);
+    /// Adds to the places' `arena_bytes` the RoPE table for heads of `head_dim` values, its frequencies, and scratch of
+    /// `scores_len` values for each lane.
+    pub fn new(
+        arena_bytes: u64,
+        head_dim: u32,
+        scores_len: u32,
+        batch_max: u32,
+        lanes: usize,
+    ) -> Result<Self, GraphError> {
+        let head_dim = u64::from(head_dim);
         let mut end = arena_bytes;
         let mut region = |values: u64| {
             let offset = end;
             end = values.checked_mul(4).and_then(aligned).and_then(|bytes| end.checked_add(bytes))?;
             usize::try_from(offset).ok()
         };
-        let scratch_len = u64::from(limits.scores_len).next_multiple_of(ARENA_ALIGN as u64 / 4);
+        let scratch_len = u64::from(scores_len).next_multiple_of(ARENA_ALIGN as u64 / 4);
         let offsets = [
             region(head_dim * u64::from(batch_max)),
             region(head_dim / 2),

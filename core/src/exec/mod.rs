@@ -6,13 +6,14 @@
 
 mod arena;
 mod check;
+mod error;
 mod places;
 mod rope;
 mod run;
 mod step;
 
 pub use arena::ARENA_ALIGN;
-pub use check::GraphError;
+pub use error::GraphError;
 pub use places::Place;
 pub use step::Step;
 
@@ -69,7 +70,13 @@ impl<'p> Program<'p> {
             graph: *graph,
             places,
             steps,
-            arena: arena::Sizes::new(arena_bytes, &limits, graph.batch_max, lanes)?,
+            arena: arena::Sizes::new(
+                arena_bytes,
+                limits.frequencies.head_dim,
+                limits.scores_len,
+                graph.batch_max,
+                lanes,
+            )?,
             frequencies: limits.frequencies,
             seq_len: limits.seq_len,
             vocab_size: limits.vocab_size,

@@ -1,7 +1,7 @@
 //! Where pipes and buffers lie in the arena.
 
 use super::arena::{ARENA_ALIGN, aligned};
-use super::check::GraphError;
+use super::error::GraphError;
 use crate::graph::{self, Graph, OpKind};
 use crate::kernels::activation_row_bytes;
 use crate::quant::DType;
