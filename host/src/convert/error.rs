@@ -126,11 +126,13 @@ impl fmt::Display for ConvertError {
         match self {
             Self::Io { action, path, source } => write!(f, "can't {action} {}: {source}", path.display()),
             Self::Gguf { path, source } => write!(f, "{}: {source}", path.display()),
-            Self::Json { path, source } => write!(f, "{}: not the JSON expected: {source}", path.display()),
-            Self::Refused { path, field, found, allowed } => {
-                write!(f, "{}: {field} is {found}; {allowed}", path.display())
+            Self::Json { path, source } => {
+                write!(f, "{}: not the JSON expected: {}", path.display(), OneLine(&source.to_string()))
             }
-            Self::Missing { path, field } => write!(f, "{}: {field} is missing", path.display()),
+            Self::Refused { path, field, found, allowed } => {
+                write!(f, "{}: {} is {}; {allowed}", path.display(), OneLine(field), OneLine(found))
+            }
+            Self::Missing { path, field } => write!(f, "{}: {} is missing", path.display(), OneLine(field)),
             Self::Header { path, source } => write!(f, "{}: as a {source}", path.display()),
             Self::Layout { path, source } => write!(f, "{}: as a {source}", path.display()),
             Self::Exists(path) => {
@@ -164,5 +166,37 @@ impl std::error::Error for ConvertError {
             Self::Layout { source, .. } => Some(source),
             _ => None,
         }
+    }
+}
+
+/// Text out of a file, fit for a terminal: control characters escaped, cut after [`OneLine::MAX_CHARS`].
+pub(crate) struct OneLine<'a>(pub &'a str);
+
+impl OneLine<'_> {
+    const MAX_CHARS: usize = 200;
+}
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars().take(Self::MAX_CHARS) {
+            match c.is_control() {
+                true => write!(f, "{}", c.escape_default())?,
+                false => write!(f, "{c}")?,
+            }
+        }
+        if self.0.chars().nth(Self::MAX_CHARS).is_some() { f.write_str("…") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_out_of_files_cannot_break_the_line_or_talk_to_the_terminal() {
+        let error = ConvertError::refused("in".as_ref(), "a\nb", "\u{1b}[2J", "fine");
+        assert_eq!(error.to_string(), r"in: a\nb is \u{1b}[2J; fine");
+        let error = ConvertError::missing("in".as_ref(), "é".repeat(10_000));
+        assert_eq!(error.to_string(), format!("in: {}… is missing", "é".repeat(200)));
     }
 }

@@ -1,6 +1,8 @@
 //! Why a GGUF file was refused.
 
-use super::reader::{MAX_ALIGNMENT, MAX_DEPTH, MAX_DIMS};
+use super::cursor::{MAX_DEPTH, MAX_DIMS};
+use super::reader::MAX_ALIGNMENT;
+use crate::convert::error::OneLine;
 use crate::convert::ggml::{GgmlType, published_name};
 use std::fmt;
 
@@ -57,28 +59,39 @@ impl fmt::Display for GgufError {
             Self::ValueType { key, offset, found } => {
                 write!(
                     f,
-                    "{key}: value type at byte {offset} is {found}; allowed: 0 to 12, arrays nested at most {MAX_DEPTH} deep"
+                    "{}: value type at byte {offset} is {found}; allowed: 0 to 12, arrays nested at most {MAX_DEPTH} deep",
+                    OneLine(key)
                 )
             }
-            Self::Duplicate { field, name } => write!(f, "{field} {name:?} stands in the file twice"),
+            Self::Duplicate { field, name } => {
+                write!(f, "{field} \"{}\" stands in the file twice", OneLine(name))
+            }
             Self::Alignment(found) => {
                 write!(f, "general.alignment is {found}; allowed: powers of two from 8 to {MAX_ALIGNMENT}")
             }
-            Self::Kind { key, found, allowed } => write!(f, "{key} is {found}; allowed: {allowed}"),
+            Self::Kind { key, found, allowed } => write!(f, "{} is {found}; allowed: {allowed}", OneLine(key)),
             Self::TensorType { name, code } => {
-                write!(f, "tensor {name} has type {} ({code}); readable: {}", published_name(*code), GgmlType::READABLE)
+                write!(
+                    f,
+                    "tensor {} has type {} ({code}); readable: {}",
+                    OneLine(name),
+                    published_name(*code),
+                    GgmlType::READABLE
+                )
             }
             Self::TensorShape { name, dims, kind } => write!(
                 f,
-                "tensor {name} of type {kind} has sizes {dims:?}; allowed: 1 to {MAX_DIMS} sizes above 0, the last a multiple of {}",
+                "tensor {} of type {kind} has sizes {dims:?}; allowed: 1 to {MAX_DIMS} sizes above 0, the last a multiple of {}",
+                OneLine(name),
                 kind.block_len()
             ),
             Self::TensorAlignment { name, offset, alignment } => {
-                write!(f, "tensor {name} has offset {offset}; allowed: multiples of {alignment}")
+                write!(f, "tensor {} has offset {offset}; allowed: multiples of {alignment}", OneLine(name))
             }
             Self::TensorRange { name, start, bytes, file_bytes } => write!(
                 f,
-                "tensor {name} takes {bytes} bytes at byte {start}, the file ends at {file_bytes}; copy or download it again"
+                "tensor {} takes {bytes} bytes at byte {start}, the file ends at {file_bytes}; copy or download it again",
+                OneLine(name)
             ),
         }
     }

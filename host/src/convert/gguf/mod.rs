@@ -1,11 +1,14 @@
-//! GGUF files: [`reader`] turns bytes into metadata and a table of tensors, [`model`] into what a `.m` file needs,
-//! [`vocabulary`] into what a `.t` file needs.
+//! GGUF files. [`Gguf`] turns bytes into metadata and a table of tensors; `open` says what both mean for a `.m` and a
+//! `.t` file.
 
+mod cursor;
 mod error;
 mod model;
-pub mod reader;
+mod reader;
+mod value;
 mod vocabulary;
 
 pub use error::GgufError;
-pub use model::open;
-pub use reader::Gguf;
+pub(super) use model::open;
+pub use reader::{Gguf, Tensor};
+pub use value::{Array, Value, ValueType};

@@ -8,139 +8,22 @@
 //! tensor data; offsets count from here
 //! ```
 //! The parser is pure: bytes in, borrowed views out, nothing allocated beyond the two tables. It knows nothing of models;
-//! what a model means by its keys and tensors is in [`super::model`].
+//! what a model means by its keys and tensors is in `model.rs`.
 
+use super::cursor::Cursor;
 use super::error::GgufError;
+use super::value::{Array, Value, ValueType};
 use crate::convert::ggml::GgmlType;
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// First four bytes.
-pub const MAGIC: [u8; 4] = *b"GGUF";
+const MAGIC: [u8; 4] = *b"GGUF";
 /// Longest metadata and tensor table that are read: far more than the largest published vocabulary needs.
 pub const MAX_HEAD_BYTES: u64 = 256 << 20;
 const MAX_PAIRS: u64 = 1 << 16;
 const MAX_TENSORS: u64 = 1 << 16;
-const MAX_NAME_BYTES: u64 = (1 << 16) - 1;
-/// Sizes that a tensor may have.
-pub const MAX_DIMS: u32 = 4;
 /// Largest alignment of tensor data.
 pub const MAX_ALIGNMENT: u64 = 1 << 20;
-/// Nesting of arrays that is still read.
-pub const MAX_DEPTH: u32 = 4;
-
-/// Type of a metadata value, by its code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-#[allow(missing_docs)] // the names are the documentation
-pub enum ValueType {
-    U8,
-    I8,
-    U16,
-    I16,
-    U32,
-    I32,
-    F32,
-    Bool,
-    Str,
-    Array,
-    U64,
-    I64,
-    F64,
-}
-
-impl ValueType {
-    const ALL: [ValueType; 13] = {
-        use ValueType::*;
-        [U8, I8, U16, I16, U32, I32, F32, Bool, Str, Array, U64, I64, F64]
-    };
-
-    /// Name for messages.
-    pub const fn name(self) -> &'static str {
-        use ValueType::*;
-        match self {
-            U8 => "u8",
-            I8 => "i8",
-            U16 => "u16",
-            I16 => "i16",
-            U32 => "u32",
-            I32 => "i32",
-            F32 => "f32",
-            Bool => "bool",
-            Str => "string",
-            Array => "array",
-            U64 => "u64",
-            I64 => "i64",
-            F64 => "f64",
-        }
-    }
-
-    /// Bytes of one value; of a string or an array at least.
-    const fn min_bytes(self) -> u64 {
-        use ValueType::*;
-        match self {
-            U8 | I8 | Bool => 1,
-            U16 | I16 => 2,
-            U32 | I32 | F32 => 4,
-            Str | U64 | I64 | F64 => 8,
-            Array => 12,
-        }
-    }
-}
-
-/// One metadata value.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value<'a> {
-    /// Any integer type.
-    Int(i128),
-    /// F32 or F64.
-    Float(f64),
-    /// A truth value; any byte but 0 is true.
-    Bool(bool),
-    /// Bytes, by convention UTF-8.
-    Str(&'a [u8]),
-    /// Values of one type.
-    Array(Array<'a>),
-}
-
-impl Value<'_> {
-    /// What kind of value this is, for messages.
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Value::Int(_) => "an integer",
-            Value::Float(_) => "a float",
-            Value::Bool(_) => "a bool",
-            Value::Str(_) => "a string",
-            Value::Array(_) => "an array",
-        }
-    }
-}
-
-/// An array as it lies in the file; its lengths were checked when it was parsed.
-#[derive(Clone, Copy, PartialEq)]
-pub struct Array<'a> {
-    /// Type of every element.
-    pub element: ValueType,
-    /// Number of elements.
-    pub len: usize,
-    bytes: &'a [u8],
-}
-
-impl fmt::Debug for Array<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{}; {}]", self.element.name(), self.len)
-    }
-}
-
-impl<'a> Array<'a> {
-    /// The elements, one after the other.
-    pub fn iter(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
-        let mut cursor = Cursor { bytes: self.bytes, at: 0, file_bytes: self.bytes.len() as u64 };
-        let element = self.element;
-        // Parsed once already, so that no element fails.
-        (0..self.len).map_while(move |_| cursor.value("", element, 0).ok())
-    }
-}
 
 /// One tensor of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,113 +53,6 @@ pub struct Gguf<'a> {
     pub data_start: u64,
 }
 
-/// A place in the head of a file.
-struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    file_bytes: u64,
-}
-
-impl<'a> Cursor<'a> {
-    fn take(&mut self, field: &'static str, needed: u64) -> Result<&'a [u8], GgufError> {
-        let rest = &self.bytes[self.at..];
-        let Some(taken) = usize::try_from(needed).ok().and_then(|len| rest.get(..len)) else {
-            return Err(GgufError::Truncated { field, offset: self.at as u64, needed, file_bytes: self.file_bytes });
-        };
-        self.at += taken.len();
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], GgufError> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(field, N as u64)?);
-        Ok(array)
-    }
-
-    fn u32(&mut self, field: &'static str) -> Result<u32, GgufError> {
-        self.array(field).map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self, field: &'static str) -> Result<u64, GgufError> {
-        self.array(field).map(u64::from_le_bytes)
-    }
-
-    /// A count of things that take at least `min_bytes` each.
-    fn count(&mut self, field: &'static str, max: u64) -> Result<u64, GgufError> {
-        let offset = self.at as u64;
-        let found = self.u64(field)?;
-        if found > max { Err(GgufError::Limit { field, offset, found, max }) } else { Ok(found) }
-    }
-
-    fn name(&mut self, field: &'static str) -> Result<&'a str, GgufError> {
-        let offset = self.at as u64;
-        let len = self.count(field, MAX_NAME_BYTES)?;
-        std::str::from_utf8(self.take(field, len)?).map_err(|_| GgufError::NotUtf8 { field, offset })
-    }
-
-    fn value_type(&mut self, key: &str, depth: u32) -> Result<ValueType, GgufError> {
-        let offset = self.at as u64;
-        let found = self.u32("value type")?;
-        let known = ValueType::ALL.into_iter().find(|known| *known as u32 == found);
-        known.filter(|known| *known != ValueType::Array || depth < MAX_DEPTH).ok_or_else(|| GgufError::ValueType {
-            key: key.to_owned(),
-            offset,
-            found,
-        })
-    }
-
-    fn value(&mut self, key: &str, kind: ValueType, depth: u32) -> Result<Value<'a>, GgufError> {
-        const FIELD: &str = "metadata value";
-        Ok(match kind {
-            ValueType::U8 => Value::Int(u8::from_le_bytes(self.array(FIELD)?).into()),
-            ValueType::I8 => Value::Int(i8::from_le_bytes(self.array(FIELD)?).into()),
-            ValueType::U16 => Value::Int(u16::from_le_bytes(self.array(FIELD)?).into()),
-            ValueType::I16 => Value::Int(i16::from_le_bytes(self.array(FIELD)?).into()),
-            ValueType::U32 => Value::Int(u32::from_le_bytes(self.array(FIELD)?).into()),
-            ValueType::I32 => Value::Int(i32::from_le_bytes(self.array(FIELD)?).into()),
-            ValueType::U64 => Value::Int(u64::from_le_bytes(self.array(FIELD)?).into()),
-            ValueType::I64 => Value::Int(i64::from_le_bytes(self.array(FIELD)?).into()),
-            ValueType::F32 => Value::Float(f32::from_le_bytes(self.array(FIELD)?).into()),
-            ValueType::F64 => Value::Float(f64::from_le_bytes(self.array(FIELD)?)),
-            ValueType::Bool => Value::Bool(self.array::<1>(FIELD)? != [0]),
-            ValueType::Str => {
-                let len = self.u64("string length")?;
-                Value::Str(self.take("string", len)?)
-            }
-            ValueType::Array => {
-                let element = self.value_type(key, depth + 1)?;
-                let len = self.u64("array length")?;
-                let start = self.at;
-                if matches!(element, ValueType::Str | ValueType::Array) {
-                    // Each turn takes at least eight bytes, so that an absurd length ends at the end of the file.
-                    for _ in 0..len {
-                        self.value(key, element, depth + 1)?;
-                    }
-                } else {
-                    self.take("array", len.saturating_mul(element.min_bytes()))?;
-                }
-                Value::Array(Array { element, len: len as usize, bytes: &self.bytes[start..self.at] })
-            }
-        })
-    }
-
-    fn tensor(&mut self) -> Result<(&'a str, Vec<u64>, u32, u64), GgufError> {
-        let name = self.name("tensor name")?;
-        let offset = self.at as u64;
-        let n_dims = self.u32("number of dimensions")?;
-        if n_dims > MAX_DIMS {
-            let (found, max) = (u64::from(n_dims), u64::from(MAX_DIMS));
-            return Err(GgufError::Limit { field: "number of dimensions", offset, found, max });
-        }
-        let mut dims = Vec::with_capacity(n_dims as usize);
-        for _ in 0..n_dims {
-            dims.push(self.u64("dimension")?);
-        }
-        dims.reverse();
-        Ok((name, dims, self.u32("tensor type")?, self.u64("tensor offset")?))
-    }
-}
-
 impl<'a> Gguf<'a> {
     /// Parses the head of a file of `file_bytes` bytes, of which `bytes` are the first.
     ///
@@ -284,7 +60,7 @@ impl<'a> Gguf<'a> {
     /// Names the field or tensor, its place, the value found and what is allowed. [`GgufError::Truncated`] also where
     /// `bytes` is too short a part of the file.
     pub fn parse(bytes: &'a [u8], file_bytes: u64) -> Result<Self, GgufError> {
-        let mut cursor = Cursor { bytes, at: 0, file_bytes };
+        let mut cursor = Cursor::new(bytes, file_bytes);
         let magic = cursor.array("magic")?;
         if magic != MAGIC {
             return Err(GgufError::NotGguf(magic));
@@ -311,7 +87,7 @@ impl<'a> Gguf<'a> {
         for _ in 0..n_tensors {
             entries.push(cursor.tensor()?);
         }
-        let data_start = (cursor.at as u64).next_multiple_of(alignment);
+        let data_start = cursor.offset().next_multiple_of(alignment);
         let tensors = entries
             .into_iter()
             .map(|entry| place(entry, data_start, alignment, file_bytes))
@@ -368,7 +144,7 @@ impl<'a> Gguf<'a> {
     /// # Errors
     /// If the value is of another kind.
     pub fn array(&self, key: &str, allowed: &[ValueType]) -> Result<Option<Array<'a>>, GgufError> {
-        self.typed(key, allowed.first().map_or("an array", |kind| array_of(*kind)), |value| match value {
+        self.typed(key, allowed.first().map_or("an array", |kind| kind.array_name()), |value| match value {
             Value::Array(array) if allowed.contains(&array.element) => Some(array),
             _ => None,
         })
@@ -383,14 +159,6 @@ impl<'a> Gguf<'a> {
         let Some(value) = self.metadata.get(key) else { return Ok(None) };
         let wrong = || GgufError::Kind { key: key.to_owned(), found: value.kind(), allowed };
         pick(*value).map(Some).ok_or_else(wrong)
-    }
-}
-
-const fn array_of(kind: ValueType) -> &'static str {
-    match kind {
-        ValueType::Str => "an array of strings",
-        ValueType::F32 | ValueType::F64 => "an array of floats",
-        _ => "an array of integers",
     }
 }
 

@@ -1,6 +1,7 @@
 //! The tokens of a GGUF file.
 
-use super::reader::{Array, Gguf, Value, ValueType};
+use super::reader::Gguf;
+use super::value::{Array, Value, ValueType};
 use crate::convert::error::ConvertError;
 use crate::convert::vocabulary::{Token, TokenKind, Vocabulary, byte_level, byte_piece, sentencepiece, unused_token};
 use std::path::Path;

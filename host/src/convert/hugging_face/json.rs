@@ -98,10 +98,6 @@ impl Json {
 
     /// An error about the value under `key`.
     pub fn refused(&self, key: &str, found: impl std::fmt::Display, allowed: &str) -> ConvertError {
-        let mut found = found.to_string();
-        if let Some((end, _)) = found.char_indices().nth(100) {
-            found.replace_range(end.., "…"); // one line for the user, whatever the file holds
-        }
         ConvertError::refused(&self.path, format!("{}{key}", self.prefix), found, allowed)
     }
 
