@@ -47,7 +47,9 @@ impl Worker {
                 |event| {
                     if let Event::Ended(_, result) = event {
                         // The test may be over.
-                        let _ = end.send(result.as_ref().map(Clone::clone).map_err(ToString::to_string));
+                        let _ = end.send(
+                            result.as_ref().map_or_else(|error| Err(error.to_string()), |summary| Ok(summary.clone())),
+                        );
                     }
                 },
             )

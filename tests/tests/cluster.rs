@@ -2,7 +2,8 @@
 
 use dair_core::exec::Logits;
 use dair_core::io::Serial;
-use dair_core::plan::{Cut, node_counts};
+use dair_core::plan::node_counts;
+use dair_core::quant::DType;
 use dair_host::cpu::best_kernels;
 use dair_host::model::Model;
 use dair_host::net::Timeouts;
@@ -28,8 +29,13 @@ fn options(workers: &[Worker], timeouts: Timeouts) -> Options {
 }
 
 /// Logits of every token, by a root that uses `workers`.
-fn logits(model: &Model, workers: &[Worker], prompt: &[u32]) -> Result<Vec<Vec<f32>>, RootError> {
-    with_root(model, &options(workers, PATIENT), &|_, _| (), |root| {
+fn logits(
+    model: &Model,
+    workers: &[Worker],
+    activations: Option<DType>,
+    prompt: &[u32],
+) -> Result<Vec<Vec<f32>>, RootError> {
+    with_root(model, &Options { activations, ..options(workers, PATIENT) }, &|_, _| (), |root| {
         let mut rows = Vec::new();
         root.forward_each(prompt, 0, |_, row| rows.push(row.to_vec()))?;
         Ok(rows)
@@ -38,18 +44,18 @@ fn logits(model: &Model, workers: &[Worker], prompt: &[u32]) -> Result<Vec<Vec<f
 
 #[test]
 fn sockets_carry_the_same_bits_as_one_process() {
-    for (name, header) in models::tiny() {
-        let file = model_bytes(&header, 4);
+    for case in models::tiny() {
+        let (name, header) = (&case.name, &case.header);
+        let file = model_bytes(header, 4);
         let (_folder, path) = model_file(&file);
         let model = Model::open(&path).unwrap();
         let prompt = tokens(4, 40, header.vocab_size);
-        for nodes in node_counts(&header).filter(|nodes| *nodes > 1) {
+        for nodes in node_counts(header).filter(|nodes| *nodes > 1) {
             let workers: Vec<_> = (1..nodes).map(|_| Worker::patient()).collect();
-            let cut = Cut::dllama(&header, nodes);
-            let want = mesh::logits(&file, &cut, (|| Serial, best_kernels()), &prompt, &[32]);
+            let want = mesh::logits(&file, &case.columns(nodes), (|| Serial, best_kernels()), &prompt, &[32]);
             // Twice: a worker is as good as new after a session.
             for _ in 0..2 {
-                let got = logits(&model, &workers, &prompt).unwrap();
+                let got = logits(&model, &workers, Some(case.activation), &prompt).unwrap();
                 run::assert_same_bits(&got, &want, &format!("{name}, {nodes} nodes"));
                 for (node, worker) in (1..).zip(&workers) {
                     let summary = worker.ended().unwrap();
@@ -61,8 +67,7 @@ fn sockets_carry_the_same_bits_as_one_process() {
 }
 
 fn tiny() -> (tempfile::TempDir, Model) {
-    let (_, header) = models::tiny().remove(0);
-    let (folder, path) = model_file(&model_bytes(&header, 5));
+    let (folder, path) = model_file(&model_bytes(&models::tiny()[0].header, 5));
     (folder, Model::open(&path).unwrap())
 }
 
@@ -157,5 +162,5 @@ fn a_root_that_vanishes_between_passes_frees_the_worker() {
         assert!(result.is_err());
         assert_eq!(worker.ended().unwrap_err(), "root closed the connection during the wait for a control packet");
     }
-    assert!(logits(&model, workers, &[1, 2, 3]).is_ok());
+    assert!(logits(&model, workers, None, &[1, 2, 3]).is_ok());
 }
