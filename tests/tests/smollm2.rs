@@ -1,0 +1,160 @@
+//! A real model against recordings of two other implementations.
+//!
+//! `DAIR_SMOLLM2` names the folder with the converted files (`tests/golden/README.md`); without it these tests fail, so
+//! they run only when they are asked for: `cargo test -p dair-tests --test smollm2 -- --ignored`.
+
+use dair_core::exec::Engine;
+use dair_core::format::Header;
+use dair_core::io::Alone;
+use dair_core::plan::Cut;
+use dair_core::text::EncodeOptions;
+use dair_host::cpu::{best_kernels, threads};
+use dair_host::model::Model;
+use dair_host::pool::Threads;
+use dair_host::tokenizer::{Tokenizer, encode};
+use dair_tests::compare::argmax;
+use dair_tests::run::{feed, with_engine};
+use dair_tests::trace::passes;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const PROMPTS: [&str; 2] = ["france", "gravity"];
+
+fn folder() -> PathBuf {
+    let folder = std::env::var_os("DAIR_SMOLLM2");
+    folder.expect("DAIR_SMOLLM2 is not set; it names the folder with smollm2-f32.m and its sisters").into()
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/smollm2").join(name)
+}
+
+fn prompt_text(name: &str) -> String {
+    let prompts: Value = serde_json::from_str(&fs::read_to_string(golden("prompts.json")).unwrap()).unwrap();
+    prompts[name].as_str().unwrap().to_owned()
+}
+
+fn tokens(text: &str) -> Vec<u32> {
+    let mut tokenizer = Tokenizer::open(&folder().join("smollm2-f32.t")).unwrap();
+    let vocab = tokenizer.vocabulary(49_152).unwrap();
+    encode(&vocab, text, EncodeOptions { start: false, special: true }).unwrap()
+}
+
+fn with_model<R>(file: &str, body: impl FnOnce(&mut Engine<'_, [u8], Threads>) -> R) -> R {
+    let model = Model::open(&folder().join(file)).unwrap();
+    let header: &Header = model.header();
+    let cut = Cut { seq_len: 512, ..Cut::single(header) };
+    let pool = Threads::new(threads()).unwrap();
+    with_engine(&model.file, (&cut, 0), (&pool, best_kernels()), 0, body)
+}
+
+/// The two largest logits and their tokens.
+fn top_two(logits: &[f32]) -> [(u32, f32); 2] {
+    let best = argmax(logits);
+    let mut others = logits.to_vec();
+    others[best] = f32::NEG_INFINITY;
+    [best, argmax(&others)].map(|id| (id as u32, logits[id]))
+}
+
+/// Greedy decoding; the two most likely tokens behind the prompt and behind each token that followed.
+fn greedy(file: &str, prompt: &[u32], len: usize) -> Vec<[(u32, f32); 2]> {
+    with_model(file, |engine| {
+        let mut tops = vec![top_two(feed(engine, &mut Alone, prompt, 0, &[32]).last().unwrap())];
+        while tops.len() < len {
+            let (token, position) = (tops[tops.len() - 1][0].0, prompt.len() + tops.len() - 1);
+            tops.push(top_two(&feed(engine, &mut Alone, &[token], position as u32, &[1])[0]));
+        }
+        tops
+    })
+}
+
+/// `exp(-mean ln p)` over all tokens of the text but the first.
+fn perplexity(file: &str) -> f64 {
+    let tokens = tokens(fs::read_to_string(golden("alice.txt")).unwrap().trim_end());
+    assert_eq!(tokens.len(), 303);
+    let logits = with_model(file, |engine| feed(engine, &mut Alone, &tokens, 0, &[32]));
+    let log_p = logits.iter().zip(&tokens[1..]).map(|(logits, token)| {
+        let largest = f64::from(logits[argmax(logits)]);
+        let sum: f64 = logits.iter().map(|x| (f64::from(*x) - largest).exp()).sum();
+        f64::from(logits[*token as usize]) - largest - sum.ln()
+    });
+    (-log_p.sum::<f64>() / (tokens.len() - 1) as f64).exp()
+}
+
+#[test]
+#[ignore = "needs DAIR_SMOLLM2, see CONTRIBUTING"]
+fn prompts_become_the_recorded_tokens() {
+    for name in PROMPTS {
+        let fed: Vec<_> =
+            passes(&golden(&format!("{name}-f32.tsv"))).into_iter().flat_map(|pass| pass.tokens).collect();
+        let prompt = tokens(&prompt_text(name));
+        assert!(fed.starts_with(&prompt), "{name}: {prompt:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs DAIR_SMOLLM2, see CONTRIBUTING"]
+fn f32_answers_token_for_token_as_the_cpp_system_does() {
+    for name in PROMPTS {
+        let passes = passes(&golden(&format!("{name}-f32.tsv")));
+        let prompt = tokens(&prompt_text(name));
+        // Passes that end inside of the prompt say nothing about the answer.
+        let answer = passes.iter().filter(|pass| pass.position as usize + pass.tokens.len() >= prompt.len());
+        let answer: Vec<_> = answer.collect();
+        let got = greedy("smollm2-f32.m", &prompt, answer.len());
+        let mut worst = 0f32;
+        for (got, pass) in got.iter().zip(&answer) {
+            assert_eq!(got.map(|(id, _)| id), [pass.top.0, pass.second.0], "{name}: position {}", pass.position);
+            for (got, want) in got.iter().zip([pass.top, pass.second]) {
+                worst = worst.max((got.1 - want.1).abs());
+            }
+        }
+        println!("{name}: {} tokens, the two largest logits within {worst:.1e}", answer.len());
+        assert!(answer.len() >= 60 && worst < 5e-4, "{name}: logits differ by {worst}");
+    }
+}
+
+#[test]
+#[ignore = "needs DAIR_SMOLLM2, see CONTRIBUTING"]
+fn q40_answers_as_llama_cpp_does_up_to_a_near_tie() {
+    for name in PROMPTS {
+        let want = llama_cpp_answer(name);
+        let got = greedy("smollm2-q40.m", &tokens(&prompt_text(name)), want.len());
+        let pairs = || got.iter().zip(&want);
+        let same = pairs().take_while(|(got, want)| i64::from(got[0].0) == want[0].0).count();
+        // Both round activations to 8 bits, in blocks of different lengths.
+        let apart = pairs().take(same).map(|(got, want)| (got[0].1 - want[0].1).abs()).fold(0f32, f32::max);
+        let gap = want.get(same).map_or(0.0, |want| want[0].1 - want[1].1);
+        println!("{name}: {same} tokens as llama.cpp, logits within {apart:.2}, then {gap:.3} between its two best");
+        assert!(same >= 16, "{name}: only {same} tokens are the same");
+        assert!(apart < 0.7 && gap < 0.1, "{name}: logits {apart} apart; {gap} between the two best at token {same}");
+    }
+}
+
+/// Recorded tokens, in our ids, and logits: the most likely and the second.
+fn llama_cpp_answer(prompt: &str) -> Vec<[(i64, f32); 2]> {
+    let trace = fs::read_to_string(golden(&format!("{prompt}-q40-llamacpp.tsv"))).unwrap();
+    let row = |line: &str| {
+        let fields: Vec<_> = line.split('\t').collect();
+        // 17 special tokens come first there; below 0 is one of them.
+        let token = |field: usize| fields[field].parse::<i64>().unwrap() - 17;
+        let logit = |field: usize| fields[field].parse().unwrap();
+        [(token(1), logit(2)), (token(3), logit(4))]
+    };
+    trace.lines().map(row).collect()
+}
+
+#[test]
+#[ignore = "needs DAIR_SMOLLM2, see CONTRIBUTING"]
+fn perplexities_are_those_of_other_implementations() {
+    for (file, low, high) in [
+        ("smollm2-f32.m", 24.734, 24.754),
+        ("smollm2-q80.m", 24.74 * 0.995, 24.74 * 1.005),
+        ("smollm2-q40.m", 36.5, 37.6),
+    ] {
+        let perplexity = perplexity(file);
+        println!("{file}: {perplexity:.3}");
+        assert!(low < perplexity && perplexity < high, "{file}: {perplexity}; allowed: {low} to {high}");
+    }
+}
