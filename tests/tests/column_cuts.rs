@@ -7,7 +7,7 @@ use dair_core::plan::{Cut, node_counts};
 use dair_core::quant::DType;
 use dair_host::cpu::best_kernels;
 use dair_host::pool::Threads;
-use dair_host::synthetic::model_bytes;
+use dair_host::synthetic::{model_bytes, preset};
 use dair_tests::compare::{Agreement, BOUND, argmax, relative_error, shares};
 use dair_tests::golden::{self, Case};
 use dair_tests::oracle::{Model, Numerics, Oracle};
@@ -50,6 +50,20 @@ fn the_number_of_nodes_is_all_that_bits_depend_on() {
             run::assert_same_bits(&got, &want, &format!("{name}, {nodes} nodes"));
         }
     }
+}
+
+#[test]
+fn a_width_that_is_not_cut_need_not_be_a_multiple_of_the_nodes() {
+    let header = preset("tiny-llama31").unwrap();
+    let header = Header { dim: 64, n_heads: 6, n_kv_heads: 3, hidden_dim: 288, ..header };
+    let file = model_bytes(&header, 4);
+    let prompt = tokens(4, 12, header.vocab_size);
+    let cut = Cut::dllama(&header, 3);
+    let want = Oracle::new(&Model::read(&file), Numerics::of(&cut)).run(&prompt);
+    let got = mesh::logits(&file, &cut, (|| Serial, best_kernels()), &prompt, &[12]);
+    let mut agreement = Agreement::default();
+    agreement.add("3 nodes", &got, &want);
+    agreement.assert_close("3 nodes", 0.75, 0.0);
 }
 
 #[test]

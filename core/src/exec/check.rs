@@ -7,7 +7,7 @@ use super::rope::Frequencies;
 use super::step::{Heads, Kind, Repr, Rows, Step};
 use crate::format::RopeKind;
 use crate::graph::{
-    Attention, Graph, MAX_BATCH, MAX_NODES, Name, Op, OpKind, Operand, Place, Rope, View, Weight, pipes,
+    Attention, Collective, Graph, MAX_BATCH, MAX_NODES, Name, Op, OpKind, Operand, Place, Rope, View, Weight, pipes,
 };
 use crate::kernels::{activation_row_bytes, supports};
 use crate::quant::DType;
@@ -80,7 +80,9 @@ fn check_graph(graph: &Graph<'_>) -> Result<(), GraphError> {
         let Some(pipe) = graph.pipes.get(sync.pipe as usize) else {
             return error("pipe of an exchange", sync.pipe, "must be below", graph.pipes.len() as u64);
         };
-        let block = pipe.dtype.block_len() as u32 * graph.nodes;
+        // What is broadcast goes out whole.
+        let parts = if sync.collective == Collective::Broadcast { 1 } else { graph.nodes };
+        let block = pipe.dtype.block_len() as u32 * parts;
         if !pipe.width.is_multiple_of(block) {
             return error("width of an exchanged pipe", pipe.width, "must be a multiple of", u64::from(block));
         }

@@ -68,6 +68,9 @@ impl Cut {
         if nodes > header.n_kv_heads {
             return Err(PlanError::KvHeads { nodes, n_kv_heads: header.n_kv_heads });
         }
+        if (header.n_heads / nodes).checked_mul(self.seq_len).is_none() {
+            return Err(PlanError::Context { seq_len: self.seq_len, max: u32::MAX / (header.n_heads / nodes) });
+        }
         let block = self.block(header);
         let per_node = [
             ("n_kv_heads", header.n_kv_heads, 1),
@@ -134,6 +137,13 @@ pub enum PlanError {
         /// What the model has.
         n_kv_heads: u32,
     },
+    /// More attention scores than the formats can count: one for each position and query head.
+    Context {
+        /// Positions, as asked.
+        seq_len: u32,
+        /// Most for these heads.
+        max: u32,
+    },
     /// A dimension does not fall into equal parts of whole blocks.
     Indivisible {
         /// The dimension.
@@ -165,6 +175,12 @@ impl fmt::Display for PlanError {
             }
             Self::KvHeads { nodes, n_kv_heads } => {
                 write!(f, "{nodes} nodes asked for, but the model has {n_kv_heads} KV heads and each node needs one")
+            }
+            Self::Context { seq_len, max } => {
+                write!(
+                    f,
+                    "context of {seq_len} positions; this model's heads allow {max}: shorten it with --max-seq-len"
+                )
             }
             Self::Indivisible { what, len, nodes, block } if block > 1 => {
                 write!(f, "{what} {len} does not fall into {nodes} equal parts of whole {block}-value blocks")
