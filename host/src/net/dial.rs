@@ -143,7 +143,7 @@ impl Workers {
     /// # Errors
     /// Where the system refuses.
     pub fn into_mesh(self) -> Result<Mesh, NetError> {
-        Mesh::new(0, (1..).zip(self.conns), self.progress)
+        Mesh::of_conns(0, (1..).zip(self.conns), self.progress)
     }
 }
 

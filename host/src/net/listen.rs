@@ -237,7 +237,7 @@ impl Joined {
     /// # Errors
     /// Where the system refuses.
     pub fn into_mesh(self) -> Result<Mesh, NetError> {
-        Mesh::new(self.node, [(0, self.root)].into_iter().chain(self.peers), self.progress)
+        Mesh::of_conns(self.node, [(0, self.root)].into_iter().chain(self.peers), self.progress)
     }
 }
 

@@ -4,6 +4,7 @@
 //! reads and writes overlap, so slices larger than the sockets' buffers do not lock nodes against each other.
 
 use super::NetError;
+use super::conn::Conn;
 use dair_core::graph::Collective;
 use dair_core::io::{Exchange, Links};
 use dair_core::wire::dllama::Control;
@@ -14,8 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Runs of bytes handed to the system at once.
 const MAX_RUNS: usize = 32;
-/// How long links are tried again and again before the thread sleeps.
-const SPIN: Duration = Duration::from_micros(10);
+/// How long links are tried again and again, the processor offered to others in between, before the thread sleeps.
+const PATIENCE: Duration = Duration::from_micros(20);
 
 /// The other nodes of a network, each behind a socket. A node without peers is a mesh too.
 #[derive(Debug)]
@@ -154,10 +155,24 @@ impl Link {
 }
 
 impl Mesh {
-    /// A mesh of `node` and its peers: node, name, stream and bytes that were received ahead, for each.
-    pub(super) fn new(
+    /// A mesh of `node` and streams to its peers: node, what messages call it, stream. A peer that owes a byte is given
+    /// up after `timeout`.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn new(
         node: u32,
-        peers: impl IntoIterator<Item = (u32, super::conn::Conn)>,
+        peers: impl IntoIterator<Item = (u32, String, std::net::TcpStream)>,
+        timeout: Duration,
+    ) -> Result<Self, NetError> {
+        let conn = |(node, peer, stream)| Conn::new(stream, peer, timeout).map(|conn| (node, conn));
+        Self::of_conns(node, peers.into_iter().map(conn).collect::<Result<Vec<_>, _>>()?, timeout)
+    }
+
+    /// A mesh of `node` and its peers, which may have said something already.
+    pub(super) fn of_conns(
+        node: u32,
+        peers: impl IntoIterator<Item = (u32, Conn)>,
         timeout: Duration,
     ) -> Result<Self, NetError> {
         let poll = Poll::new().map_err(NetError::System)?;
@@ -259,8 +274,8 @@ impl Mesh {
                 idle_since = Some(now);
             }
             let idle = now - idle_since.unwrap_or(now);
-            if idle < SPIN {
-                std::hint::spin_loop();
+            if idle < PATIENCE {
+                std::thread::yield_now();
                 continue;
             }
             let left = limit.map(|limit| limit.saturating_sub(idle));
@@ -309,7 +324,6 @@ impl Links for Mesh {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conn::Conn;
     use super::*;
     use std::net::{TcpListener, TcpStream};
     use std::thread;
@@ -319,14 +333,13 @@ mod tests {
     /// Meshes of `nodes` nodes, every pair connected over loopback.
     fn meshes(nodes: u32, timeout: Duration) -> Vec<Mesh> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut peers: Vec<Vec<(u32, Conn)>> = (0..nodes).map(|_| Vec::new()).collect();
+        let mut peers: Vec<Vec<_>> = (0..nodes).map(|_| Vec::new()).collect();
         for low in 0..nodes {
             for high in low + 1..nodes {
                 let dialled = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
                 let accepted = listener.accept().unwrap().0;
-                let conn = |stream, node| Conn::new(stream, format!("node {node}"), timeout).unwrap();
-                peers[low as usize].push((high, conn(dialled, high)));
-                peers[high as usize].push((low, conn(accepted, low)));
+                peers[low as usize].push((high, format!("node {high}"), dialled));
+                peers[high as usize].push((low, format!("node {low}"), accepted));
             }
         }
         (0..).zip(peers).map(|(node, peers)| Mesh::new(node, peers, timeout).unwrap()).collect()
