@@ -81,7 +81,7 @@ impl Conn {
         write: impl FnOnce(&mut Self) -> io::Result<()>,
     ) -> Result<(), NetError> {
         let result = write(self).and_then(|()| self.send());
-        result.map_err(|error| NetError::io(&self.peer, phase_of(part), self.progress, error))
+        result.map_err(|error| NetError::io(&self.peer, phase_of(part), Some(self.progress), error))
     }
 
     /// Reads the ACK that ends `part`.

@@ -21,6 +21,8 @@ pub enum NetError {
     Workers(String),
     /// A peer did not send or take anything for this long.
     Silent { peer: String, phase: &'static str, timeout: Duration },
+    /// A peer's machine does not answer any more, not even to probes.
+    Vanished { peer: String, phase: &'static str },
     /// A peer ended the connection.
     Closed { peer: String, phase: &'static str },
     /// The connection to a peer failed.
@@ -45,13 +47,15 @@ pub(super) fn phase_of(part: Part) -> &'static str {
 }
 
 impl NetError {
-    /// What the system said about the connection to `peer`.
-    pub(super) fn io(peer: &str, phase: &'static str, timeout: Duration, error: io::Error) -> Self {
+    /// What the system said about the connection to `peer`. Where reads and writes have a `timeout`, the system may call
+    /// it by the name of what else means that probes of the connection were in vain.
+    pub(super) fn io(peer: &str, phase: &'static str, timeout: Option<Duration>, error: io::Error) -> Self {
         use io::ErrorKind as Kind;
         let peer = peer.to_owned();
-        match error.kind() {
-            Kind::WouldBlock | Kind::TimedOut => Self::Silent { peer, phase, timeout },
-            Kind::UnexpectedEof | Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => {
+        match (error.kind(), timeout) {
+            (Kind::WouldBlock | Kind::TimedOut, Some(timeout)) => Self::Silent { peer, phase, timeout },
+            (Kind::TimedOut | Kind::HostUnreachable | Kind::NetworkUnreachable, _) => Self::Vanished { peer, phase },
+            (Kind::UnexpectedEof | Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe, _) => {
                 Self::Closed { peer, phase }
             }
             _ => Self::Failed { peer, phase, error },
@@ -61,7 +65,7 @@ impl NetError {
     /// What a codec said about the words of `peer`.
     pub(super) fn read(peer: &str, timeout: Duration, error: ReadError<io::Error>) -> Self {
         match error {
-            ReadError::Io { part, error } => Self::io(peer, phase_of(part), timeout, error),
+            ReadError::Io { part, error } => Self::io(peer, phase_of(part), Some(timeout), error),
             ReadError::Closed(spot) => Self::Closed { peer: peer.to_owned(), phase: phase_of(spot.part) },
             ReadError::Invalid(invalid) => Self::Invalid { peer: peer.to_owned(), invalid: Box::new(invalid) },
         }
@@ -94,6 +98,7 @@ impl fmt::Display for NetError {
             Self::Silent { peer, phase, timeout } => {
                 write!(f, "{peer}: no data for {} s during {phase}", timeout.as_secs_f32())
             }
+            Self::Vanished { peer, phase } => write!(f, "{peer}: its machine stopped answering during {phase}"),
             Self::Closed { peer, phase } => write!(f, "{peer} closed the connection during {phase}"),
             Self::Failed { peer, phase, error } => write!(f, "{peer}: {error} during {phase}"),
             Self::Invalid { peer, invalid } => write!(f, "{peer}: {invalid}"),

@@ -263,7 +263,7 @@ impl Mesh {
             let (mut moved, mut complete) = (false, true);
             for link in &mut self.links {
                 let step = link.send(pipe).and_then(|sent| Ok(link.receive(pipe)? || sent));
-                moved |= step.map_err(|error| NetError::io(&link.peer, phase, self.timeout, error))?;
+                moved |= step.map_err(|error| NetError::io(&link.peer, phase, None, error))?;
                 complete &= link.is_idle();
             }
             if complete {
