@@ -2,6 +2,7 @@
 
 use super::model_args::{ModelArgs, SampleArgs};
 use super::report::Report;
+use super::stream::Stream;
 use super::{Failure, interrupt};
 use crate::generate::{Answer, Finish, GenerateError, Generator, Request};
 use crate::model::Model;
@@ -10,7 +11,6 @@ use crate::tokenizer::{Tokenizer, encode};
 use console::style;
 use dair_core::text::{ChatFormat, ChatTemplate, EncodeOptions, Message, Role, Vocabulary};
 use std::io::{BufRead, IsTerminal, Write};
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "\
@@ -127,26 +127,14 @@ impl Chat<'_> {
     /// Feeds what is new and streams the answer.
     fn turn(&mut self, root: &mut Root<'_>, user: &str) -> Result<(String, Answer), Failure> {
         let prompt = self.prompt(user)?;
-        let silent = self.args.json;
-        let mut out = std::io::stdout().lock();
-        let (mut text, mut broken) = (String::new(), None);
-        let mut show = |piece: &str| {
-            text.push_str(piece);
-            if !silent && let Err(error) = out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
-                broken = Some(error);
-                return ControlFlow::Break(());
-            }
-            if interrupt::is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
+        let mut stream = Stream::new(self.args.json);
         interrupt::catch();
-        let _ = show(self.template.answer_prefix());
+        let _ = stream.show(self.template.answer_prefix());
         let max_tokens = self.args.max_tokens.unwrap_or(u32::MAX);
         let request = Request { prompt: &prompt, position: self.position, max_tokens, ignore_eos: false };
-        let answer = self.generator.run(root, request, show);
+        let answer = self.generator.run(root, request, |piece| stream.show(piece));
         interrupt::release();
-        if let Some(error) = broken {
-            return Err(format!("cannot write the answer: {error}").into());
-        }
+        let text = stream.finish(answer.is_err())?;
         let answer = answer?;
         self.turns += 1;
         self.position = answer.position;
@@ -179,14 +167,12 @@ impl Chat<'_> {
         text: &str,
         answer: &Answer,
     ) -> Result<(), Failure> {
-        let mut out = std::io::stdout().lock();
         let since = |(sent, received): (u64, u64), (s, r): (u64, u64)| (sent - s, received - r);
         let network = root.network_bytes().zip(before).map(|(now, before)| since(now, before));
         if self.args.json {
-            writeln!(out, "{}", Report { load, answer, network }.json(text))?;
+            writeln!(std::io::stdout().lock(), "{}", Report { load, answer, network }.json(text))?;
             return Ok(());
         }
-        writeln!(out)?;
         if self.args.quiet {
             return Ok(());
         }

@@ -2,13 +2,13 @@
 
 use super::model_args::{ModelArgs, SampleArgs, TextArgs};
 use super::report::Report;
+use super::stream::Stream;
 use super::{Failure, interrupt};
 use crate::generate::{Generator, Request};
 use crate::model::Model;
 use crate::tokenizer::{Tokenizer, encode};
 use dair_core::text::{ChatTemplate, EncodeOptions, Message, Role};
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 const EXAMPLES: &str = "\
@@ -66,29 +66,17 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     args.model.with_root(&model, |root| {
         let load = start.elapsed();
         let mut generator = Generator::new(&vocab, sampler);
-        let (mut out, mut text, mut broken) = (std::io::stdout().lock(), String::new(), None);
+        let mut stream = Stream::new(args.json);
         let request =
             Request { prompt: &tokens, position: 0, max_tokens: args.max_tokens, ignore_eos: args.ignore_eos };
-        let answer = generator.run(root, request, |piece| {
-            if args.json {
-                text.push_str(piece);
-            } else if let Err(error) = out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
-                broken = Some(error);
-                return ControlFlow::Break(());
-            }
-            if interrupt::is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        if let Some(error) = broken {
-            return Err(Failure::from(format!("cannot write the answer: {error}")));
-        }
+        let answer = generator.run(root, request, |piece| stream.show(piece));
+        let text = stream.finish(answer.is_err())?;
+        let answer = answer?;
         let report = Report { load, answer: &answer, network: root.network_bytes() };
         if args.json {
-            writeln!(out, "{}", report.json(&text))?;
-        } else {
-            writeln!(out)?;
-            if !args.quiet {
-                report.print();
-            }
+            writeln!(std::io::stdout().lock(), "{}", report.json(&text))?;
+        } else if !args.quiet {
+            report.print();
         }
         Ok(())
     })

@@ -10,6 +10,7 @@ mod model_args;
 mod perplexity;
 mod progress;
 mod report;
+mod stream;
 
 use clap::{Parser, Subcommand};
 pub use failure::Failure;
