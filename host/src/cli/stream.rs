@@ -37,7 +37,8 @@ impl Stream {
     /// Where a piece could not be written.
     pub fn finish(self, failed: bool) -> Result<String, Failure> {
         let mut result = self.broken.map_or(Ok(()), Err);
-        if !self.silent && !(failed && self.text.is_empty()) {
+        let nothing_shown = failed && self.text.is_empty();
+        if !self.silent && !nothing_shown {
             result = result.and_then(|()| writeln!(io::stdout().lock()));
         }
         match result {
