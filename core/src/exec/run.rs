@@ -27,9 +27,9 @@ pub(super) struct Run<'r, 'a, S: Storage + ?Sized> {
     pub position: usize,
 }
 
-// SAFETY of every access to the arena below: a step writes only its output, `check` made sure that the operands exist
-// and have these widths, and the lanes' parts of an output do not overlap. Other steps run before or after a barrier.
-#[allow(clippy::undocumented_unsafe_blocks)]
+// Every access to the arena below is sound for the same reason, called *apart* there: a step writes only its output, which
+// it reads nowhere else; `check` made sure that the operands exist and have these widths; the lanes' parts of an output
+// do not overlap; and other steps run before or after a barrier.
 impl<S: Storage + ?Sized> Run<'_, '_, S> {
     /// Runs this lane's part of `step`.
     pub fn step(&self, step: &Step, lane: &Lane<'_>) {
@@ -70,12 +70,14 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
 
     /// Values of an F32 row.
     fn values(&self, rows: &Rows, plane: usize, row: usize, cols: Range<usize>) -> &[f32] {
+        // SAFETY: apart.
         unsafe { self.arena.f32s(rows.row(plane, row) + 4 * cols.start, cols.len()) }
     }
 
     /// Values of an F32 row that only this lane touches now.
     #[allow(clippy::mut_from_ref)]
     fn values_mut(&self, rows: &Rows, plane: usize, row: usize, cols: Range<usize>) -> &mut [f32] {
+        // SAFETY: apart.
         unsafe { self.arena.f32s_mut(rows.row(plane, row) + 4 * cols.start, cols.len()) }
     }
 
@@ -156,9 +158,11 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         match x.repr {
             Repr::F32 => {
                 let stride = stride / 4;
+                // SAFETY: apart.
                 Input::F32 { x: unsafe { self.arena.f32s(offset, (count - 1) * stride + x.width) }, stride, count }
             }
             Repr::Activations | Repr::Blocks => {
+                // SAFETY: apart.
                 Input::Q80 { rows: unsafe { self.arena.bytes(offset, count * stride) }, stride, count }
             }
         }
@@ -184,6 +188,7 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         let stride = out.row_stride / 4;
         let len = (count - 1) * stride + rows;
         let start = self.arena.f32_ptr(out.row(plane, row) + 4 * share.start, len);
+        // SAFETY: apart; `f32_ptr` checked that all `len` values lie in the arena, and this lane writes rows of its own.
         let output = unsafe { Output::from_raw(start, stride, len) };
         self.kernels.matmul(matrix, 0..rows, self.input(x, plane, row, count), output);
     }
@@ -207,6 +212,7 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         let heads = x.width / head_dim;
         for item in lane.share(self.rows.len() * heads, 1) {
             let (row, head) = (self.rows.start + item / heads, item % heads);
+            // SAFETY: the table is written between passes only.
             let angles = unsafe { self.arena.rope_row(self.sizes, row) };
             let values = self.values_mut(x, 0, row, head * head_dim..(head + 1) * head_dim);
             if halves {
@@ -226,11 +232,13 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
 
     fn attention(&self, lane: &Lane<'_>, query: &Rows, (keys, values): (&Rows, &Rows), out: &Rows, heads: &Heads) {
         let Heads { n_heads, head_dim, group } = *heads;
+        // SAFETY: each lane has scratch of its own.
         let scores = unsafe { self.arena.scratch(self.sizes, lane.index) };
         for item in lane.share(self.rows.len() * n_heads, 1) {
             let (row, head) = (self.rows.start + item / n_heads, item % n_heads);
             let (len, stride, kv) = (self.position + row + 1, keys.width, head / group * head_dim);
             let cached =
+                // SAFETY: apart; the positions up to this one are in the cache.
                 |cache: &Rows| unsafe { self.arena.f32s(cache.offset + 4 * kv, (len - 1) * stride + head_dim) };
             let span = head * head_dim..(head + 1) * head_dim;
             let q = self.values(query, 0, row, span.clone());
@@ -242,6 +250,7 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
     fn cast(&self, lane: &Lane<'_>, x: &Rows, out: &Rows, source_plane: impl Fn(usize) -> usize) {
         if out.repr == Repr::Activations {
             return self.for_rows(lane, out.planes, |plane, row| {
+                // SAFETY: apart.
                 let to = unsafe { self.arena.bytes_mut(out.row(plane, row), out.row_stride) };
                 self.kernels.quantize_activations(self.values(x, source_plane(plane), row, 0..x.width), to);
             });
@@ -252,6 +261,7 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
                 self.values_mut(out, plane, row, cols).copy_from_slice(from);
             } else {
                 let (start, end) = (block_bytes(cols.start), block_bytes(cols.end));
+                // SAFETY: apart.
                 let to = unsafe { self.arena.bytes_mut(out.row(plane, row) + start, end - start) };
                 self.kernels.quantize_q80(from, to);
             }
@@ -268,6 +278,7 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
                     self.kernels.add(to, self.values(x, 0, row, start..end));
                 } else {
                     let (start, end) = (block_bytes(start), block_bytes(end));
+                    // SAFETY: apart.
                     self.kernels.add_q80(to, unsafe { self.arena.bytes(x.row(0, row) + start, end - start) });
                 }
             }
