@@ -1,9 +1,10 @@
-//! A new user's walk through the `dair` binary, with small synthetic models: what it prints, to which stream, and how it
+//! A new user's walk through the binaries, with small synthetic models: what it prints, to which stream, and how it
 //! ends when it is given nonsense.
 
 mod answers;
 mod help;
 mod inspect;
 mod model;
+mod network;
 mod refusals;
 mod run;

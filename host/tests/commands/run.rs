@@ -25,14 +25,22 @@ pub fn dair(args: &[&str]) -> Outcome {
 }
 
 /// Runs `dair` with `input` on its standard input.
-///
+pub fn dair_reading(input: &str, args: &[&str]) -> Outcome {
+    run(env!("CARGO_BIN_EXE_dair"), input, args)
+}
+
+/// Runs `host-worker` until it gives up.
+pub fn host_worker(args: &[&str]) -> Outcome {
+    run(env!("CARGO_BIN_EXE_host-worker"), "", args)
+}
+
 /// # Panics
 /// If it does not end in time, or prints something other than UTF-8.
-pub fn dair_reading(input: &str, args: &[&str]) -> Outcome {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dair"));
+fn run(binary: &str, input: &str, args: &[&str]) -> Outcome {
+    let mut command = Command::new(binary);
     command.args(args).env_remove("RUST_BACKTRACE");
     let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("dair starts");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     // It may end before it reads anything; that is not for this function to judge.
     let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
     let stdout = drain(child.stdout.take().expect("piped"));

@@ -1,0 +1,135 @@
+//! A root and workers as processes of their own, and peers that are none.
+
+use crate::model::{Files, header};
+use crate::run::{Outcome, dair, host_worker};
+use dair_core::format::Header;
+use dair_core::quant::DType;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+/// A `host-worker` that ends with this.
+struct Worker {
+    process: Child,
+    address: String,
+}
+
+impl Worker {
+    fn start() -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_host-worker"));
+        command.args(["--host", "127.0.0.1", "--port", "0", "--threads", "1"]);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("host-worker starts");
+        let mut line = String::new();
+        BufReader::new(process.stdout.as_mut().expect("piped")).read_line(&mut line).expect("a line");
+        let address = line.strip_prefix("listening on ").and_then(|rest| rest.split(',').next());
+        let address = address.unwrap_or_else(|| panic!("{line:?} names no address")).to_owned();
+        Self { process, address }
+    }
+
+    /// Ends it and returns what it complained about.
+    fn stop(mut self) -> String {
+        self.process.kill().expect("it was running");
+        let mut text = String::new();
+        self.process.stderr.take().expect("piped").read_to_string(&mut text).expect("UTF-8");
+        text
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // After `stop` there is nothing left to end.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// F32 weights and exchanges: the sums of nodes differ in their last bits only.
+fn files() -> Files {
+    Files::with(&Header { weights: DType::F32, ..header("tiny-llama") }, 1)
+}
+
+fn generate(files: &Files, args: &[&str]) -> Outcome {
+    let common = ["generate", "--model", &files.model, "--prompt", "a day at the sea", "--max-tokens", "16"];
+    dair(&[&common[..], &["--temperature", "0", "--ignore-eos"], args].concat())
+}
+
+#[test]
+fn a_root_with_workers_says_what_one_node_says() {
+    let files = files();
+    let alone = generate(&files, &["--json"]).json();
+    for workers in [1, 3] {
+        let workers: Vec<_> = (0..workers).map(|_| Worker::start()).collect();
+        let addresses: Vec<_> = workers.iter().map(|worker| &worker.address[..]).collect();
+        for round in 0..2 {
+            let report = generate(&files, &[&["--json", "--workers"], &addresses[..]].concat()).json();
+            assert_eq!(report["text"], alone["text"], "{} workers, round {round}", workers.len());
+            let bytes = |name: &str| report["network"][name].as_f64().unwrap_or_default();
+            assert!(bytes("sent_bytes_per_token") > 0.0 && bytes("received_bytes_per_token") > 0.0, "{report}");
+        }
+    }
+}
+
+#[test]
+fn a_busy_port_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    host_worker(&["--host", "127.0.0.1", "--port", &port]).refused(&["127.0.0.1", &port, "in use"]);
+}
+
+#[test]
+fn wrong_usage_of_a_worker_ends_with_two() {
+    for (flag, value) in [("--port", "65536"), ("--threads", "0"), ("--timeout-s", "0"), ("--max-memory", "much")] {
+        host_worker(&[flag, value]).misused(&[flag, value]);
+    }
+    host_worker(&["--model", "m.m"]).misused(&["--model"]);
+}
+
+#[test]
+fn a_worker_explains_itself_with_examples() {
+    let help = host_worker(&["--help"]).quiet_success();
+    assert!(help.contains("Examples:\n  host-worker "), "{help}");
+}
+
+#[test]
+fn a_worker_that_is_not_there_is_named() {
+    let files = files();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    generate(&files, &["--workers", &gone]).refused(&[&gone, "nothing listens there"]);
+    generate(&files, &["--workers", "no-such-host.invalid:9990"]).refused(&["no-such-host.invalid"]);
+    generate(&files, &["--workers", "host:0:0"]).misused(&["host:0:0"]);
+}
+
+#[test]
+fn a_number_of_nodes_that_does_not_divide_the_model_is_refused_before_anyone_is_called() {
+    let files = files();
+    let nobody = ["127.0.0.1:1", "127.0.0.1:2"];
+    generate(&files, &[&["--workers"], &nobody[..]].concat()).refused(&["n_kv_heads 4", "3 equal parts"]);
+}
+
+#[test]
+fn a_peer_that_speaks_nonsense_or_hangs_up_is_named() {
+    let files = files();
+    for answer in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b""] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let peer = thread::spawn(move || listener.accept().expect("a root calls").0.write_all(answer));
+        generate(&files, &["--workers", &address]).refused(&[&address]);
+        peer.join().unwrap().expect("the root listens");
+    }
+}
+
+#[test]
+fn a_worker_survives_nonsense_and_names_its_source() {
+    let files = files();
+    let worker = Worker::start();
+    let mut noise = TcpStream::connect(&worker.address).unwrap();
+    let source = noise.local_addr().unwrap().to_string();
+    noise.write_all(b"GET / HTTP/1.1\r\nHost: worker\r\n\r\n").unwrap();
+    // The worker hangs up; how, is up to the system.
+    let _ = noise.read_to_end(&mut Vec::new());
+    generate(&files, &["--quiet", "--workers", &worker.address]).quiet_success();
+    let complaint = worker.stop();
+    assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    assert!(complaint.contains(&source), "{complaint}");
+}
