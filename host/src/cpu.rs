@@ -34,6 +34,13 @@ fn detected(isa: Isa) -> bool {
         Isa::Avx2 => {
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
         }
+        Isa::Avx512 => {
+            detected(Isa::Avx2)
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni")
+        }
         Isa::Neon => false,
     }
 }
@@ -42,7 +49,7 @@ fn detected(isa: Isa) -> bool {
 fn detected(isa: Isa) -> bool {
     match isa {
         Isa::Scalar => true,
-        Isa::Avx2 => false,
+        Isa::Avx2 | Isa::Avx512 => false,
         Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
     }
 }

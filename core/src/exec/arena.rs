@@ -2,6 +2,7 @@
 //! between two barriers, no lane writes what another lane reads or writes.
 
 use super::error::GraphError;
+use crate::kernels::SCRATCH_BYTES;
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -32,6 +33,9 @@ pub(super) struct Sizes {
     scratch_offset: usize,
     /// Values of one lane's scratch: a score for every position.
     scratch_len: usize,
+    unpacked_offset: usize,
+    /// Bytes that one lane's products unpack weights into.
+    unpacked_bytes: usize,
 }
 
 impl Sizes {
@@ -52,12 +56,15 @@ impl Sizes {
             usize::try_from(offset).ok()
         };
         let scratch_len = u64::from(scores_len).next_multiple_of(ARENA_ALIGN as u64 / 4);
+        // One token at a time takes weights as they are.
+        let unpacked_bytes = if batch_max > 1 { SCRATCH_BYTES } else { 0 };
         let offsets = [
             region(head_dim * u64::from(batch_max)),
             region(head_dim / 2),
             scratch_len.checked_mul(lanes as u64).and_then(&mut region),
+            region((unpacked_bytes / 4) as u64 * lanes as u64),
         ];
-        let ([Some(rope_offset), Some(frequencies_offset), Some(scratch_offset)], Ok(bytes)) =
+        let ([Some(rope_offset), Some(frequencies_offset), Some(scratch_offset), Some(unpacked_offset)], Ok(bytes)) =
             (offsets, usize::try_from(end))
         else {
             return Err(GraphError::too_large(end));
@@ -71,6 +78,8 @@ impl Sizes {
             frequencies_offset,
             scratch_offset,
             scratch_len: scratch_len as usize,
+            unpacked_offset,
+            unpacked_bytes,
         })
     }
 }
@@ -177,6 +186,16 @@ impl<'a> Arena<'a> {
     pub unsafe fn scratch(&self, sizes: &Sizes, lane: usize) -> &mut [f32] {
         // SAFETY: the caller's promise.
         unsafe { self.f32s_mut(sizes.scratch_offset + lane * 4 * sizes.scratch_len, sizes.scratch_len) }
+    }
+
+    /// What one lane's products unpack weights into.
+    ///
+    /// # Safety
+    /// Only this lane uses it.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn unpacked(&self, sizes: &Sizes, lane: usize) -> &mut [u8] {
+        // SAFETY: the caller's promise.
+        unsafe { self.bytes_mut(sizes.unpacked_offset + lane * sizes.unpacked_bytes, sizes.unpacked_bytes) }
     }
 }
 

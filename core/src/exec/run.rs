@@ -7,7 +7,7 @@ use super::arena::{Arena, FirstError, Sizes};
 use super::step::{Heads, Kind, Repr, Rows, Step};
 use crate::graph::Weight;
 use crate::io::{Lane, Span, Storage};
-use crate::kernels::{Input, Kernels, Matrix, Output};
+use crate::kernels::{Input, Kernels, Matrix, Output, Tokens};
 use crate::quant::{BLOCK, BlockQ80};
 use core::ops::Range;
 
@@ -159,11 +159,13 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
             Repr::F32 => {
                 let stride = stride / 4;
                 // SAFETY: apart.
-                Input::F32 { x: unsafe { self.arena.f32s(offset, (count - 1) * stride + x.width) }, stride, count }
+                let x = unsafe { self.arena.f32s(offset, (count - 1) * stride + x.width) };
+                Input::F32 { x, stride, tokens: Tokens::First(count) }
             }
             Repr::Activations | Repr::Blocks => {
                 // SAFETY: apart.
-                Input::Q80 { rows: unsafe { self.arena.bytes(offset, count * stride) }, stride, count }
+                let rows = unsafe { self.arena.bytes(offset, count * stride) };
+                Input::Q80 { rows, stride, tokens: Tokens::First(count) }
             }
         }
     }
@@ -190,7 +192,9 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         let start = self.arena.f32_ptr(out.row(plane, row) + 4 * share.start, len);
         // SAFETY: apart; `f32_ptr` checked that all `len` values lie in the arena, and this lane writes rows of its own.
         let output = unsafe { Output::from_raw(start, stride, len) };
-        self.kernels.matmul(matrix, 0..rows, self.input(x, plane, row, count), output);
+        // SAFETY: each lane has memory of its own.
+        let scratch = unsafe { self.arena.unpacked(self.sizes, lane.index) };
+        self.kernels.matmul(matrix, 0..rows, self.input(x, plane, row, count), output, scratch);
     }
 
     fn matmul(&self, lane: &Lane<'_>, x: &Rows, out: &Rows, weight: &Weight) {

@@ -38,7 +38,7 @@ mod x86_64;
 use crate::quant::{BLOCK, BlockQ80, DType};
 use core::fmt;
 use core::ops::Range;
-pub use operands::{Input, Matrix, Output, activation_row_bytes, supports};
+pub use operands::{Input, Matrix, Output, SCRATCH_BYTES, Tokens, activation_row_bytes, supports};
 use table::Table;
 
 /// Instruction set that a table of kernels is compiled for.
@@ -48,19 +48,22 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// x86-64 with AVX-512 F, BW, VL and VNNI.
+    Avx512,
     /// AArch64 with NEON, as every ARMv8-A has it.
     Neon,
 }
 
 impl Isa {
     /// Every instruction set, the plainest first.
-    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Neon];
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon];
 
     /// Name as users write it.
     pub const fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
             Isa::Neon => "neon",
         }
     }
@@ -101,6 +104,8 @@ impl Kernels {
             Isa::Scalar => &scalar::TABLE,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &x86_64::avx2::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => &x86_64::avx512::TABLE,
             #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
             Isa::Neon => &aarch64::neon::TABLE,
             #[allow(unreachable_patterns)]
@@ -151,13 +156,14 @@ impl Kernels {
     }
 
     /// Product of weights and activations: `out[t][r] = Σ w[r][c] * x[t][c]` for each row `r` of `rows` (absolute row
-    /// numbers of `w`) and each token `t` of `x`.
+    /// numbers of `w`) and each token row `t` of `x`. With [`SCRATCH_BYTES`] of `scratch`, whose contents count for
+    /// nothing, many tokens are faster.
     ///
     /// # Panics
     /// If the pair of types is none of [`supports`], or the operands do not fit each other.
-    pub fn matmul(&self, w: Matrix<'_>, rows: Range<usize>, x: Input<'_>, out: Output<'_>) {
+    pub fn matmul(&self, w: Matrix<'_>, rows: Range<usize>, x: Input<'_>, out: Output<'_>, scratch: &mut [u8]) {
         operands::check(&w, &rows, &x, &out);
-        if rows.is_empty() || x.count() == 0 {
+        if rows.is_empty() || x.tokens().count() == 0 {
             return;
         }
         let matmul = match (w.dtype, &x) {
@@ -169,7 +175,7 @@ impl Kernels {
         };
         // SAFETY: the table's instruction set is there; `check` saw that the types are a supported pair and that every
         // row, token and output element lies inside its buffer.
-        unsafe { matmul(&w, rows, &x, &out) }
+        unsafe { matmul(&w, rows, &x, &out, scratch) }
     }
 
     /// `Σ a[i] * b[i]`.

@@ -5,7 +5,7 @@ use crate::quant::BlockQ80;
 use core::ops::Range;
 
 /// A product; the operands passed [`check`](super::operands::check), and the processor has the instruction set.
-pub(super) type Matmul = unsafe fn(&Matrix<'_>, Range<usize>, &Input<'_>, &Output<'_>);
+pub(super) type Matmul = unsafe fn(&Matrix<'_>, Range<usize>, &Input<'_>, &Output<'_>, &mut [u8]);
 
 /// The functions behind [`Kernels`](super::Kernels). To call one, the processor must have the instruction set, and
 /// the lengths must have passed the checks of the method of the same name.
@@ -51,9 +51,9 @@ macro_rules! table {
             quantize_activations: compile!($token, $attributes, quantize::quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], offsets: &mut [i32])),
             quantize_q80: compile!($token, $attributes, quantize::quantize_q80(x: &[f32], out: &mut [BlockQ80])),
             add_q80: compile!($token, $attributes, quantize::add_q80(x: &mut [f32], blocks: &[BlockQ80])),
-            matmul_f32: compile!($token, $attributes, dense::matmul_f32(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>)),
-            matmul_f16: compile!($token, $attributes, dense::matmul_f16(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>)),
-            matmul_q80: compile!($token, $attributes, dense::matmul_q80(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>)),
+            matmul_f32: compile!($token, $attributes, dense::matmul_f32(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
+            matmul_f16: compile!($token, $attributes, dense::matmul_f16(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
+            matmul_q80: compile!($token, $attributes, dense::matmul_q80(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
             matmul_q40_q80: $matmul_q40_q80,
             matmul_q80_q80: $matmul_q80_q80,
             dot: compile!($token, $attributes, dense::dot(a: &[f32], b: &[f32]) -> f32),

@@ -17,6 +17,13 @@ fn fast() -> Vec<Kernels> {
         && std::is_x86_feature_detected!("f16c")
     {
         isas.push(Isa::Avx2);
+        if std::is_x86_feature_detected!("avx512f")
+            && std::is_x86_feature_detected!("avx512bw")
+            && std::is_x86_feature_detected!("avx512vl")
+            && std::is_x86_feature_detected!("avx512vnni")
+        {
+            isas.push(Isa::Avx512);
+        }
     }
     #[cfg(target_arch = "aarch64")]
     isas.push(Isa::Neon);
@@ -105,11 +112,13 @@ struct Tokens {
     rows: Vec<Line>,
     row_stride: usize,
     count: usize,
+    /// The rows that take part, where not all of them do.
+    listed: Option<Vec<u32>>,
 }
 
 impl Tokens {
     fn new(values: Vec<f32>, cols: usize, stride: usize, count: usize, padding: usize) -> Self {
-        let mut tokens = Tokens { values, stride, rows: vec![], row_stride: 0, count };
+        let mut tokens = Tokens { values, stride, rows: vec![], row_stride: 0, count, listed: None };
         if cols.is_multiple_of(BLOCK) {
             tokens.row_stride = activation_row_bytes(cols) + 64 * padding;
             tokens.rows = aligned(tokens.row_stride * count);
@@ -121,11 +130,14 @@ impl Tokens {
         }
         tokens
     }
+    fn rows_of(&self) -> super::Tokens<'_> {
+        self.listed.as_deref().map_or(super::Tokens::First(self.count), super::Tokens::Listed)
+    }
     fn input(&self, dtype: DType) -> Input<'_> {
         if dtype == DType::F32 {
-            Input::F32 { x: &self.values, stride: self.stride, count: self.count }
+            Input::F32 { x: &self.values, stride: self.stride, tokens: self.rows_of() }
         } else {
-            Input::Q80 { rows: bytemuck::cast_slice(&self.rows), stride: self.row_stride, count: self.count }
+            Input::Q80 { rows: bytemuck::cast_slice(&self.rows), stride: self.row_stride, tokens: self.rows_of() }
         }
     }
 }
@@ -142,7 +154,8 @@ fn every_product_has_the_bits_of_the_reference() {
         let random = &mut Random(seed);
         let (dtype, input) = pairs()[seed as usize % pairs().len()];
         let block = dtype.block_len() as usize;
-        let cols = if block == 1 { random.below(150) } else { random.below(12) * block };
+        let most_blocks = [12, 12, 12, 150][random.below(4)];
+        let cols = random.below(if block == 1 { 150 } else { most_blocks }) * block;
         let most = [40, 6, 6][random.below(3)];
         let (rows, count) = (1 + random.below(45), 1 + random.below(most));
         // The stride of a single row counts for nothing.
@@ -158,14 +171,29 @@ fn every_product_has_the_bits_of_the_reference() {
         let bytes = bytes.into_boxed_slice(); // no room behind the end: a sanitizer sees a read too far
         let stride = cols + random.below(20);
         let values = random.wild(stride * count);
-        let tokens = Tokens::new(values, cols, stride, count, random.below(2));
+        let mut tokens = Tokens::new(values, cols, stride, count, random.below(2));
+        if seed % 3 == 0 {
+            // Any rows in any order, the output's others left alone.
+            let mut rows: Vec<u32> = (0..count as u32).collect();
+            (1..count).for_each(|i| rows.swap(i, random.below(i + 1)));
+            rows.truncate(1 + random.below(count));
+            tokens.listed = Some(rows);
+        }
+        let room = [0, SCRATCH_BYTES, SCRATCH_BYTES, 1 << 12][random.below(4)];
         let w = Matrix { dtype, bytes: &bytes[misalignment..], rows, cols, row_stride };
         let start = random.below(rows);
         let range = start..start + random.below(rows - start + 1);
         let out_stride = rows + random.below(9);
         let product = |kernels: Kernels| {
             let mut out = vec![-7.5; out_stride * count];
-            kernels.matmul(w, range.clone(), tokens.input(input), Output::from_slice(&mut out, out_stride));
+            let mut scratch = aligned(room);
+            kernels.matmul(
+                w,
+                range.clone(),
+                tokens.input(input),
+                Output::from_slice(&mut out, out_stride),
+                bytemuck::cast_slice_mut(&mut scratch),
+            );
             bits(&out)
         };
         let expected = product(Kernels::SCALAR);
@@ -294,7 +322,7 @@ fn results_are_the_bits_of_every_other_machine() {
         let tokens = Tokens::new(random.units(cols * count), cols, cols, count, 0);
         let mut out = vec![0.0; rows * count];
         let w = Matrix { dtype, bytes: &bytes, rows, cols, row_stride };
-        k.matmul(w, 0..rows, tokens.input(input), Output::from_slice(&mut out, rows));
+        k.matmul(w, 0..rows, tokens.input(input), Output::from_slice(&mut out, rows), &mut []);
         add(&out);
     }
     let (mut x, y) = (random.units(77), random.units(77));
@@ -325,7 +353,7 @@ fn product_error(dtype: DType, input: DType, cols: usize) -> f64 {
     let tokens = Tokens::new(random.units(cols * count), cols, cols, count, 0);
     let matrix = Matrix { dtype, bytes: &bytes, rows, cols, row_stride };
     let mut out = vec![0.0; rows * count];
-    Kernels::SCALAR.matmul(matrix, 0..rows, tokens.input(input), Output::from_slice(&mut out, rows));
+    Kernels::SCALAR.matmul(matrix, 0..rows, tokens.input(input), Output::from_slice(&mut out, rows), &mut []);
 
     let mut worst = 0f64;
     for t in 0..count {
@@ -400,7 +428,7 @@ fn activation_rows_hold_the_codes_scales_and_offsets_of_q80_blocks() {
     let mut row = aligned(activation_row_bytes(n));
     let row: &mut [u8] = bytemuck::cast_slice_mut(&mut row);
     Kernels::SCALAR.quantize_activations(&x, row);
-    assert_eq!(row.len(), 128);
+    assert_eq!(row.len(), 192);
     for (b, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
         let block = BlockQ80::quantize(x);
         assert_eq!(row[b * BLOCK..][..BLOCK], *bytemuck::cast_slice::<i8, u8>(&block.qs));
@@ -419,7 +447,7 @@ fn threads_fill_disjoint_rows_of_one_output() {
     let row_stride = cols / BLOCK * size_of::<BlockQ40>();
     let w = Matrix { dtype: DType::Q40, bytes: &bytes, rows, cols, row_stride };
     let mut whole = vec![0.0; rows * count];
-    Kernels::SCALAR.matmul(w, 0..rows, tokens.input(DType::Q80), Output::from_slice(&mut whole, rows));
+    Kernels::SCALAR.matmul(w, 0..rows, tokens.input(DType::Q80), Output::from_slice(&mut whole, rows), &mut []);
     for kernels in fast() {
         let mut parts = vec![0f32; rows * count];
         let (len, ptr) = (parts.len(), parts.as_mut_ptr().expose_provenance());
@@ -429,7 +457,7 @@ fn threads_fill_disjoint_rows_of_one_output() {
                 scope.spawn(move || {
                     // SAFETY: the buffer outlives the scope, and the threads' rows are disjoint.
                     let out = unsafe { Output::from_raw(core::ptr::with_exposed_provenance_mut(ptr), rows, len) };
-                    kernels.matmul(w, range, tokens.input(DType::Q80), out);
+                    kernels.matmul(w, range, tokens.input(DType::Q80), out, &mut []);
                 });
             }
         });
@@ -441,22 +469,22 @@ fn threads_fill_disjoint_rows_of_one_output() {
 #[should_panic(expected = "matmul: rows 0..3 of 2")]
 fn rows_outside_of_the_matrix_are_refused() {
     let w = Matrix { dtype: DType::F32, bytes: &[0; 16], rows: 2, cols: 2, row_stride: 8 };
-    let x = Input::F32 { x: &[0.0; 2], stride: 2, count: 1 };
-    Kernels::SCALAR.matmul(w, 0..3, x, Output::from_slice(&mut [0.0; 3], 3));
+    let x = Input::F32 { x: &[0.0; 2], stride: 2, tokens: super::Tokens::First(1) };
+    Kernels::SCALAR.matmul(w, 0..3, x, Output::from_slice(&mut [0.0; 3], 3), &mut []);
 }
 
 #[test]
 #[should_panic(expected = "matmul: output of 2 tokens")]
 fn an_output_too_small_for_the_last_token_is_refused() {
     let w = Matrix { dtype: DType::F32, bytes: &[0; 16], rows: 2, cols: 2, row_stride: 8 };
-    let x = Input::F32 { x: &[0.0; 4], stride: 2, count: 2 };
-    Kernels::SCALAR.matmul(w, 0..2, x, Output::from_slice(&mut [0.0; 3], 2));
+    let x = Input::F32 { x: &[0.0; 4], stride: 2, tokens: super::Tokens::First(2) };
+    Kernels::SCALAR.matmul(w, 0..2, x, Output::from_slice(&mut [0.0; 3], 2), &mut []);
 }
 
 #[test]
 #[should_panic(expected = "matmul: q40 weights with f32 input")]
 fn a_pair_of_types_without_a_product_is_refused() {
     let w = Matrix { dtype: DType::Q40, bytes: &[0; 18], rows: 1, cols: 32, row_stride: 18 };
-    let x = Input::F32 { x: &[0.0; 32], stride: 32, count: 1 };
-    Kernels::SCALAR.matmul(w, 0..1, x, Output::from_slice(&mut [0.0], 1));
+    let x = Input::F32 { x: &[0.0; 32], stride: 32, tokens: super::Tokens::First(1) };
+    Kernels::SCALAR.matmul(w, 0..1, x, Output::from_slice(&mut [0.0], 1), &mut []);
 }

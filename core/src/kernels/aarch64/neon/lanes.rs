@@ -22,6 +22,7 @@ pub(super) fn widen(half: uint16x4_t) -> float32x4_t {
 
 impl Lanes for Neon {
     type V = V;
+    const REGISTERS: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V {
@@ -90,6 +91,13 @@ impl Lanes for Neon {
             vst1q_f32(p.add(4), v[1]);
             vst1q_f32(p.add(8), v[2]);
             vst1q_f32(p.add(12), v[3]);
+        }
+    }
+    #[inline(always)]
+    fn store_bytes(self, v: V, out: &mut [u8; 4 * LANES]) {
+        for (v, out) in v.into_iter().zip(out.as_chunks_mut::<16>().0) {
+            // SAFETY: NEON belongs to the target, and the array is as long as the store.
+            unsafe { vst1q_u8(out.as_mut_ptr(), vreinterpretq_u8_f32(v)) }
         }
     }
     #[inline(always)]

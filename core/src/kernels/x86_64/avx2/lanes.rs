@@ -10,6 +10,7 @@ pub(super) struct V(__m256, __m256);
 
 impl Lanes for Avx2 {
     type V = V;
+    const REGISTERS: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V {
@@ -58,6 +59,14 @@ impl Lanes for Avx2 {
         unsafe {
             _mm256_storeu_ps(out.as_mut_ptr(), v.0);
             _mm256_storeu_ps(out.as_mut_ptr().add(8), v.1);
+        }
+    }
+    #[inline(always)]
+    fn store_bytes(self, v: V, out: &mut [u8; 4 * LANES]) {
+        // SAFETY: an `Avx2` proves the feature, and the array is as long as the stores.
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr().cast(), v.0);
+            _mm256_storeu_ps(out.as_mut_ptr().add(32).cast(), v.1);
         }
     }
     #[inline(always)]

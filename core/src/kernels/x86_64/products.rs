@@ -1,0 +1,348 @@
+//! Quantised products of x86-64: a lane per row, so that no sum runs across lanes.
+//!
+//! Dwords of as many rows as a vector has lanes are transposed; each piece of four codes meets the same four codes of
+//! the activations in every lane. Written once over [`Ints`], which is what a generation of vector instructions offers.
+
+#![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
+
+use crate::kernels::Output;
+use crate::kernels::groups::{Group, MAX_TILE, Product, Sums, panel_bytes, tile_bytes};
+use crate::kernels::operands::ActivationRows;
+use crate::quant::{BLOCK, BlockQ40, BlockQ80};
+use core::marker::PhantomData;
+use core::ops::Range;
+
+/// Pieces of four codes in a block.
+const PIECES: usize = BLOCK / 4;
+
+/// Vectors of one lane per row. A caller of any of these has the instructions; all are `#[inline(always)]`.
+#[allow(clippy::missing_safety_doc, reason = "said above")]
+pub(super) trait Ints {
+    /// A dword, or four bytes, a lane.
+    type I: Copy;
+    /// An F32 a lane.
+    type F: Copy;
+    /// Lanes.
+    const ROWS: usize;
+    /// Most tokens of a tile: as many as registers hold sums for.
+    const TILE: usize;
+    /// As [`Product::NEAR_BYTES`].
+    const NEAR_BYTES: usize;
+
+    /// Vector `j` holds bytes `offset + 4 * j..` of each row's block.
+    unsafe fn dwords(w: Column, offset: usize) -> [Self::I; 4];
+    /// Scales of the blocks, which begin with them.
+    unsafe fn scales(w: Column) -> Self::F;
+    /// A number in every lane.
+    unsafe fn splat(x: f32) -> Self::F;
+    /// The lower four bits of each byte.
+    unsafe fn low_nibbles(v: Self::I) -> Self::I;
+    /// The upper four bits of each byte.
+    unsafe fn high_nibbles(v: Self::I) -> Self::I;
+    /// Bytes of Q80 weights in the form that [`Self::dots_q80`] wants.
+    unsafe fn prepare_q80(v: Self::I) -> Self::I;
+    /// Exact dot products of a block of nibbles (0 to 15) with a block of each token, `offsets` added.
+    unsafe fn dots_q40<const T: usize>(
+        w: impl Fn(usize) -> Self::I,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [Self::I; T];
+    /// Exact dot products of a block of prepared bytes with a block of each token; `offsets` as in activation rows.
+    unsafe fn dots_q80<const T: usize>(
+        w: impl Fn(usize) -> Self::I,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [Self::I; T];
+    /// `fma(f32(dots), d * x, acc)`
+    unsafe fn add_block(acc: Self::F, dots: Self::I, d: Self::F, x: Self::F) -> Self::F;
+    unsafe fn load(from: *const u8) -> Self::I;
+    unsafe fn load_f32(from: *const f32) -> Self::F;
+    unsafe fn store(v: Self::I, to: *mut u8);
+    unsafe fn store_f32(v: Self::F, to: *mut f32);
+    /// The first lane.
+    unsafe fn first(v: Self::F) -> f32;
+    /// [`prefetch`]
+    unsafe fn prefetch<const NEAR: bool>(address: *const u8);
+}
+
+/// Blocks of a group of rows, one of each.
+#[derive(Clone, Copy)]
+pub(super) struct Column {
+    /// The block of the first row.
+    pub first: *const u8,
+    /// Bytes to the block of the next row.
+    pub stride: usize,
+}
+
+impl Column {
+    /// Byte `offset` of the block of row `r`.
+    #[inline(always)]
+    pub fn at(self, r: usize, offset: usize) -> *const u8 {
+        self.first.wrapping_add(r * self.stride + offset)
+    }
+}
+
+/// A block type over vectors `V`.
+pub(super) trait Format<V: Ints> {
+    const BLOCK_BYTES: usize;
+
+    /// The codes of a column of blocks, ready for [`Self::dots`].
+    ///
+    /// # Safety
+    /// The blocks are readable; the processor has the instructions.
+    unsafe fn codes(w: Column) -> [V::I; PIECES];
+
+    /// Exact dot products with a block of `T` tokens each: `x(t, j)` is piece `j` of token `t`.
+    ///
+    /// # Safety
+    /// The processor has the instructions.
+    unsafe fn dots<const T: usize>(
+        w: impl Fn(usize) -> V::I,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [V::I; T];
+}
+
+/// Weights of [`BlockQ40`].
+pub(super) struct Q40;
+/// Weights of [`BlockQ80`].
+pub(super) struct Q80;
+
+impl<V: Ints> Format<V> for Q40 {
+    const BLOCK_BYTES: usize = size_of::<BlockQ40>();
+
+    #[inline(always)]
+    unsafe fn codes(w: Column) -> [V::I; PIECES] {
+        // SAFETY: 16 bytes of nibbles after the scale.
+        unsafe {
+            let [a, b, c, d] = V::dwords(w, 2);
+            [
+                V::low_nibbles(a),
+                V::low_nibbles(b),
+                V::low_nibbles(c),
+                V::low_nibbles(d),
+                V::high_nibbles(a),
+                V::high_nibbles(b),
+                V::high_nibbles(c),
+                V::high_nibbles(d),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dots<const T: usize>(
+        w: impl Fn(usize) -> V::I,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [V::I; T] {
+        // SAFETY: as promised to this function.
+        unsafe { V::dots_q40(w, x, offsets) }
+    }
+}
+
+impl<V: Ints> Format<V> for Q80 {
+    const BLOCK_BYTES: usize = size_of::<BlockQ80>();
+
+    #[inline(always)]
+    unsafe fn codes(w: Column) -> [V::I; PIECES] {
+        // SAFETY: 32 bytes of codes after the scale.
+        unsafe {
+            let ([a, b, c, d], [e, f, g, h]) = (V::dwords(w, 2), V::dwords(w, 18));
+            [
+                V::prepare_q80(a),
+                V::prepare_q80(b),
+                V::prepare_q80(c),
+                V::prepare_q80(d),
+                V::prepare_q80(e),
+                V::prepare_q80(f),
+                V::prepare_q80(g),
+                V::prepare_q80(h),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dots<const T: usize>(
+        w: impl Fn(usize) -> V::I,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [V::I; T] {
+        // SAFETY: as promised to this function.
+        unsafe { V::dots_q80(w, x, offsets) }
+    }
+}
+
+/// The product of weights `F` over vectors `V`.
+pub(super) struct Rows<V, F>(PhantomData<(V, F)>);
+
+impl<V: Ints, F: Format<V>> Product for Rows<V, F> {
+    const ROWS: usize = V::ROWS;
+    const BLOCK_BYTES: usize = F::BLOCK_BYTES;
+    const TILE: usize = V::TILE;
+    const NEAR_BYTES: usize = V::NEAR_BYTES;
+
+    #[inline(always)]
+    unsafe fn rows<const T: usize>(group: &Group, x: &ActivationRows<'_>, t: usize, out: &Output<'_>) {
+        let blocks = x.cols / BLOCK;
+        let mut codes = [core::ptr::null::<i32>(); T];
+        let mut scales = [core::ptr::null(); T];
+        let mut offsets = [core::ptr::null(); T];
+        for k in 0..T {
+            let row = x.row(t + k);
+            (codes[k], scales[k], offsets[k]) = (row.codes.as_ptr().cast(), row.scales.as_ptr(), row.offsets.as_ptr());
+        }
+        let mut column = Column { first: group.first, stride: group.stride };
+        let mut ahead = group.ahead(t);
+        // SAFETY: block `b` of rows and tokens is inside them; prefetching reads nothing.
+        unsafe {
+            let mut acc = [V::splat(0.0); T];
+            for b in 0..blocks {
+                if let Some(ahead) = &mut ahead {
+                    let at = ahead.step();
+                    for line in 0..(V::ROWS * F::BLOCK_BYTES).div_ceil(64) {
+                        if ahead.near {
+                            V::prefetch::<true>(at.wrapping_add(64 * line));
+                        } else {
+                            V::prefetch::<false>(at.wrapping_add(64 * line));
+                        }
+                    }
+                }
+                let d = V::scales(column);
+                let w = F::codes(column);
+                let mut block_offsets = [0; T];
+                for k in 0..T {
+                    block_offsets[k] = *offsets[k].add(b);
+                }
+                let piece = |k: usize, j| codes[k].add(b * PIECES + j).read_unaligned();
+                let dots = F::dots(|j| w[j], piece, block_offsets);
+                for k in 0..T {
+                    acc[k] = V::add_block(acc[k], dots[k], d, V::splat(*scales[k].add(b)));
+                }
+                column.first = column.first.wrapping_add(F::BLOCK_BYTES);
+            }
+            for (k, acc) in acc.into_iter().enumerate() {
+                let out = out.at(x.tokens.row(t + k), group.row);
+                if group.width == V::ROWS {
+                    V::store_f32(acc, out);
+                } else {
+                    out.write(V::first(acc));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(group: &Group, blocks: Range<usize>, panel: *mut u8) {
+        let mut panel = panel;
+        for b in blocks {
+            let column = Column { first: group.first.wrapping_add(b * F::BLOCK_BYTES), stride: group.stride };
+            // SAFETY: the block is inside the group's rows; the panel has room for it.
+            unsafe {
+                for (j, codes) in F::codes(column).into_iter().enumerate() {
+                    V::store(codes, panel.add(4 * V::ROWS * j));
+                }
+                V::store_f32(V::scales(column), panel.add(BLOCK * V::ROWS).cast());
+                panel = panel.add(panel_bytes(V::ROWS));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile(panel: *const u8, x: *const u8, blocks: usize, sums: &Sums, first: bool) {
+        const { assert!(V::TILE.is_multiple_of(4) && V::TILE <= MAX_TILE) };
+        // SAFETY: as promised to this function; a tile of more tokens than count reads packed bytes of others.
+        unsafe {
+            match sums.tokens.div_ceil(4) {
+                3.. if V::TILE >= 12 => tile_of::<V, F, 12>(panel, x, blocks, sums, first),
+                2.. if V::TILE >= 8 => tile_of::<V, F, 8>(panel, x, blocks, sums, first),
+                _ => tile_of::<V, F, 4>(panel, x, blocks, sums, first),
+            }
+        }
+    }
+}
+
+/// [`Product::tile`] for `T` tokens, of which `sums.tokens` count.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn tile_of<V: Ints, F: Format<V>, const T: usize>(
+    mut panel: *const u8,
+    mut x: *const u8,
+    blocks: usize,
+    sums: &Sums,
+    first: bool,
+) {
+    // SAFETY: panel and tile have `blocks` blocks; sums that count are valid for as many values as there are rows.
+    unsafe {
+        let mut acc = [V::splat(0.0); T];
+        if !first {
+            for k in 0..T.min(sums.tokens) {
+                acc[k] = V::load_f32(sums.rows[k]);
+            }
+        }
+        for _ in 0..blocks {
+            let mut offsets = [0; T];
+            for k in 0..T {
+                offsets[k] = x.add(V::TILE * (BLOCK + 4) + 4 * k).cast::<i32>().read();
+            }
+            let dots = F::dots(
+                |j| V::load(panel.add(4 * V::ROWS * j)),
+                |k, j| x.add(BLOCK * k + 4 * j).cast::<i32>().read(),
+                offsets,
+            );
+            let d = V::load_f32(panel.add(BLOCK * V::ROWS).cast());
+            for k in 0..T {
+                let scale = V::splat(x.add(V::TILE * BLOCK + 4 * k).cast::<f32>().read());
+                acc[k] = V::add_block(acc[k], dots[k], d, scale);
+            }
+            panel = panel.add(panel_bytes(V::ROWS));
+            x = x.add(tile_bytes(V::TILE));
+        }
+        for k in 0..T.min(sums.tokens) {
+            V::store_f32(acc[k], sums.rows[k]);
+        }
+    }
+}
+
+/// Asks for the line of memory at an address, which may be any: into the first-level cache, or the second.
+///
+/// # Safety
+/// None: a hint.
+#[inline(always)]
+pub(super) unsafe fn prefetch<const NEAR: bool>(address: *const u8) {
+    use core::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+    // SAFETY: SSE belongs to the target.
+    unsafe {
+        if NEAR {
+            _mm_prefetch::<_MM_HINT_T0>(address.cast());
+        } else {
+            _mm_prefetch::<_MM_HINT_T1>(address.cast());
+        }
+    }
+}
+
+/// The two products of an instruction set, under the attributes that enable it.
+macro_rules! products {
+    ($ints:ty, $attributes:tt) => {
+        $crate::kernels::x86_64::products::products!(@one $ints, $attributes, matmul_q40, Q40);
+        $crate::kernels::x86_64::products::products!(@one $ints, $attributes, matmul_q80, Q80);
+    };
+    (@one $ints:ty, [$($attribute:meta),*], $name:ident, $format:ident) => {
+        /// # Safety
+        /// The operands passed `check`; the processor has the instructions.
+        $(#[$attribute])*
+        pub(super) unsafe fn $name(
+            w: &$crate::kernels::Matrix<'_>,
+            rows: core::ops::Range<usize>,
+            x: &$crate::kernels::Input<'_>,
+            out: &$crate::kernels::Output<'_>,
+            scratch: &mut [u8],
+        ) {
+            type Product = $crate::kernels::x86_64::products::Rows<$ints, $crate::kernels::x86_64::products::$format>;
+            // SAFETY: as promised to this function.
+            unsafe { $crate::kernels::groups::matmul::<Product>(w, rows, x, out, scratch) }
+        }
+    };
+}
+pub(super) use products;
