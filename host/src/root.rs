@@ -9,7 +9,7 @@ use crate::{cpu, tables::GraphTables};
 use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::{Graph, Sizes};
 use dair_core::io::Pool;
-use dair_core::plan::{self, Cut, PlanError};
+use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError};
 use dair_core::quant::DType;
 use std::{fmt, io};
 
@@ -155,20 +155,18 @@ impl Root<'_> {
         self.engine.program().seq_len()
     }
 
-    /// Computes `tokens` from `position` on, in batches as large as the graph allows; `logits` asks about the last of
+    /// Computes `tokens` from `position` on, in as few batches as the graph allows, of about the same size; `logits` asks about the last of
     /// them ([`Logits::Last`]) or none.
     ///
     /// # Errors
     /// Where the tokens do not fit the context, or a node fails.
     pub fn forward(&mut self, tokens: &[u32], position: u32, logits: Logits) -> Result<(), RootError> {
-        let batch_max = self.engine.program().graph().batch_max as usize;
-        let mut position = position;
-        let mut chunks = tokens.chunks(batch_max).peekable();
-        while let Some(tokens) = chunks.next() {
-            let logits = if chunks.peek().is_some() { Logits::None } else { logits };
-            let batch = Batch { position, rows: tokens.len() as u32, tokens, logits };
-            self.pass(batch)?;
-            position += batch.rows;
+        let batches = tokens.len().div_ceil(self.engine.program().graph().batch_max as usize);
+        for batch in 0..batches {
+            let (start, end) = (tokens.len() * batch / batches, tokens.len() * (batch + 1) / batches);
+            let logits = if end < tokens.len() { Logits::None } else { logits };
+            let rows = (end - start) as u32;
+            self.pass(Batch { position: position + start as u32, rows, tokens: &tokens[start..end], logits })?;
         }
         Ok(())
     }
@@ -183,7 +181,8 @@ impl Root<'_> {
         position: u32,
         mut each: impl FnMut(usize, &[f32]),
     ) -> Result<(), RootError> {
-        let batch_max = self.engine.program().graph().batch_max as usize;
+        // Logits are long rows: fewer of them at a time.
+        let batch_max = self.engine.program().graph().batch_max.min(DLLAMA_BATCH) as usize;
         let mut done = 0;
         for tokens in tokens.chunks(batch_max) {
             let rows = tokens.len() as u32;
