@@ -6,7 +6,7 @@
 //! 256 tokens over more weights than a cache holds: look at Gitem/s, an item being a multiplication or an addition.
 
 use dair_core::kernels::{Input, Isa, Kernels, Matrix, Output, SCRATCH_BYTES, Tokens, activation_row_bytes, supports};
-use dair_core::quant::DType;
+use dair_core::quant::{DType, Order};
 use dair_host::cpu;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
@@ -69,7 +69,7 @@ fn product(bencher: Bencher<'_, '_>, case: &Case, rows: usize, count: usize) {
     let &Case { kernels, dtype, input, cols } = case;
     let bytes = weights(dtype, rows, cols);
     let row_stride = bytes.len() / rows;
-    let w = Matrix { dtype, bytes: &bytes, rows, cols, row_stride };
+    let w = Matrix { dtype, order: Order::Rows, bytes: &bytes, rows, cols, row_stride };
     let values: Vec<f32> = (0..cols * count).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.02).collect();
     let stride = activation_row_bytes(cols);
     let mut lines = vec![Line([0; 64]); stride / 64 * count];

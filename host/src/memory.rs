@@ -7,7 +7,7 @@ pub fn usable_bytes() -> u64 {
 }
 
 /// Bytes that programs can have without making the system swap, as Linux estimates it.
-fn available_bytes() -> Option<u64> {
+pub fn available_bytes() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)

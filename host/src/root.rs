@@ -4,13 +4,14 @@ use crate::arena::ArenaMemory;
 use crate::model::Model;
 use crate::net::{Address, Mesh, NetError, Timeouts, dial};
 use crate::pool::Threads;
-use crate::storage::MappedFile;
-use crate::{cpu, tables::GraphTables};
+use crate::storage::{Weights, interleaved_bytes};
+use crate::{cpu, memory, tables::GraphTables};
 use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::{Graph, Sizes};
 use dair_core::io::Pool;
 use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError};
 use dair_core::quant::DType;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 /// How to run a model.
@@ -22,16 +23,48 @@ pub struct Options {
     pub activations: Option<DType>,
     /// Shortens the context; it never exceeds the model's.
     pub max_seq_len: Option<u32>,
+    /// Whether weights are repacked into memory.
+    pub repack: Repack,
     /// Nodes 1, 2, …; none to work alone.
     pub workers: Vec<Address>,
     /// How long to wait for them.
     pub timeouts: Timeouts,
 }
 
+/// Whether weights are repacked for the kernels at the start, into memory that then can't be given back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repack {
+    /// Where the kernels gain by it and the copy leaves half of the free memory free.
+    #[default]
+    Auto,
+    /// Wherever the kernels take it.
+    Always,
+    /// Weights are read from the file as they are.
+    Never,
+}
+
+impl Repack {
+    /// Whether to repack as many bytes of weights.
+    fn of(self, bytes: u64) -> bool {
+        match self {
+            Self::Auto => bytes <= memory::available_bytes().unwrap_or(0) / 2,
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
+}
+
 impl Options {
     /// One node with `threads` lanes.
     pub fn alone(threads: usize) -> Self {
-        Self { threads, activations: None, max_seq_len: None, workers: Vec::new(), timeouts: Timeouts::default() }
+        Self {
+            threads,
+            activations: None,
+            max_seq_len: None,
+            repack: Repack::Auto,
+            workers: Vec::new(),
+            timeouts: Timeouts::default(),
+        }
     }
 
     fn cut(&self, model: &Model) -> Cut {
@@ -92,8 +125,9 @@ impl From<NetError> for RootError {
 
 /// A model that is ready to run.
 pub struct Root<'a> {
-    engine: Engine<'a, MappedFile, Threads>,
+    engine: Engine<'a, Weights<'a>, Threads>,
     mesh: Mesh,
+    repack_time: Option<Duration>,
     /// Bytes on the network before the first forward pass: configs and weights.
     setup_bytes: (u64, u64),
 }
@@ -112,10 +146,15 @@ pub fn with_root<R, E: From<RootError>>(
     body: impl FnOnce(&mut Root<'_>) -> Result<R, E>,
 ) -> Result<R, E> {
     let (header, cut) = (model.header(), options.cut(model));
+    let kernels = cpu::best_kernels();
+    let interleave = kernels.takes_interleaved() && options.repack.of(model.layout.file_bytes());
     let mut tables: Vec<_> = (0..cut.nodes).map(|_| GraphTables::new(Sizes::of_layers(header.n_layers))).collect();
     let graphs: Vec<Graph<'_>> = (0..)
         .zip(&mut tables)
-        .map(|(node, tables)| plan::build(&model.layout, &cut, node, tables.tables()))
+        .map(|(node, tables)| {
+            let interleave = interleave && node == 0;
+            plan::build(&model.layout, &Cut { interleave, ..cut }, node, tables.tables())
+        })
         .collect::<Result<_, _>>()
         .map_err(|error| RootError::Plan(error, plan::node_counts(header).collect()))?;
 
@@ -127,11 +166,20 @@ pub fn with_root<R, E: From<RootError>>(
     let program = Program::new(&graphs[0], model.layout.file_bytes(), pool.lanes(), rooms).map_err(RootError::Graph)?;
     let mut arena = ArenaMemory::new(program.arena_bytes())
         .map_err(|error| RootError::System(format!("{} bytes of memory", program.arena_bytes()), error))?;
-    let engine = Engine::new(&program, &model.file, &pool, cpu::best_kernels(), &mut arena);
+    let start = Instant::now();
+    let weights = if interleave {
+        let bytes = interleaved_bytes(&graphs[0]);
+        Weights::repacked(&model.file, &graphs[0], &pool)
+            .map_err(|error| RootError::System(format!("{bytes} bytes to repack weights into"), error))?
+    } else {
+        Weights::mapped(&model.file)
+    };
+    let repack_time = interleave.then(|| start.elapsed());
+    let engine = Engine::new(&program, &weights, &pool, kernels, &mut arena);
 
     let mesh = connect(model, options, &graphs[1..], progress).map_err(RootError::Net)?;
     let setup_bytes = (mesh.sent_bytes(), mesh.received_bytes());
-    let mut root = Root { engine, mesh, setup_bytes };
+    let mut root = Root { engine, mesh, repack_time, setup_bytes };
     let result = body(&mut root);
     root.mesh.stop();
     result
@@ -193,6 +241,11 @@ impl Root<'_> {
             done += rows;
         }
         Ok(())
+    }
+
+    /// How long weights were repacked at the start, if they were.
+    pub fn repack_time(&self) -> Option<Duration> {
+        self.repack_time
     }
 
     /// Bytes sent to and received from workers in forward passes so far, if there are workers.

@@ -186,7 +186,14 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         }
         let Some(bytes) = self.lease(weight, mat, &share) else { return };
         let (rows, cols) = (share.len(), weight.cols as usize);
-        let matrix = Matrix { dtype: weight.dtype, bytes: &bytes, rows, cols, row_stride: weight.row_stride as usize };
+        let matrix = Matrix {
+            dtype: weight.dtype,
+            order: weight.order,
+            bytes: &bytes,
+            rows,
+            cols,
+            row_stride: weight.row_stride as usize,
+        };
         let stride = out.row_stride / 4;
         let len = (count - 1) * stride + rows;
         let start = self.arena.f32_ptr(out.row(plane, row) + 4 * share.start, len);

@@ -35,7 +35,7 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-use crate::quant::{BLOCK, BlockQ80, DType};
+use crate::quant::{BLOCK, BlockQ80, DType, Order};
 use core::fmt;
 use core::ops::Range;
 pub use operands::{Input, Matrix, Output, SCRATCH_BYTES, Tokens, activation_row_bytes, supports};
@@ -166,9 +166,14 @@ impl Kernels {
         if rows.is_empty() || x.tokens().count() == 0 {
             return;
         }
+        let interleaved = w.order == Order::Interleaved;
         let matmul = match (w.dtype, &x) {
             (DType::F32, _) => self.table.matmul_f32,
             (DType::F16, _) => self.table.matmul_f16,
+            (DType::Q40, _) if interleaved => self
+                .table
+                .matmul_interleaved_q40_q80
+                .unwrap_or_else(|| panic!("matmul: {self:?} takes no interleaved rows")),
             (DType::Q40, _) => self.table.matmul_q40_q80,
             (DType::Q80, Input::F32 { .. }) => self.table.matmul_q80,
             (DType::Q80, Input::Q80 { .. }) => self.table.matmul_q80_q80,
@@ -176,6 +181,11 @@ impl Kernels {
         // SAFETY: the table's instruction set is there; `check` saw that the types are a supported pair and that every
         // row, token and output element lies inside its buffer.
         unsafe { matmul(&w, rows, &x, &out, scratch) }
+    }
+
+    /// Whether there is a product of interleaved Q40 rows, which then is faster than that of rows as in files.
+    pub fn takes_interleaved(&self) -> bool {
+        self.table.matmul_interleaved_q40_q80.is_some()
     }
 
     /// `Σ a[i] * b[i]`.

@@ -1,14 +1,16 @@
 //! What products work on: a matrix in mapped bytes, token rows, and an output that several threads fill.
 
-use crate::quant::{BLOCK, DType};
+use crate::quant::{BLOCK, DType, INTERLEAVED_ROWS, Order};
 use core::marker::PhantomData;
 use core::ops::Range;
 
-/// Weights as they lie in the file, row by row; any alignment.
+/// Weights as they lie in the file, row by row, or interleaved; any alignment.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'w> {
     /// Type of the weights.
     pub dtype: DType,
+    /// How the rows lie. Interleaved ones are Q40 without gaps, their number a multiple of [`INTERLEAVED_ROWS`].
+    pub order: Order,
     /// The rows; the last one may end without the padding of its stride.
     pub bytes: &'w [u8],
     /// Rows: outputs of the product.
@@ -239,6 +241,17 @@ pub(super) fn check(w: &Matrix<'_>, rows: &Range<usize>, x: &Input<'_>, out: &Ou
         w.row_stride,
         w.bytes.len()
     );
+    if w.order == Order::Interleaved {
+        let whole = [w.rows, rows.start, rows.end].iter().all(|row| row.is_multiple_of(INTERLEAVED_ROWS));
+        assert!(
+            w.dtype == DType::Q40 && whole && row_bytes == Some(w.row_stride),
+            "matmul: interleaved {} weights, rows {rows:?} of {}, {} columns, stride {}",
+            w.dtype,
+            w.rows,
+            w.cols,
+            w.row_stride
+        );
+    }
     let tokens = x.tokens().extent();
     let (held, needed) = match *x {
         Input::F32 { x, stride, .. } => (x.len(), extent(tokens, stride, w.cols)),

@@ -8,7 +8,7 @@ use crate::quant::{BLOCK, BlockQ40, BlockQ80, f16_to_f32};
 use bytemuck::AnyBitPattern;
 use core::ops::Range;
 
-pub(super) static TABLE: Table = table!(Isa::Scalar, Scalar, matmul_q40, matmul_q80, []);
+pub(super) static TABLE: Table = table!(Isa::Scalar, Scalar, matmul_q40, None, matmul_q80, []);
 
 /// Sixteen numbers, one by one.
 #[derive(Clone, Copy)]

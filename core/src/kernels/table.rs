@@ -21,6 +21,8 @@ pub(super) struct Table {
     pub matmul_q80: Matmul,
     /// Q40 weights, Q80 activations.
     pub matmul_q40_q80: Matmul,
+    /// The same, rows interleaved.
+    pub matmul_interleaved_q40_q80: Option<Matmul>,
     /// Q80 weights, Q80 activations.
     pub matmul_q80_q80: Matmul,
     pub dot: unsafe fn(&[f32], &[f32]) -> f32,
@@ -36,11 +38,11 @@ pub(super) struct Table {
     pub attention: unsafe fn(&[f32], &[f32], &[f32], usize, &mut [f32], &mut [f32]),
 }
 
-/// `table!(isa, token, matmul_q40_q80, matmul_q80_q80, [attribute, …])`: the [`Table`] whose shared bodies are compiled under
+/// `table!(isa, token, matmul_q40_q80, matmul_interleaved_q40_q80, matmul_q80_q80, [attribute, …])`: the [`Table`] whose shared bodies are compiled under
 /// attributes that enable what `token` stands for.
 #[rustfmt::skip]
 macro_rules! table {
-    ($isa:expr, $token:expr, $matmul_q40_q80:path, $matmul_q80_q80:path, $attributes:tt) => {{
+    ($isa:expr, $token:expr, $matmul_q40_q80:path, $interleaved:expr, $matmul_q80_q80:path, $attributes:tt) => {{
         use $crate::kernels::table::{Table, compile};
         use $crate::kernels::{Input, Matrix, Output, attention, dense, elementwise, quantize};
         use $crate::quant::BlockQ80;
@@ -55,6 +57,7 @@ macro_rules! table {
             matmul_f16: compile!($token, $attributes, dense::matmul_f16(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
             matmul_q80: compile!($token, $attributes, dense::matmul_q80(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
             matmul_q40_q80: $matmul_q40_q80,
+            matmul_interleaved_q40_q80: $interleaved,
             matmul_q80_q80: $matmul_q80_q80,
             dot: compile!($token, $attributes, dense::dot(a: &[f32], b: &[f32]) -> f32),
             rms_norm: compile!($token, $attributes, elementwise::rms_norm(x: &mut [f32], inv_rms: f32, weight: &[u8])),

@@ -3,7 +3,7 @@
 //! A new instruction set needs one line in [`fast`].
 
 use super::*;
-use crate::quant::{BlockQ40, f32_to_f16};
+use crate::quant::{BlockQ40, INTERLEAVED_ROWS, f32_to_f16, interleave_q40};
 use bytemuck::Zeroable;
 use std::vec::Vec;
 use std::{format, vec};
@@ -180,7 +180,7 @@ fn every_product_has_the_bits_of_the_reference() {
             tokens.listed = Some(rows);
         }
         let room = [0, SCRATCH_BYTES, SCRATCH_BYTES, 1 << 12][random.below(4)];
-        let w = Matrix { dtype, bytes: &bytes[misalignment..], rows, cols, row_stride };
+        let w = Matrix { dtype, order: Order::Rows, bytes: &bytes[misalignment..], rows, cols, row_stride };
         let start = random.below(rows);
         let range = start..start + random.below(rows - start + 1);
         let out_stride = rows + random.below(9);
@@ -200,6 +200,40 @@ fn every_product_has_the_bits_of_the_reference() {
         for kernels in fast() {
             let what = format!("{kernels:?} {dtype} seed {seed}: {range:?} of {rows} x {cols}, {count} tokens");
             assert_eq!(product(kernels), expected, "{what}");
+        }
+    }
+}
+
+#[test]
+fn interleaved_rows_have_the_product_of_rows_as_in_files() {
+    for seed in 0..100 {
+        let random = &mut Random(seed);
+        let cols = (1 + random.below(if seed % 5 == 0 { 80 } else { 6 })) * BLOCK;
+        let (groups, count) = (1 + random.below(4), 1 + random.below([1, 4, 30][seed as usize % 3]));
+        let rows = groups * INTERLEAVED_ROWS;
+        let row_stride = cols / BLOCK * size_of::<BlockQ40>();
+        let bytes: Vec<u8> = (0..rows).flat_map(|_| random.weights(DType::Q40, cols)).collect();
+        let group_bytes = INTERLEAVED_ROWS * row_stride;
+        let mut interleaved = vec![0; bytes.len()];
+        for (from, to) in bytes.chunks(group_bytes).zip(interleaved.chunks_mut(group_bytes)) {
+            interleave_q40(from, to);
+        }
+        let tokens = Tokens::new(random.wild(cols * count), cols, cols, count, 0);
+        let first = random.below(groups);
+        let range = first * INTERLEAVED_ROWS..(first + 1 + random.below(groups - first)) * INTERLEAVED_ROWS;
+        let room = [0, SCRATCH_BYTES][random.below(2)];
+        let product = |kernels: &Kernels, order, bytes: &[u8]| {
+            let mut out = vec![-7.5; rows * count];
+            let mut scratch = aligned(room);
+            let w = Matrix { dtype: DType::Q40, order, bytes, rows, cols, row_stride };
+            let scratch = bytemuck::cast_slice_mut(&mut scratch);
+            kernels.matmul(w, range.clone(), tokens.input(DType::Q80), Output::from_slice(&mut out, rows), scratch);
+            bits(&out)
+        };
+        let expected = product(&Kernels::SCALAR, Order::Rows, &bytes);
+        for kernels in fast().iter().filter(|kernels| kernels.takes_interleaved()) {
+            let what = format!("{kernels:?} seed {seed}: {range:?} of {rows} x {cols}, {count} tokens");
+            assert_eq!(product(kernels, Order::Interleaved, &interleaved), expected, "{what}");
         }
     }
 }
@@ -321,7 +355,7 @@ fn results_are_the_bits_of_every_other_machine() {
         crate::quant::quantize(dtype, &random.units(rows * cols), &mut bytes);
         let tokens = Tokens::new(random.units(cols * count), cols, cols, count, 0);
         let mut out = vec![0.0; rows * count];
-        let w = Matrix { dtype, bytes: &bytes, rows, cols, row_stride };
+        let w = Matrix { dtype, order: Order::Rows, bytes: &bytes, rows, cols, row_stride };
         k.matmul(w, 0..rows, tokens.input(input), Output::from_slice(&mut out, rows), &mut []);
         add(&out);
     }
@@ -351,7 +385,7 @@ fn product_error(dtype: DType, input: DType, cols: usize) -> f64 {
     let mut w = vec![0.0; rows * cols];
     crate::quant::dequantize(dtype, &bytes, &mut w);
     let tokens = Tokens::new(random.units(cols * count), cols, cols, count, 0);
-    let matrix = Matrix { dtype, bytes: &bytes, rows, cols, row_stride };
+    let matrix = Matrix { dtype, order: Order::Rows, bytes: &bytes, rows, cols, row_stride };
     let mut out = vec![0.0; rows * count];
     Kernels::SCALAR.matmul(matrix, 0..rows, tokens.input(input), Output::from_slice(&mut out, rows), &mut []);
 
@@ -445,7 +479,7 @@ fn threads_fill_disjoint_rows_of_one_output() {
     let bytes: Vec<u8> = (0..rows).flat_map(|_| random.weights(DType::Q40, cols)).collect();
     let tokens = Tokens::new(random.units(cols * count), cols, cols, count, 0);
     let row_stride = cols / BLOCK * size_of::<BlockQ40>();
-    let w = Matrix { dtype: DType::Q40, bytes: &bytes, rows, cols, row_stride };
+    let w = Matrix { dtype: DType::Q40, order: Order::Rows, bytes: &bytes, rows, cols, row_stride };
     let mut whole = vec![0.0; rows * count];
     Kernels::SCALAR.matmul(w, 0..rows, tokens.input(DType::Q80), Output::from_slice(&mut whole, rows), &mut []);
     for kernels in fast() {
@@ -468,7 +502,7 @@ fn threads_fill_disjoint_rows_of_one_output() {
 #[test]
 #[should_panic(expected = "matmul: rows 0..3 of 2")]
 fn rows_outside_of_the_matrix_are_refused() {
-    let w = Matrix { dtype: DType::F32, bytes: &[0; 16], rows: 2, cols: 2, row_stride: 8 };
+    let w = Matrix { dtype: DType::F32, order: Order::Rows, bytes: &[0; 16], rows: 2, cols: 2, row_stride: 8 };
     let x = Input::F32 { x: &[0.0; 2], stride: 2, tokens: super::Tokens::First(1) };
     Kernels::SCALAR.matmul(w, 0..3, x, Output::from_slice(&mut [0.0; 3], 3), &mut []);
 }
@@ -476,7 +510,7 @@ fn rows_outside_of_the_matrix_are_refused() {
 #[test]
 #[should_panic(expected = "matmul: output of 2 tokens")]
 fn an_output_too_small_for_the_last_token_is_refused() {
-    let w = Matrix { dtype: DType::F32, bytes: &[0; 16], rows: 2, cols: 2, row_stride: 8 };
+    let w = Matrix { dtype: DType::F32, order: Order::Rows, bytes: &[0; 16], rows: 2, cols: 2, row_stride: 8 };
     let x = Input::F32 { x: &[0.0; 4], stride: 2, tokens: super::Tokens::First(2) };
     Kernels::SCALAR.matmul(w, 0..2, x, Output::from_slice(&mut [0.0; 3], 2), &mut []);
 }
@@ -484,7 +518,7 @@ fn an_output_too_small_for_the_last_token_is_refused() {
 #[test]
 #[should_panic(expected = "matmul: q40 weights with f32 input")]
 fn a_pair_of_types_without_a_product_is_refused() {
-    let w = Matrix { dtype: DType::Q40, bytes: &[0; 18], rows: 1, cols: 32, row_stride: 18 };
+    let w = Matrix { dtype: DType::Q40, order: Order::Rows, bytes: &[0; 18], rows: 1, cols: 32, row_stride: 18 };
     let x = Input::F32 { x: &[0.0; 32], stride: 32, tokens: super::Tokens::First(1) };
     Kernels::SCALAR.matmul(w, 0..1, x, Output::from_slice(&mut [0.0], 1), &mut []);
 }

@@ -5,7 +5,7 @@ use crate::cpu;
 use crate::model::Model;
 use crate::net::{Address, Timeouts};
 use crate::pool::MAX_LANES;
-use crate::root::{self, Options, Root};
+use crate::root::{self, Options, Repack, Root};
 use dair_core::quant::DType;
 use dair_core::text::{SampleError, Sampler};
 use std::io::Read;
@@ -31,6 +31,10 @@ pub struct ModelArgs {
     /// Inputs of matrix products: q80 is faster with q80 weights and costs quality [default: f32, with q40 weights q80]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub activations: Option<Activations>,
+    /// Repack weights at the start into the form that the processor likes best: takes some tenths of a second per GB, and
+    /// memory that the system can't take back, for faster tokens [default: where it pays and half of the memory stays free]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t, hide_default_value = true)]
+    pub repack: RepackArg,
     /// Workers that share the model: `host-worker` or C++ Distributed-Llama 0.16 [default port: 9990]
     #[arg(long, value_name = "HOST:PORT", num_args = 1..)]
     pub workers: Vec<Address>,
@@ -46,6 +50,18 @@ pub enum Activations {
     F32,
     /// 8 bits and a scale per 32 values
     Q80,
+}
+
+/// What `--repack` takes.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum RepackArg {
+    /// Where it pays
+    #[default]
+    Auto,
+    /// Wherever the processor has use for it
+    Always,
+    /// Weights stay in the mapped file
+    Never,
 }
 
 impl ModelArgs {
@@ -83,6 +99,11 @@ impl ModelArgs {
                 Activations::F32 => DType::F32,
                 Activations::Q80 => DType::Q80,
             }),
+            repack: match self.repack {
+                RepackArg::Auto => Repack::Auto,
+                RepackArg::Always => Repack::Always,
+                RepackArg::Never => Repack::Never,
+            },
             workers: self.workers.clone(),
             timeouts: Timeouts { progress: Duration::from_secs(self.timeout_s), ..Timeouts::default() },
         }

@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct Report<'r> {
     /// From the start of the command to the first forward pass.
     pub load: Duration,
+    /// Of that, repacking weights, if they were.
+    pub repack: Option<Duration>,
     /// What was computed.
     pub answer: &'r Answer,
     /// Bytes sent to and received from workers, if there are any.
@@ -24,7 +26,8 @@ impl Report<'_> {
             format!("{} tokens in {:.2} s, {:.1} tokens/s", phase.tokens, phase.time.as_secs_f64(), phase.rate())
         };
         eprintln!();
-        line("load", format!("{:.2} s", self.load.as_secs_f64()));
+        let repack = self.repack.map(|time| format!(", {:.2} s of it to repack weights", time.as_secs_f64()));
+        line("load", format!("{:.2} s{}", self.load.as_secs_f64(), repack.unwrap_or_default()));
         line("prefill", phase(&self.answer.prefill));
         line("decode", phase(&self.answer.decode));
         if let Some((sent, received)) = self.per_token() {
@@ -44,6 +47,7 @@ impl Report<'_> {
             "finish_reason": self.answer.finish.name(),
             "generated_tokens": self.answer.tokens,
             "load_seconds": self.load.as_secs_f64(),
+            "repack_seconds": self.repack.map(|time| time.as_secs_f64()),
             "prefill": phase(&self.answer.prefill),
             "decode": phase(&self.answer.decode),
             "network": network,

@@ -84,7 +84,18 @@ impl Column {
 
 /// A block type over vectors `V`.
 pub(super) trait Format<V: Ints> {
+    /// Bytes of a block of a row.
     const BLOCK_BYTES: usize;
+    /// Bytes from a column of blocks to the next.
+    const STEP_BYTES: usize;
+    /// Rows lie so that the hardware's prefetchers follow.
+    const IN_ORDER: bool;
+
+    /// Scales of a column of blocks.
+    ///
+    /// # Safety
+    /// As [`Self::codes`].
+    unsafe fn scales(w: Column) -> V::F;
 
     /// The codes of a column of blocks, ready for [`Self::dots`].
     ///
@@ -110,6 +121,14 @@ pub(super) struct Q80;
 
 impl<V: Ints> Format<V> for Q40 {
     const BLOCK_BYTES: usize = size_of::<BlockQ40>();
+    const STEP_BYTES: usize = size_of::<BlockQ40>();
+    const IN_ORDER: bool = false;
+
+    #[inline(always)]
+    unsafe fn scales(w: Column) -> V::F {
+        // SAFETY: as promised to this function.
+        unsafe { V::scales(w) }
+    }
 
     #[inline(always)]
     unsafe fn codes(w: Column) -> [V::I; PIECES] {
@@ -142,6 +161,14 @@ impl<V: Ints> Format<V> for Q40 {
 
 impl<V: Ints> Format<V> for Q80 {
     const BLOCK_BYTES: usize = size_of::<BlockQ80>();
+    const STEP_BYTES: usize = size_of::<BlockQ80>();
+    const IN_ORDER: bool = false;
+
+    #[inline(always)]
+    unsafe fn scales(w: Column) -> V::F {
+        // SAFETY: as promised to this function.
+        unsafe { V::scales(w) }
+    }
 
     #[inline(always)]
     unsafe fn codes(w: Column) -> [V::I; PIECES] {
@@ -192,7 +219,7 @@ impl<V: Ints, F: Format<V>> Product for Rows<V, F> {
             (codes[k], scales[k], offsets[k]) = (row.codes.as_ptr().cast(), row.scales.as_ptr(), row.offsets.as_ptr());
         }
         let mut column = Column { first: group.first, stride: group.stride };
-        let mut ahead = group.ahead(t);
+        let mut ahead = if F::IN_ORDER { None } else { group.ahead(t) };
         // SAFETY: block `b` of rows and tokens is inside them; prefetching reads nothing.
         unsafe {
             let mut acc = [V::splat(0.0); T];
@@ -207,7 +234,7 @@ impl<V: Ints, F: Format<V>> Product for Rows<V, F> {
                         }
                     }
                 }
-                let d = V::scales(column);
+                let d = F::scales(column);
                 let w = F::codes(column);
                 let mut block_offsets = [0; T];
                 for k in 0..T {
@@ -218,7 +245,7 @@ impl<V: Ints, F: Format<V>> Product for Rows<V, F> {
                 for k in 0..T {
                     acc[k] = V::add_block(acc[k], dots[k], d, V::splat(*scales[k].add(b)));
                 }
-                column.first = column.first.wrapping_add(F::BLOCK_BYTES);
+                column.first = column.first.wrapping_add(F::STEP_BYTES);
             }
             for (k, acc) in acc.into_iter().enumerate() {
                 let out = out.at(x.tokens.row(t + k), group.row);
@@ -235,13 +262,13 @@ impl<V: Ints, F: Format<V>> Product for Rows<V, F> {
     unsafe fn unpack(group: &Group, blocks: Range<usize>, panel: *mut u8) {
         let mut panel = panel;
         for b in blocks {
-            let column = Column { first: group.first.wrapping_add(b * F::BLOCK_BYTES), stride: group.stride };
+            let column = Column { first: group.first.wrapping_add(b * F::STEP_BYTES), stride: group.stride };
             // SAFETY: the block is inside the group's rows; the panel has room for it.
             unsafe {
                 for (j, codes) in F::codes(column).into_iter().enumerate() {
                     V::store(codes, panel.add(4 * V::ROWS * j));
                 }
-                V::store_f32(V::scales(column), panel.add(BLOCK * V::ROWS).cast());
+                V::store_f32(F::scales(column), panel.add(BLOCK * V::ROWS).cast());
                 panel = panel.add(panel_bytes(V::ROWS));
             }
         }
@@ -325,10 +352,24 @@ pub(super) unsafe fn prefetch<const NEAR: bool>(address: *const u8) {
 /// The two products of an instruction set, under the attributes that enable it.
 macro_rules! products {
     ($ints:ty, $attributes:tt) => {
-        $crate::kernels::x86_64::products::products!(@one $ints, $attributes, matmul_q40, Q40);
-        $crate::kernels::x86_64::products::products!(@one $ints, $attributes, matmul_q80, Q80);
+        $crate::kernels::x86_64::products::product!(
+            $ints,
+            $attributes,
+            matmul_q40,
+            $crate::kernels::x86_64::products::Q40
+        );
+        $crate::kernels::x86_64::products::product!(
+            $ints,
+            $attributes,
+            matmul_q80,
+            $crate::kernels::x86_64::products::Q80
+        );
     };
-    (@one $ints:ty, [$($attribute:meta),*], $name:ident, $format:ident) => {
+}
+
+/// A product of weights `$format`.
+macro_rules! product {
+    ($ints:ty, [$($attribute:meta),*], $name:ident, $format:ty) => {
         /// # Safety
         /// The operands passed `check`; the processor has the instructions.
         $(#[$attribute])*
@@ -339,10 +380,10 @@ macro_rules! products {
             out: &$crate::kernels::Output<'_>,
             scratch: &mut [u8],
         ) {
-            type Product = $crate::kernels::x86_64::products::Rows<$ints, $crate::kernels::x86_64::products::$format>;
+            type Product = $crate::kernels::x86_64::products::Rows<$ints, $format>;
             // SAFETY: as promised to this function.
             unsafe { $crate::kernels::groups::matmul::<Product>(w, rows, x, out, scratch) }
         }
     };
 }
-pub(super) use products;
+pub(super) use {product, products};

@@ -10,4 +10,5 @@ use crate::kernels::table::{Table, table};
 #[derive(Clone, Copy)]
 struct Neon;
 
-pub(in crate::kernels) static TABLE: Table = table!(Isa::Neon, Neon, products::matmul_q40, products::matmul_q80, []);
+pub(in crate::kernels) static TABLE: Table =
+    table!(Isa::Neon, Neon, products::matmul_q40, None, products::matmul_q80, []);

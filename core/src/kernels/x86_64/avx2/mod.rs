@@ -15,6 +15,7 @@ pub(in crate::kernels) static TABLE: Table = table!(
     // SAFETY: functions of this table are called only on a processor that has the features.
     unsafe { Avx2::new() },
     products::matmul_q40,
+    None,
     products::matmul_q80,
     [target_feature(enable = "avx2,fma,f16c")]
 );

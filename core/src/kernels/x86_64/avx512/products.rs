@@ -2,12 +2,54 @@
 
 #![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
 
-use crate::kernels::x86_64::products::{Column, Ints, prefetch, products};
+use crate::kernels::x86_64::products::{Column, Format, Ints, prefetch, product, products};
+use crate::quant::{BlockQ40, INTERLEAVED_ROWS};
 use core::arch::x86_64::*;
 
 products!(SixteenRows, [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]);
 
+product!(
+    SixteenRows,
+    [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")],
+    matmul_interleaved_q40,
+    InterleavedQ40
+);
+
 pub(in crate::kernels::x86_64) struct SixteenRows;
+
+/// Sixteen rows of [`BlockQ40`], interleaved.
+struct InterleavedQ40;
+
+impl Format<SixteenRows> for InterleavedQ40 {
+    const BLOCK_BYTES: usize = size_of::<BlockQ40>();
+    const STEP_BYTES: usize = INTERLEAVED_ROWS * size_of::<BlockQ40>();
+    const IN_ORDER: bool = true;
+
+    #[inline(always)]
+    unsafe fn scales(w: Column) -> __m512 {
+        // SAFETY: a column begins with sixteen scales.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(w.first.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn codes(w: Column) -> [__m512i; 8] {
+        // SAFETY: four vectors of nibbles after the scales.
+        unsafe {
+            let v = |j: usize| _mm512_loadu_si512(w.at(0, 2 * INTERLEAVED_ROWS + 64 * j).cast());
+            let (low, high) = (|v| SixteenRows::low_nibbles(v), |v| SixteenRows::high_nibbles(v));
+            let (a, b, c, d) = (v(0), v(1), v(2), v(3));
+            [low(a), low(b), low(c), low(d), high(a), high(b), high(c), high(d)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn dots<const T: usize>(
+        w: impl Fn(usize) -> __m512i,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [__m512i; T] {
+        // SAFETY: as promised to this function.
+        unsafe { SixteenRows::dots_q40(w, x, offsets) }
+    }
+}
 
 /// Sixteen bytes from byte `offset` of the blocks of rows `r`, `r + 4`, `r + 8` and `r + 12`.
 #[inline(always)]
