@@ -35,7 +35,7 @@ pub(super) fn resolve(
     let mut limits = Limits { frequencies: Frequencies::default(), seq_len: u32::MAX, vocab_size: None, scores_len: 0 };
     for (op, step) in graph.ops.iter().zip(steps) {
         let check = Check { graph, places, storage_bytes, op };
-        *step = Step(check.step(&mut limits)?);
+        *step = Step { kind: check.step(&mut limits)?, ..Step::default() };
     }
     Ok(limits)
 }
@@ -69,7 +69,13 @@ fn check_graph(graph: &Graph<'_>) -> Result<(), GraphError> {
             return error("width of positions or tokens", pipe.width, "must be", 1);
         }
     }
+    let mut end = 0;
     for segment in graph.segments {
+        // Each op runs once in a pass, in order: which lanes wait for which is settled by this.
+        if segment.ops.start < end {
+            return error("start of a segment", segment.ops.start, "must be at least", end.into());
+        }
+        end = segment.ops.end;
         for range in [(&segment.ops, graph.ops.len()), (&segment.syncs, graph.syncs.len())] {
             if range.0.start > range.0.end || range.0.end as usize > range.1 {
                 return error("end of a segment", range.0.end, "must not exceed", range.1 as u64);
@@ -181,6 +187,9 @@ impl Check<'_, '_> {
             }
         };
         self.equal("rows of an operand", rows as usize, self.graph.batch_max as usize)?;
+        if planes == 0 {
+            return self.error("planes of an operand", 0, "must exceed", 0);
+        }
         let place = self.places.of(operand.place);
         let whole = Rows {
             offset: place.offset,
