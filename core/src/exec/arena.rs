@@ -32,7 +32,7 @@ pub(super) struct Sizes {
     rope_offset: usize,
     frequencies_offset: usize,
     scratch_offset: usize,
-    /// Values of one lane's scratch: a score for every position.
+    /// Values of one lane's scratch: a score for every position, or the rows of every expert.
     scratch_len: usize,
     unpacked_offset: usize,
     /// Bytes that one lane's products unpack weights into.

@@ -75,7 +75,7 @@ impl<'p> Program<'p> {
             arena: arena::Sizes::new(
                 arena_bytes,
                 limits.frequencies.head_dim,
-                limits.scores_len,
+                limits.scores_len.max(limits.lists_len),
                 graph.batch_max,
                 lanes,
             )?,

@@ -221,20 +221,30 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         });
     }
 
+    /// One product per expert that a row of the batch is routed to.
     fn expert_matmul(&self, lane: &Lane<'_>, x: &Rows, out: &Rows, weight: &Weight, indexes: &Rows) {
         let share = lane.share(weight.rows as usize, COLUMN_STEP);
         if share.is_empty() {
             return;
         }
-        for row in self.rows.clone() {
-            for plane in 0..x.planes {
-                // The gate writes indexes below `mats`; the bound keeps a hostile graph without one inside its weights.
-                let expert = (self.values(indexes, 0, row, plane..plane + 1)[0] as u32).min(weight.mats - 1);
-                let first = plane * self.sizes.batch_max + row;
-                self.with_matrix(weight, expert, &share, |matrix| {
-                    self.product(lane, (matrix, share.start), (x, out), (first, 1), Tokens::First(1));
-                });
-            }
+        let batch_max = self.sizes.batch_max;
+        // The gate writes indexes below `mats`; the bound keeps a hostile graph without one inside its weights.
+        let last = weight.mats - 1;
+        let expert = |plane, row| (self.values(indexes, 0, row, plane..plane + 1)[0] as u32).min(last) as usize;
+        let pairs = self.rows.clone().flat_map(|row| (0..x.planes).map(move |plane| (plane, row)));
+        // SAFETY: each lane has scratch of its own.
+        let scratch: &mut [u32] = bytemuck::cast_slice_mut(unsafe { self.arena.scratch(self.sizes, lane.index) });
+        let routed = pairs.map(|(plane, row)| (expert(plane, row), plane * batch_max + row));
+        let (ends, listed) = by_expert(routed, weight.mats as usize, scratch);
+        let mut start = 0;
+        for (mat, end) in (0..).zip(ends) {
+            let list = &listed[start..*end as usize];
+            start = *end as usize;
+            // Rows up to the last one: lists are in no order.
+            let Some(count) = list.iter().max().map(|last| *last as usize + 1) else { continue };
+            self.with_matrix(weight, mat, &share, |matrix| {
+                self.product(lane, (matrix, share.start), (x, out), (0, count), Tokens::Listed(list));
+            });
         }
     }
 
@@ -354,4 +364,45 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
 /// Bytes of `len` values as Q80 blocks.
 const fn block_bytes(len: usize) -> usize {
     len / BLOCK * size_of::<BlockQ80>()
+}
+
+/// Values of scratch that [`by_expert`] takes.
+pub(super) const fn lists_len(experts: usize, pairs: usize) -> usize {
+    experts + pairs
+}
+
+/// Sorts rows by the expert that they are routed to: where each expert's list ends, and the lists, one behind the other.
+fn by_expert(
+    routed: impl Iterator<Item = (usize, usize)> + Clone,
+    experts: usize,
+    scratch: &mut [u32],
+) -> (&[u32], &[u32]) {
+    let (ends, listed) = scratch.split_at_mut(experts);
+    ends.fill(0);
+    routed.clone().for_each(|(expert, _)| ends[expert] += 1);
+    let mut start = 0;
+    for end in ends.iter_mut() {
+        (*end, start) = (start, start + *end);
+    }
+    // Each bound moves from the start of its list to the end.
+    for (expert, row) in routed {
+        listed[ends[expert] as usize] = row as u32;
+        ends[expert] += 1;
+    }
+    (ends, listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    #[test]
+    fn rows_are_listed_by_their_expert_in_order() {
+        let routed = [(2, 10), (0, 11), (2, 12), (4, 13), (0, 14)];
+        let mut scratch = vec![u32::MAX; lists_len(6, routed.len())];
+        let (ends, listed) = by_expert(routed.into_iter(), 6, &mut scratch);
+        assert_eq!(ends, [2, 2, 4, 4, 5, 5]);
+        assert_eq!(listed, [11, 14, 10, 12, 13]);
+    }
 }
