@@ -11,6 +11,7 @@ use dair_host::pool::Threads;
 use dair_host::synthetic::model_bytes;
 use dair_tests::random::{Random, tokens};
 use dair_tests::run::{assert_same_bits, feed, logits, with_engine};
+use dair_tests::turns::Turns;
 use dair_tests::{mesh, models};
 
 const TOKENS: usize = 40;
@@ -40,6 +41,32 @@ impl Reference {
         let got = logits(&self.file, &self.cut, (pool, kernels), &self.tokens, batches);
         let what = format!("{}, {} lanes, {kernels:?}, batches {batches:?}", self.name, pool.lanes());
         assert_same_bits(&got, &self.logits, &what);
+    }
+
+    /// Batches of any size of which nothing, the last row or all rows are asked.
+    fn ask<P: Pool>(&self, engine: &mut Engine<'_, [u8], P>, seed: u64) {
+        let mut random = Random::new(seed);
+        let mut position = 0;
+        while position < TOKENS {
+            let rows = (1 + random.below(6)).min(TOKENS - position);
+            let logits = random.pick(&[Logits::None, Logits::Last, Logits::All]);
+            let tokens = &self.tokens[position..position + rows];
+            engine.forward(&mut Alone, Batch { position: position as u32, rows: rows as u32, tokens, logits }).unwrap();
+            let first = match logits {
+                Logits::None => rows,
+                Logits::Last => rows - 1,
+                Logits::All => 0,
+            };
+            for row in first..rows {
+                let got = vec![engine.logits(row as u32).to_vec()];
+                let want = &self.logits[position + row..=position + row];
+                assert_same_bits(&got, want, &format!("{}, position {}", self.name, position + row));
+            }
+            if logits != Logits::None {
+                assert_eq!(engine.last_logits().to_vec(), self.logits[position + rows - 1]);
+            }
+            position += rows;
+        }
     }
 
     /// An engine of several lanes over the model.
@@ -81,6 +108,29 @@ fn the_number_of_threads_does_not_matter() {
 }
 
 #[test]
+fn the_order_of_lanes_between_barriers_does_not_matter() {
+    for (reference, seed) in references().zip(0..) {
+        for lanes in 2..6 {
+            reference.check((&Turns::new(lanes, seed), best_kernels()), &[1, 6, 3]);
+        }
+        with_engine(&reference.file, (&reference.cut, 0), (&Turns::new(3, seed), best_kernels()), 0, |engine| {
+            reference.ask(engine, seed);
+        });
+    }
+}
+
+#[test]
+fn the_order_of_lanes_does_not_matter_on_two_nodes() {
+    for (case, seed) in models::tiny().into_iter().zip(0..) {
+        let (file, cut) = (model_bytes(&case.header, 5), case.columns(2));
+        let tokens = tokens(seed, 12, case.header.vocab_size);
+        let want = mesh::logits(&file, &cut, (|| Serial, best_kernels()), &tokens, &[1, 4]);
+        let got = mesh::logits(&file, &cut, (|| Turns::new(3, seed), best_kernels()), &tokens, &[1, 4]);
+        assert_same_bits(&got, &want, &case.name);
+    }
+}
+
+#[test]
 fn one_node_of_the_cpp_cut_with_unquantised_exchanges_is_the_same_as_a_single_one() {
     for reference in references() {
         let cut =
@@ -102,32 +152,7 @@ fn a_shorter_context_and_another_batch_limit_do_not_matter() {
 #[test]
 fn what_is_asked_of_the_head_does_not_matter() {
     for reference in references() {
-        reference.with_engine(|engine| {
-            let mut random = Random::new(1);
-            let mut position = 0;
-            while position < TOKENS {
-                let rows = (1 + random.below(6)).min(TOKENS - position);
-                let logits = random.pick(&[Logits::None, Logits::Last, Logits::All]);
-                let tokens = &reference.tokens[position..position + rows];
-                engine
-                    .forward(&mut Alone, Batch { position: position as u32, rows: rows as u32, tokens, logits })
-                    .unwrap();
-                let first = match logits {
-                    Logits::None => rows,
-                    Logits::Last => rows - 1,
-                    Logits::All => 0,
-                };
-                for row in first..rows {
-                    let got = vec![engine.logits(row as u32).to_vec()];
-                    let want = &reference.logits[position + row..=position + row];
-                    assert_same_bits(&got, want, &format!("{}, position {}", reference.name, position + row));
-                }
-                if logits != Logits::None {
-                    assert_eq!(engine.last_logits().to_vec(), reference.logits[position + rows - 1]);
-                }
-                position += rows;
-            }
-        });
+        reference.with_engine(|engine| reference.ask(engine, 1));
     }
 }
 

@@ -1,5 +1,5 @@
 //! One block of the caller's memory that all lanes work in, and the rule that makes it sound:
-//! between two barriers, no lane writes what another lane reads or writes.
+//! between two barriers, no lane writes what another lane reads or writes. [`share`](super::share) sets the barriers.
 
 use super::error::GraphError;
 use crate::kernels::SCRATCH_BYTES;
@@ -25,13 +25,14 @@ pub(super) struct Sizes {
     pub bytes: usize,
     /// Lanes that scratch is there for.
     pub lanes: usize,
+    /// Rows of a batch at most, and of a plane.
+    pub batch_max: usize,
     /// Values of a row of the RoPE table, 0 without RoPE.
     pub head_dim: usize,
     rope_offset: usize,
-    rope_rows: usize,
     frequencies_offset: usize,
     scratch_offset: usize,
-    /// Values of one lane's scratch: a score for every position.
+    /// Values of one lane's scratch: a score for every position, or the rows of every expert.
     scratch_len: usize,
     unpacked_offset: usize,
     /// Bytes that one lane's products unpack weights into.
@@ -40,11 +41,11 @@ pub(super) struct Sizes {
 
 impl Sizes {
     /// Adds to the places' `arena_bytes` the RoPE table for heads of `head_dim` values, its frequencies, and scratch of
-    /// `scores_len` values for each lane.
+    /// `scratch_len` values for each lane.
     pub fn new(
         arena_bytes: u64,
         head_dim: u32,
-        scores_len: u32,
+        scratch_len: u32,
         batch_max: u32,
         lanes: usize,
     ) -> Result<Self, GraphError> {
@@ -55,7 +56,7 @@ impl Sizes {
             end = values.checked_mul(4).and_then(aligned).and_then(|bytes| end.checked_add(bytes))?;
             usize::try_from(offset).ok()
         };
-        let scratch_len = u64::from(scores_len).next_multiple_of(ARENA_ALIGN as u64 / 4);
+        let scratch_len = u64::from(scratch_len).next_multiple_of(ARENA_ALIGN as u64 / 4);
         // One token at a time takes weights as they are.
         let unpacked_bytes = if batch_max > 1 { SCRATCH_BYTES } else { 0 };
         let offsets = [
@@ -72,9 +73,9 @@ impl Sizes {
         Ok(Self {
             bytes,
             lanes,
+            batch_max: batch_max as usize,
             head_dim: head_dim as usize,
             rope_offset,
-            rope_rows: batch_max as usize,
             frequencies_offset,
             scratch_offset,
             scratch_len: scratch_len as usize,
@@ -156,7 +157,7 @@ impl<'a> Arena<'a> {
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn rope(&self, sizes: &Sizes) -> &mut [f32] {
         // SAFETY: the caller's promise.
-        unsafe { self.f32s_mut(sizes.rope_offset, sizes.head_dim * sizes.rope_rows) }
+        unsafe { self.f32s_mut(sizes.rope_offset, sizes.head_dim * sizes.batch_max) }
     }
 
     /// A row of the RoPE table.

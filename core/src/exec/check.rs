@@ -4,10 +4,12 @@
 use super::error::GraphError;
 use super::places::Places;
 use super::rope::Frequencies;
+use super::run::lists_len;
 use super::step::{Heads, Kind, Repr, Rows, Step};
 use crate::format::RopeKind;
 use crate::graph::{
-    Attention, Collective, Graph, MAX_BATCH, MAX_NODES, Name, Op, OpKind, Operand, Place, Rope, View, Weight, pipes,
+    Attention, Collective, Graph, MAX_BATCH, MAX_EXPERTS, MAX_NODES, Name, Op, OpKind, Operand, Place, Rope, View,
+    Weight, pipes,
 };
 use crate::kernels::{activation_row_bytes, supports};
 use crate::quant::DType;
@@ -22,6 +24,8 @@ pub(super) struct Limits {
     pub vocab_size: Option<u32>,
     /// Positions that one head attends to at most.
     pub scores_len: u32,
+    /// What sorting rows by their experts takes at most.
+    pub lists_len: u32,
 }
 
 /// Resolves every op of `graph` into `steps`.
@@ -32,10 +36,16 @@ pub(super) fn resolve(
     steps: &mut [Step],
 ) -> Result<Limits, GraphError> {
     check_graph(graph)?;
-    let mut limits = Limits { frequencies: Frequencies::default(), seq_len: u32::MAX, vocab_size: None, scores_len: 0 };
+    let mut limits = Limits {
+        frequencies: Frequencies::default(),
+        seq_len: u32::MAX,
+        vocab_size: None,
+        scores_len: 0,
+        lists_len: 0,
+    };
     for (op, step) in graph.ops.iter().zip(steps) {
         let check = Check { graph, places, storage_bytes, op };
-        *step = Step(check.step(&mut limits)?);
+        *step = Step { kind: check.step(&mut limits)?, ..Step::default() };
     }
     Ok(limits)
 }
@@ -69,7 +79,13 @@ fn check_graph(graph: &Graph<'_>) -> Result<(), GraphError> {
             return error("width of positions or tokens", pipe.width, "must be", 1);
         }
     }
+    let mut end = 0;
     for segment in graph.segments {
+        // Each op runs once in a pass, in order: which lanes wait for which is settled by this.
+        if segment.ops.start < end {
+            return error("start of a segment", segment.ops.start, "must be at least", end.into());
+        }
+        end = segment.ops.end;
         for range in [(&segment.ops, graph.ops.len()), (&segment.syncs, graph.syncs.len())] {
             if range.0.start > range.0.end || range.0.end as usize > range.1 {
                 return error("end of a segment", range.0.end, "must not exceed", range.1 as u64);
@@ -123,7 +139,7 @@ impl Check<'_, '_> {
             OpKind::Embedding => self.embedding(limits),
             OpKind::InvRms { epsilon, columns } => self.inv_rms(*epsilon, *columns as usize),
             OpKind::RmsNorm { inv_rms, columns } => self.rms_norm(*inv_rms, *columns as usize),
-            OpKind::Matmul { experts, active, indexes } => self.matmul(*experts, *active, *indexes),
+            OpKind::Matmul { experts, active, indexes } => self.matmul(*experts, *active, *indexes, limits),
             OpKind::Rope(rope) => self.rope(rope, limits),
             OpKind::Shift { positions } => self.shift(*positions, limits),
             OpKind::Attention(attention) => self.attention(attention, limits),
@@ -181,6 +197,9 @@ impl Check<'_, '_> {
             }
         };
         self.equal("rows of an operand", rows as usize, self.graph.batch_max as usize)?;
+        if planes == 0 {
+            return self.error("planes of an operand", 0, "must exceed", 0);
+        }
         let place = self.places.of(operand.place);
         let whole = Rows {
             offset: place.offset,
@@ -297,7 +316,7 @@ impl Check<'_, '_> {
         Ok(Kind::RmsNorm { x, out, inv_rms, columns, weight })
     }
 
-    fn matmul(&self, experts: u32, active: u32, indexes: u32) -> Result<Kind, GraphError> {
+    fn matmul(&self, experts: u32, active: u32, indexes: u32, limits: &mut Limits) -> Result<Kind, GraphError> {
         let (x, out, weight) = (self.rows(self.op.input)?, self.output()?, self.weight()?);
         let input = match x.repr {
             Repr::F32 => DType::F32,
@@ -318,6 +337,13 @@ impl Check<'_, '_> {
         self.equal("planes of a routed product's input", x.planes, active as usize)?;
         self.equal("planes of a routed product's output", out.planes, active as usize)?;
         self.equal("experts of a token", indexes.width, active as usize)?;
+        for (what, found) in [("experts of a layer", experts.max(1)), ("experts of a token", active)] {
+            if found > MAX_EXPERTS {
+                return self.error(what, found.into(), "must not exceed", MAX_EXPERTS.into());
+            }
+        }
+        let pairs = active as usize * self.graph.batch_max as usize;
+        limits.lists_len = limits.lists_len.max(lists_len(experts.max(1) as usize, pairs) as u32);
         Ok(Kind::ExpertMatmul { x, out, weight, indexes })
     }
 

@@ -38,7 +38,7 @@ mod x86_64;
 use crate::quant::{BLOCK, BlockQ80, DType, Order};
 use core::fmt;
 use core::ops::Range;
-pub use operands::{Input, Matrix, Output, SCRATCH_BYTES, Tokens, activation_row_bytes, supports};
+pub use operands::{ActivationParts, Input, Matrix, Output, SCRATCH_BYTES, Tokens, activation_row_bytes, supports};
 use table::Table;
 
 /// Instruction set that a table of kernels is compiled for.
@@ -128,7 +128,25 @@ impl Kernels {
     /// If `x.len()` is not a multiple of 32, or `row` is shorter than its row or not 64-byte aligned.
     pub fn quantize_activations(&self, x: &[f32], row: &mut [u8]) {
         let (codes, scales, offsets) = operands::split_row_mut(row, x.len());
-        // SAFETY: the table's instruction set is there; `split_row_mut` made the lengths fit.
+        self.quantize_activation_parts(x, codes, scales, offsets);
+    }
+
+    /// Quantises some blocks of a token into the parts of its activation row that are theirs ([`ActivationParts`]), as
+    /// [`Self::quantize_activations`] does the whole: several threads may fill one row.
+    ///
+    /// # Panics
+    /// If the lengths are not those of the blocks of `x`.
+    pub fn quantize_activation_parts(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
+        let blocks = x.len() / BLOCK;
+        assert!(
+            x.len().is_multiple_of(BLOCK) && (codes.len(), scales.len(), offsets.len()) == (x.len(), blocks, blocks),
+            "activations: {} values, {} codes, {} scales, {} offsets",
+            x.len(),
+            codes.len(),
+            scales.len(),
+            offsets.len()
+        );
+        // SAFETY: the table's instruction set is there; the lengths fit.
         unsafe { (self.table.quantize_activations)(x, codes, scales, offsets) }
     }
 

@@ -160,6 +160,28 @@ pub const fn activation_row_bytes(n: usize) -> usize {
     (n + n / BLOCK * 8).next_multiple_of(64) | 64
 }
 
+/// Where the parts of some values of an activation row lie, in bytes from the start of the row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActivationParts {
+    /// A code (i8) per value.
+    pub codes: Range<usize>,
+    /// A scale (F32) per block.
+    pub scales: Range<usize>,
+    /// An offset (i32) per block.
+    pub offsets: Range<usize>,
+}
+
+impl ActivationParts {
+    /// The parts of `values`, whole blocks of a row of `n` values.
+    pub const fn of(n: usize, values: Range<usize>) -> Self {
+        assert!(n.is_multiple_of(BLOCK) && values.end <= n, "activations come in blocks of 32");
+        assert!(values.start.is_multiple_of(BLOCK) && values.end.is_multiple_of(BLOCK), "parts are whole blocks");
+        let (start, end, scales) = (values.start / BLOCK * 4, values.end / BLOCK * 4, n);
+        let offsets = scales + n / BLOCK * 4;
+        Self { codes: values, scales: scales + start..scales + end, offsets: offsets + start..offsets + end }
+    }
+}
+
 /// Codes, scales and offsets of an activation row of `n` values.
 pub(super) fn split_row_mut(row: &mut [u8], n: usize) -> (&mut [i8], &mut [f32], &mut [i32]) {
     let bytes = activation_row_bytes(n);

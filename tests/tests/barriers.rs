@@ -1,0 +1,55 @@
+//! How often the lanes of a node meet in one pass: the numbers of ARCHITECTURE.md.
+
+use dair_core::format::Header;
+use dair_core::io::Serial;
+use dair_core::kernels::Kernels;
+use dair_core::plan::Cut;
+use dair_core::quant::DType;
+use dair_host::synthetic::{model_bytes, preset};
+use dair_tests::random::tokens;
+use dair_tests::run::{logits, with_engine};
+use dair_tests::turns::Turns;
+
+/// Barriers of one pass over `n_layers` layers.
+fn barriers(name: &str, n_layers: u32, cut: impl Fn(&Header) -> Cut) -> usize {
+    let header = Header { n_layers, weights: DType::Q40, ..preset(name).unwrap() };
+    let file = model_bytes(&header, 1);
+    with_engine(&file, (&cut(&header), 0), (&Serial, Kernels::SCALAR), 0, |engine| engine.program().barriers())
+}
+
+#[track_caller]
+fn assert_barriers(name: &str, cut: impl Fn(&Header) -> Cut, per_layer: usize, besides: usize) {
+    let [two, five] = [2, 5].map(|layers| barriers(name, layers, &cut));
+    assert_eq!((five - two, two), (3 * per_layer, 2 * per_layer + besides), "{name}");
+}
+
+#[test]
+fn lanes_meet_nine_times_in_a_dense_layer_and_eleven_times_in_one_of_experts() {
+    assert_barriers("tiny-llama", Cut::single, 9, 1);
+    assert_barriers("tiny-qwen3", Cut::single, 9, 1);
+    assert_barriers("tiny-qwen3-moe", Cut::single, 11, 1);
+}
+
+#[test]
+fn beside_other_nodes_the_exchanges_take_the_place_of_two() {
+    let cut = |header: &Header| Cut::dllama(header, 2);
+    assert_barriers("tiny-llama", cut, 7, 1);
+    assert_barriers("tiny-qwen3", cut, 7, 1);
+    assert_barriers("tiny-qwen3-moe", cut, 9, 1);
+}
+
+/// Proves two things: no barrier is there for nothing, and a missing one is found by lanes that take turns.
+#[test]
+fn without_any_one_of_its_barriers_a_pass_depends_on_the_order_of_lanes() {
+    for name in ["tiny-llama", "tiny-qwen3", "tiny-qwen3-moe"] {
+        let header = Header { n_layers: 2, weights: DType::Q40, ..preset(name).unwrap() };
+        let (file, cut) = (model_bytes(&header, 1), Cut::single(&header));
+        let tokens = tokens(1, 12, header.vocab_size);
+        let logits = |pool: &Turns| logits(&file, &cut, (pool, Kernels::SCALAR), &tokens, &[1, 5]);
+        let want = logits(&Turns::new(3, 0));
+        for barrier in 0..barriers(name, 2, Cut::single) {
+            let found = (0..20).any(|seed| logits(&Turns::new(3, seed).without(barrier)) != want);
+            assert!(found, "{name}: barrier {barrier} of a pass");
+        }
+    }
+}
