@@ -1,7 +1,6 @@
 //! What this machine can do.
 
 use dair_core::kernels::{Isa, Kernels};
-use std::num::NonZero;
 
 /// Instruction sets that this processor has, the plainest first.
 pub fn isas() -> impl Iterator<Item = Isa> {
@@ -22,9 +21,9 @@ pub fn kernels(isa: Isa) -> Option<Kernels> {
     unsafe { Kernels::for_isa(isa) }
 }
 
-/// Threads that may run at once: processors, less what affinity masks and container limits take away.
+/// Threads to compute with unless the user says otherwise ([`cores`](crate::cores)).
 pub fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
+    crate::cores::default_lanes()
 }
 
 #[cfg(target_arch = "x86_64")]

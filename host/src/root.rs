@@ -5,7 +5,7 @@ use crate::model::Model;
 use crate::net::{Address, Mesh, NetError, Timeouts, dial};
 use crate::pool::Threads;
 use crate::storage::{Weights, interleaved_bytes};
-use crate::{cpu, memory, tables::GraphTables};
+use crate::{cores, cpu, memory, tables::GraphTables};
 use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::{Graph, Sizes};
 use dair_core::io::Pool;
@@ -19,6 +19,8 @@ use std::{fmt, io};
 pub struct Options {
     /// Lanes of the pool on this machine.
     pub threads: usize,
+    /// Each on a processor of its own.
+    pub pin: bool,
     /// Type of the inputs of products, where the model's usual one is not wanted.
     pub activations: Option<DType>,
     /// Shortens the context; it never exceeds the model's.
@@ -59,6 +61,7 @@ impl Options {
     pub fn alone(threads: usize) -> Self {
         Self {
             threads,
+            pin: false,
             activations: None,
             max_seq_len: None,
             repack: Repack::Auto,
@@ -178,6 +181,10 @@ pub fn with_root<R, E: From<RootError>>(
     let engine = Engine::new(&program, &weights, &pool, kernels, &mut arena);
 
     let mesh = connect(model, options, &graphs[1..], progress).map_err(RootError::Net)?;
+    if options.pin {
+        // Only now: threads that a pinned one starts share its processor.
+        cores::pin(&pool).map_err(|error| RootError::System("a processor for each thread (--pin)".into(), error))?;
+    }
     let setup_bytes = (mesh.sent_bytes(), mesh.received_bytes());
     let mut root = Root { engine, mesh, repack_time, setup_bytes };
     let result = body(&mut root);
