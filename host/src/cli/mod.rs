@@ -6,6 +6,7 @@ mod failure;
 mod generate;
 mod inspect;
 mod interrupt;
+mod isa_args;
 mod model_args;
 mod perplexity;
 mod progress;
@@ -14,6 +15,7 @@ mod stream;
 
 use clap::{Parser, Subcommand};
 pub use failure::Failure;
+pub use isa_args::IsaArgs;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
