@@ -9,6 +9,7 @@ pub mod arena;
 pub mod cli;
 pub mod convert;
 pub mod cpu;
+pub mod disk;
 pub mod generate;
 pub mod memory;
 pub mod model;
