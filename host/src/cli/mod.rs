@@ -1,5 +1,6 @@
 //! The commands of the `dair` binary, one file each: arguments, what is printed, exit codes.
 
+mod bench;
 mod chat;
 mod convert;
 mod failure;
@@ -40,6 +41,7 @@ enum Command {
     Chat(chat::Args),
     Perplexity(perplexity::Args),
     Inspect(inspect::Args),
+    Bench(bench::Args),
 }
 
 /// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage.
@@ -50,6 +52,7 @@ pub fn run() -> ExitCode {
         Command::Chat(args) => chat::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
