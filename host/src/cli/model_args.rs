@@ -1,6 +1,6 @@
 //! Flags that several commands share: which model, on what, and how tokens are chosen.
 
-use super::{Failure, progress};
+use super::{Failure, IsaArgs, progress};
 use crate::cpu;
 use crate::model::Model;
 use crate::net::{Address, Timeouts};
@@ -25,6 +25,8 @@ pub struct ModelArgs {
     /// Threads on this machine [default: one per processor that may be used]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_LANES as i64))]
     pub threads: Option<u16>,
+    #[command(flatten)]
+    pub isa: IsaArgs,
     /// Shortens the context, and with it the memory for the KV cache
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_seq_len: Option<u32>,
@@ -94,6 +96,7 @@ impl ModelArgs {
     fn options(&self) -> Options {
         Options {
             threads: self.threads.map_or_else(cpu::threads, usize::from),
+            isa: self.isa.isa(),
             max_seq_len: self.max_seq_len,
             activations: self.activations.map(|activations| match activations {
                 Activations::F32 => DType::F32,
