@@ -173,31 +173,37 @@ pub fn measure(
     let lanes: Vec<_> = (0..pool.lanes()).map(|_| LaneMemory::new().map(Mutex::new)).collect::<Result<_, _>>()?;
     let bench = Bench { buffer: &buffer, activations: &activations, lanes: &lanes };
 
-    let mut runs: Vec<Run<'_>> = pools.iter().map(|pool| bandwidth::run(&buffer, pool)).collect();
+    let products: Vec<_> =
+        kernels.iter().flat_map(|kernels| products(kernels.isa()).map(move |product| (*kernels, product))).collect();
+    let count = products.len() * Phase::ALL.len() * pools.len();
+    let slice = budget / (ROUNDS * (count + products.len() * pools.len()) as u32);
+    let mut runs: Vec<Run<'_>> = Vec::new();
+    let mut readings = vec![Vec::new(); pools.len()];
     let mut cases = Vec::new();
-    let count = kernels.len() * products(Isa::Scalar).count() * Phase::ALL.len() * pools.len();
-    let slice = budget / (ROUNDS * (count + pools.len()) as u32);
-    for kernels in kernels {
-        for product in products(kernels.isa()) {
-            for phase in Phase::ALL {
-                for pool in pools.iter().copied() {
-                    let case = Case { kernels: *kernels, product, phase, pool, bench };
-                    let size = case.fitting(slice);
-                    cases.push((case, case.weight_bytes(size)));
-                    runs.push(case.run(size));
-                }
+    for (kernels, product) in products {
+        // Every figure is compared with memory, so that is read beside every product.
+        for (pool, readings) in pools.iter().zip(&mut readings) {
+            readings.push(runs.len());
+            runs.push(bandwidth::run(&buffer, pool));
+        }
+        for phase in Phase::ALL {
+            for pool in pools.iter().copied() {
+                let case = Case { kernels, product, phase, pool, bench };
+                let size = case.fitting(slice);
+                cases.push((case, case.weight_bytes(size), runs.len()));
+                runs.push(case.run(size));
             }
         }
     }
-    let mut times = interleave(&mut runs, budget.saturating_sub(slice * count as u32)).into_iter();
-    let bandwidth = |(pool, times): (&&Threads, Vec<Duration>)| Bandwidth {
-        threads: pool.lanes(),
-        gb_per_s: Rate::of(buffer.len() as f64 / 1e9, &times),
+    let times = interleave(&mut runs, budget.saturating_sub(slice * count as u32));
+    let bandwidth = |(pool, readings): (&&Threads, &Vec<usize>)| {
+        let times: Vec<_> = readings.iter().flat_map(|run| &times[*run]).copied().collect();
+        Bandwidth { threads: pool.lanes(), gb_per_s: Rate::of(buffer.len() as f64 / 1e9, &times) }
     };
     Ok(Figures {
         buffer_bytes,
-        bandwidths: pools.iter().zip(times.by_ref()).map(bandwidth).collect(),
-        kernels: cases.iter().zip(times).map(|((case, bytes), times)| case.figures(*bytes, &times)).collect(),
+        bandwidths: pools.iter().zip(&readings).map(bandwidth).collect(),
+        kernels: cases.iter().map(|(case, bytes, run)| case.figures(*bytes, &times[*run])).collect(),
     })
 }
 
@@ -265,7 +271,7 @@ impl<'b> Case<'b> {
         let lanes = self.pool.lanes();
         let all = self.bench.buffer.len() / self.row_bytes() / CACHED.1 * CACHED.1;
         let (least, most) = match self.phase {
-            Phase::Decode => (all.min(ROW_STEP * lanes).max(all / 64), all),
+            Phase::Decode => (all.min((ROW_STEP * lanes).max((all / 64).next_multiple_of(ROW_STEP))), all),
             Phase::Prefill => (all.min(ROW_STEP * lanes), all.min(PREFILL_ROWS_MAX.max(ROW_STEP * lanes))),
             Phase::Cached => (CACHED.1 * lanes, CACHED.1 * lanes),
         };
