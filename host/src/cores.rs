@@ -4,11 +4,12 @@
 //! and a small core holds up large ones: by default there is one lane per core, and none on small cores where the large
 //! ones alone are faster.
 
+use crate::cpu;
+use crate::pool::MAX_LANES;
 use dair_core::io::Pool;
-use std::num::NonZero;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::{cmp, fs, io, thread};
+use std::{cmp, fs, io};
 
 /// Where Linux describes processors.
 const SYSTEM: &str = "/sys/devices/system/cpu";
@@ -26,7 +27,7 @@ struct Processor {
 /// Lanes unless the user says otherwise: one per core that is worth it, and never more than processors that affinity
 /// masks and container limits leave.
 pub fn default_lanes() -> usize {
-    let most = thread::available_parallelism().map_or(1, NonZero::get);
+    let most = cpu::processors().min(MAX_LANES);
     match lanes_of(&processors(Path::new(SYSTEM), &allowed())) {
         0 => most,
         lanes => lanes.min(most),
@@ -131,6 +132,7 @@ fn run_on(_: usize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::thread;
 
     /// Describes processors as Linux does: their core's siblings, and their capacity where it is known.
     fn system(processors: &[(&str, Option<u64>)]) -> tempfile::TempDir {

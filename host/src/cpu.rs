@@ -1,6 +1,10 @@
 //! What this machine can do.
 
 use dair_core::kernels::{Isa, Kernels};
+use std::{env, fmt};
+
+/// Environment variable that names the instruction set where no flag does.
+pub const ISA_VARIABLE: &str = "DAIR_ISA";
 
 /// Instruction sets that this processor has, the plainest first.
 pub fn isas() -> impl Iterator<Item = Isa> {
@@ -19,6 +23,67 @@ pub fn kernels(isa: Isa) -> Option<Kernels> {
     }
     // SAFETY: the features were just detected.
     unsafe { Kernels::for_isa(isa) }
+}
+
+/// The kernels to be used: those of `forced`, else those that the environment names ([`ISA_VARIABLE`], empty counts as
+/// not set), else the fastest.
+///
+/// # Errors
+/// A name that nothing has, or an instruction set that this processor lacks; lists those that it has.
+pub fn choose_kernels(forced: Option<Isa>) -> Result<Kernels, IsaError> {
+    if let Some(isa) = forced {
+        return kernels(isa).ok_or_else(|| IsaError::of(isa.name()));
+    }
+    match env::var_os(ISA_VARIABLE).filter(|name| !name.is_empty()) {
+        None => Ok(best_kernels()),
+        Some(name) => parse_isa(&name.to_string_lossy())
+            .map(|isa| kernels(isa).unwrap_or(Kernels::SCALAR))
+            .map_err(|error| IsaError { is_from_environment: true, ..error }),
+    }
+}
+
+/// The instruction set called `name`, if this processor has it.
+///
+/// # Errors
+/// As [`choose_kernels`].
+pub fn parse_isa(name: &str) -> Result<Isa, IsaError> {
+    isas().find(|isa| isa.name() == name).ok_or_else(|| IsaError::of(name))
+}
+
+/// An instruction set that can't be used here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsaError {
+    /// As it was asked for.
+    pub name: String,
+    /// Whether the environment asked for it, not the caller.
+    pub is_from_environment: bool,
+}
+
+impl IsaError {
+    fn of(name: &str) -> Self {
+        Self { name: name.to_owned(), is_from_environment: false }
+    }
+}
+
+impl fmt::Display for IsaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_from_environment {
+            write!(f, "{ISA_VARIABLE}={}: ", self.name)?;
+        }
+        match Isa::ALL.into_iter().find(|isa| isa.name() == self.name) {
+            Some(isa) => write!(f, "this processor does not have {isa}")?,
+            None => f.write_str("no instruction set of this name")?,
+        }
+        let here: Vec<_> = isas().map(Isa::name).collect();
+        write!(f, "; allowed here: {}", here.join(", "))
+    }
+}
+
+impl std::error::Error for IsaError {}
+
+/// Processors that this process may use at once: those there are, less what affinity masks and container limits take away.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Threads to compute with unless the user says otherwise ([`cores`](crate::cores)).
@@ -56,4 +121,28 @@ fn detected(isa: Isa) -> bool {
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detected(isa: Isa) -> bool {
     isa == Isa::Scalar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_instruction_set_of_this_processor_can_be_forced() {
+        for isa in isas() {
+            assert_eq!(parse_isa(isa.name()), Ok(isa));
+            assert_eq!(choose_kernels(Some(isa)).map(|kernels| kernels.isa()), Ok(isa));
+        }
+        assert!(isas().any(|isa| isa == Isa::Scalar));
+    }
+
+    #[test]
+    fn what_is_unknown_or_not_here_is_told_apart_and_the_allowed_ones_are_listed() {
+        let unknown = parse_isa("mmx").unwrap_err().to_string();
+        assert!(unknown.starts_with("no instruction set of this name; allowed here: scalar"), "{unknown}");
+        for isa in Isa::ALL.into_iter().filter(|isa| kernels(*isa).is_none()) {
+            let lacking = choose_kernels(Some(isa)).unwrap_err().to_string();
+            assert!(lacking.starts_with(&format!("this processor does not have {isa}; allowed here: scalar")));
+        }
+    }
 }

@@ -1,14 +1,18 @@
 //! The root of a run: node 0, which has the model file, the tokens and the logits. It works alone or drives workers.
 
 use crate::arena::ArenaMemory;
+use crate::cores;
+use crate::cpu::{self, IsaError};
+use crate::memory;
 use crate::model::Model;
 use crate::net::{Address, Mesh, NetError, Timeouts, dial};
 use crate::pool::Threads;
 use crate::storage::{Weights, interleaved_bytes};
-use crate::{cores, cpu, memory, tables::GraphTables};
+use crate::tables::GraphTables;
 use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::{Graph, Sizes};
 use dair_core::io::Pool;
+use dair_core::kernels::Isa;
 use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError};
 use dair_core::quant::DType;
 use std::time::{Duration, Instant};
@@ -21,6 +25,8 @@ pub struct Options {
     pub threads: usize,
     /// Each on a processor of its own.
     pub pin: bool,
+    /// Instruction set, where [`cpu::choose_kernels`] is not to choose it.
+    pub isa: Option<Isa>,
     /// Type of the inputs of products, where the model's usual one is not wanted.
     pub activations: Option<DType>,
     /// Shortens the context; it never exceeds the model's.
@@ -62,6 +68,7 @@ impl Options {
         Self {
             threads,
             pin: false,
+            isa: None,
             activations: None,
             max_seq_len: None,
             repack: Repack::Auto,
@@ -91,6 +98,8 @@ pub enum RootError {
     Plan(PlanError, Vec<u32>),
     /// The graph does not fit its weights.
     Graph(GraphError),
+    /// This processor lacks the instruction set.
+    Isa(IsaError),
     /// Threads or memory are refused: what was asked, and the reason.
     System(String, io::Error),
     /// A worker can't be had or is lost.
@@ -111,6 +120,7 @@ impl fmt::Display for RootError {
             }
             Self::Plan(error, _) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
+            Self::Isa(error) => error.fmt(f),
             Self::System(what, error) => write!(f, "cannot get {what}: {error}"),
             Self::Net(error) => error.fmt(f),
             Self::Forward(error) => f.write_str(error),
@@ -149,7 +159,7 @@ pub fn with_root<R, E: From<RootError>>(
     body: impl FnOnce(&mut Root<'_>) -> Result<R, E>,
 ) -> Result<R, E> {
     let (header, cut) = (model.header(), options.cut(model));
-    let kernels = cpu::best_kernels();
+    let kernels = cpu::choose_kernels(options.isa).map_err(RootError::Isa)?;
     let interleave = kernels.takes_interleaved() && options.repack.of(model.layout.file_bytes());
     let mut tables: Vec<_> = (0..cut.nodes).map(|_| GraphTables::new(Sizes::of_layers(header.n_layers))).collect();
     let graphs: Vec<Graph<'_>> = (0..)

@@ -1,5 +1,6 @@
 //! Workers in threads of the test, on ports of their own.
 
+use dair_host::cpu::best_kernels;
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, Timeouts};
 use dair_host::node::{self, Event, Summary};
@@ -43,6 +44,7 @@ impl Worker {
             node::serve(
                 &mut listener,
                 &pool,
+                best_kernels(),
                 || max_memory,
                 |event| {
                     if let Event::Ended(_, result) = event {

@@ -1,6 +1,7 @@
 //! The `host-worker` command: computes a part of a model for a root.
 
 use clap::Parser;
+use dair_host::cli::IsaArgs;
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, DEFAULT_PORT, Timeouts};
 use dair_host::node::{self, Event};
@@ -36,6 +37,8 @@ struct Args {
     /// Keep each thread on a processor of its own (Linux)
     #[arg(long)]
     pin: bool,
+    #[command(flatten)]
+    isa: IsaArgs,
     /// Seconds without a byte after which a peer that owes one is given up
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout_s: u64,
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     let threads = args.threads.map_or_else(cpu::threads, usize::from);
+    let kernels = cpu::choose_kernels(args.isa.isa()).map_err(|error| error.to_string())?;
     let pool = Threads::new(threads).map_err(|error| format!("cannot start {threads} threads: {error}"))?;
     if args.pin {
         cores::pin(&pool).map_err(|error| format!("cannot get a processor for each thread (--pin): {error}"))?;
@@ -65,10 +69,10 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     let mut listener = Listener::bind(&address, timeouts).map_err(|error| error.to_string())?;
     if !args.quiet {
         let local = listener.local_addr().map_err(|error| error.to_string())?;
-        println!("listening on {local}, {threads} threads, {}", cpu::best_kernels().isa().name());
+        println!("listening on {local}, {threads} threads, {}", kernels.isa());
     }
     let max_memory = || args.max_memory.unwrap_or_else(memory::usable_bytes);
-    let served = node::serve(&mut listener, &pool, max_memory, |event| match event {
+    let served = node::serve(&mut listener, &pool, kernels, max_memory, |event| match event {
         Event::Joined(joined) if !args.quiet => {
             println!("{}: node {} of {}", joined.root(), joined.node(), joined.nodes());
             joined.warnings.iter().for_each(|warning| println!("{}: {warning}", joined.root()));

@@ -1,6 +1,6 @@
 //! Flags that several commands share: which model, on what, and how tokens are chosen.
 
-use super::{Failure, progress};
+use super::{Failure, IsaArgs, progress};
 use crate::cpu;
 use crate::model::Model;
 use crate::net::{Address, Timeouts};
@@ -29,6 +29,8 @@ pub struct ModelArgs {
     /// Keep each thread on a processor of its own (Linux)
     #[arg(long)]
     pub pin: bool,
+    #[command(flatten)]
+    pub isa: IsaArgs,
     /// Shortens the context, and with it the memory for the KV cache
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_seq_len: Option<u32>,
@@ -99,6 +101,7 @@ impl ModelArgs {
         Options {
             threads: self.threads.map_or_else(cpu::threads, usize::from),
             pin: self.pin,
+            isa: self.isa.isa(),
             max_seq_len: self.max_seq_len,
             activations: self.activations.map(|activations| match activations {
                 Activations::F32 => DType::F32,

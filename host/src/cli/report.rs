@@ -1,6 +1,7 @@
 //! What is printed about a run: to people on standard error, to scripts as JSON.
 
 use crate::generate::{Answer, Phase};
+use crate::memory;
 use console::style;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -33,7 +34,7 @@ impl Report<'_> {
         if let Some((sent, received)) = self.per_token() {
             line("network", format!("{:.1} kB sent, {:.1} kB received per token", sent / 1e3, received / 1e3));
         }
-        line("memory", format!("{:.1} MB at its peak", peak_memory_bytes() as f64 / 1e6));
+        line("memory", format!("{:.1} MB at its peak", memory::peak_bytes() as f64 / 1e6));
     }
 
     /// The same as JSON, with `text`.
@@ -51,7 +52,7 @@ impl Report<'_> {
             "prefill": phase(&self.answer.prefill),
             "decode": phase(&self.answer.decode),
             "network": network,
-            "peak_memory_bytes": peak_memory_bytes(),
+            "peak_memory_bytes": memory::peak_bytes(),
         })
     }
 
@@ -60,16 +61,4 @@ impl Report<'_> {
         let tokens = f64::from(self.answer.prefill.tokens + self.answer.decode.tokens);
         Some((sent as f64 / tokens, received as f64 / tokens))
     }
-}
-
-/// Largest resident size of this process so far; mapped weights that were read count.
-pub fn peak_memory_bytes() -> u64 {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: `usage` has room for what the call writes, and all-zero is a valid value of it.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
-    usage.ru_maxrss as u64 * unit
 }
