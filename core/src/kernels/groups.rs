@@ -20,12 +20,28 @@ pub(super) trait Product {
     const TILE: usize;
     /// Groups of as many bytes are prefetched into the first-level cache, one ahead; larger ones into the second.
     const NEAR_BYTES: usize;
+    /// Most blocks of a row in a panel.
+    const PANEL_BLOCKS: usize = MAX_PANEL_BLOCKS;
 
     /// The rows of `group` times tokens `t..t + T`.
     ///
     /// # Safety
     /// The operands passed `check`; the processor has the instruction set.
     unsafe fn rows<const T: usize>(group: &Group, x: &ActivationRows<'_>, t: usize, out: &Output<'_>);
+
+    /// Comes before the first of some calls of `unpack` and `tile`, on their thread.
+    ///
+    /// # Safety
+    /// The processor has the instruction set; `end` follows on this thread.
+    #[inline(always)]
+    unsafe fn begin() {}
+
+    /// Comes after the last call that `begin` announced.
+    ///
+    /// # Safety
+    /// The processor has the instruction set.
+    #[inline(always)]
+    unsafe fn end() {}
 
     /// Unpacks blocks of the rows of `group` to `panel`, [`panel_bytes`] a block, in the form that `tile` wants.
     ///
@@ -38,8 +54,8 @@ pub(super) trait Product {
     /// where `first` is set.
     ///
     /// # Safety
-    /// `unpack` wrote the panel and [`pack`] the activations, both of `blocks` blocks; every pointer of `sums` that
-    /// counts is valid for `ROWS` values; the processor has the instruction set.
+    /// After `begin`; `unpack` wrote the panel and [`pack`] the activations, both of `blocks` blocks; every pointer of
+    /// `sums` that counts is valid for `ROWS` values; the processor has the instruction set.
     unsafe fn tile(panel: *const u8, x: *const u8, blocks: usize, sums: &Sums, first: bool);
 }
 
@@ -138,7 +154,11 @@ pub(super) unsafe fn matmul<P: Product>(
     // SAFETY: as promised to this function.
     unsafe {
         match Panels::new::<P>(&groups, &x, scratch) {
-            Some(panels) => panels.matmul::<P>(out),
+            Some(panels) => {
+                P::begin();
+                panels.matmul::<P>(out);
+                P::end();
+            }
             None => from_rows::<P>(&groups, &x, out),
         }
     }
@@ -184,8 +204,8 @@ unsafe fn from_rows<P: Product>(groups: &Groups<'_>, x: &ActivationRows<'_>, out
 
 /// Rows of a panel.
 const PANEL_ROWS: usize = 128;
-/// Blocks of a panel's rows.
-const PANEL_BLOCKS: usize = 64;
+/// Most blocks of a panel's rows.
+const MAX_PANEL_BLOCKS: usize = 64;
 
 /// Bytes of a panel for one block of `rows` rows: 32 codes and a scale (F32) each.
 pub(super) const fn panel_bytes(rows: usize) -> usize {
@@ -210,12 +230,13 @@ impl<'a> Panels<'a> {
     #[inline(always)]
     fn new<P: Product>(groups: &'a Groups<'a>, x: &'a ActivationRows<'a>, scratch: &'a mut [u8]) -> Option<Self> {
         const { assert!(P::TILE <= MAX_TILE && PANEL_ROWS.is_multiple_of(P::ROWS)) };
-        const { assert!(PANEL_BLOCKS * (panel_bytes(PANEL_ROWS) + tile_bytes(MAX_TILE)) <= super::SCRATCH_BYTES) };
+        const { assert!(P::PANEL_BLOCKS <= MAX_PANEL_BLOCKS) };
+        const { assert!(MAX_PANEL_BLOCKS * (panel_bytes(PANEL_ROWS) + tile_bytes(MAX_TILE)) <= super::SCRATCH_BYTES) };
         if x.tokens.count() <= ROWS_TOKENS || groups.width < P::ROWS {
             return None;
         }
-        let (panel, rest) = scratch.split_at_mut_checked(PANEL_BLOCKS * panel_bytes(PANEL_ROWS))?;
-        let tile = rest.get_mut(..PANEL_BLOCKS * tile_bytes(P::TILE))?;
+        let (panel, rest) = scratch.split_at_mut_checked(P::PANEL_BLOCKS * panel_bytes(PANEL_ROWS))?;
+        let tile = rest.get_mut(..P::PANEL_BLOCKS * tile_bytes(P::TILE))?;
         Some(Self { groups, x, panel, tile })
     }
 
@@ -231,7 +252,7 @@ impl<'a> Panels<'a> {
             let end = if first < whole { whole.min(first + PANEL_ROWS / P::ROWS) } else { count };
             let mut block = 0;
             loop {
-                let chunk = block..blocks.min(block + PANEL_BLOCKS);
+                let chunk = block..blocks.min(block + P::PANEL_BLOCKS);
                 let step = chunk.len() * panel_bytes(P::ROWS);
                 for (i, panel) in (first..end).zip(self.panel.chunks_exact_mut(step.max(1))) {
                     // SAFETY: the panel has room for whole groups of the chunk; the rest as promised to this function.

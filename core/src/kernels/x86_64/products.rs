@@ -322,13 +322,14 @@ pub(super) unsafe fn prefetch<const NEAR: bool>(address: *const u8) {
     }
 }
 
-/// The two products of an instruction set, under the attributes that enable it.
+/// `products!(product of Q40, product of Q80, [attribute, …])`: two functions under attributes that enable the
+/// instruction set.
 macro_rules! products {
-    ($ints:ty, $attributes:tt) => {
-        $crate::kernels::x86_64::products::products!(@one $ints, $attributes, matmul_q40, Q40);
-        $crate::kernels::x86_64::products::products!(@one $ints, $attributes, matmul_q80, Q80);
+    ($q40:ty, $q80:ty, $attributes:tt) => {
+        $crate::kernels::x86_64::products::products!(@one $q40, $attributes, matmul_q40);
+        $crate::kernels::x86_64::products::products!(@one $q80, $attributes, matmul_q80);
     };
-    (@one $ints:ty, [$($attribute:meta),*], $name:ident, $format:ident) => {
+    (@one $product:ty, [$($attribute:meta),*], $name:ident) => {
         /// # Safety
         /// The operands passed `check`; the processor has the instructions.
         $(#[$attribute])*
@@ -339,9 +340,8 @@ macro_rules! products {
             out: &$crate::kernels::Output<'_>,
             scratch: &mut [u8],
         ) {
-            type Product = $crate::kernels::x86_64::products::Rows<$ints, $crate::kernels::x86_64::products::$format>;
             // SAFETY: as promised to this function.
-            unsafe { $crate::kernels::groups::matmul::<Product>(w, rows, x, out, scratch) }
+            unsafe { $crate::kernels::groups::matmul::<$product>(w, rows, x, out, scratch) }
         }
     };
 }

@@ -2,10 +2,10 @@
 
 #![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
 
-use crate::kernels::x86_64::products::{Column, Ints, prefetch, products};
+use crate::kernels::x86_64::products::{Column, Ints, Q40, Q80, Rows, prefetch, products};
 use core::arch::x86_64::*;
 
-products!(EightRows, [target_feature(enable = "avx2,fma,f16c")]);
+products!(Rows<EightRows, Q40>, Rows<EightRows, Q80>, [target_feature(enable = "avx2,fma,f16c")]);
 
 struct EightRows;
 

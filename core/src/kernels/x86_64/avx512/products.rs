@@ -2,10 +2,14 @@
 
 #![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
 
-use crate::kernels::x86_64::products::{Column, Ints, prefetch, products};
+use crate::kernels::x86_64::products::{Column, Ints, Q40, Q80, Rows, prefetch, products};
 use core::arch::x86_64::*;
 
-products!(SixteenRows, [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]);
+products!(
+    Rows<SixteenRows, Q40>,
+    Rows<SixteenRows, Q80>,
+    [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+);
 
 pub(in crate::kernels::x86_64) struct SixteenRows;
 
