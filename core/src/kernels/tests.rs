@@ -34,6 +34,12 @@ fn fast() -> Vec<Kernels> {
     #[cfg(target_arch = "x86_64")]
     if has_avx512() {
         isas.push(Isa::Avx512);
+        #[cfg(target_os = "linux")]
+        {
+            // By the processor or by the emulator.
+            x86_64::amx::emulated::enable();
+            isas.push(Isa::Amx);
+        }
     }
     #[cfg(target_arch = "aarch64")]
     isas.push(Isa::Neon);
