@@ -105,15 +105,46 @@ fn detected(isa: Isa) -> bool {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512vnni")
         }
+        Isa::Amx => detected(Isa::Avx512) && has_amx() && tiles_allowed(),
         Isa::Neon => false,
     }
+}
+
+/// Whether the processor has tiles of 8-bit integers, and the system keeps their state.
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe, reason = "newer Rust has `__cpuid_count` safe")]
+fn has_amx() -> bool {
+    use std::arch::x86_64::{__cpuid_count, _xgetbv};
+    const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
+    const TILE_STATE: u64 = 1 << 17 | 1 << 18;
+    // SAFETY: only asked where AVX-512 was detected: such a processor has leaf 7, and `xgetbv` enabled by the system.
+    unsafe { __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8 && _xgetbv(0) & TILE_STATE == TILE_STATE }
+}
+
+/// Whether the system lets all threads of this process use tiles. Linux wants to be asked: their state makes the frames
+/// of signals larger.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn tiles_allowed() -> bool {
+    use std::sync::OnceLock;
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    static ALLOWED: OnceLock<bool> = OnceLock::new();
+    *ALLOWED.get_or_init(|| {
+        // SAFETY: the call changes what this process may do, and none of its memory.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+    })
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn tiles_allowed() -> bool {
+    false
 }
 
 #[cfg(target_arch = "aarch64")]
 fn detected(isa: Isa) -> bool {
     match isa {
         Isa::Scalar => true,
-        Isa::Avx2 | Isa::Avx512 => false,
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => false,
         Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
     }
 }

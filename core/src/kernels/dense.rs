@@ -2,7 +2,6 @@
 
 use super::lanes::{LANES, Lanes, load_part};
 use super::operands::Tokens;
-use super::prefetch::Ahead;
 use super::{Input, Matrix, Output};
 use crate::quant::{BLOCK, BlockQ80};
 use core::ops::Range;
@@ -132,12 +131,17 @@ fn matmul<S: Lanes, W: Weight>(
     scratch: &mut [u8],
 ) {
     let Input::F32 { x, stride, tokens } = *x else { unreachable!("checked: F32 input") };
-    let product = Product { x, stride, tokens, cols: w.cols, decode: tokens.count() == 1, out };
+    let product = Product { x, stride, tokens, cols: w.cols, out };
     let wide_row_bytes = (w.cols * size_of::<f32>()).max(1);
     let panel_rows = (PANEL_BYTES / wide_row_bytes).max(4) & !3;
     let room = (scratch.len() / wide_row_bytes) & !3;
     let widen = W::NARROW && tokens.count() > 4 && room > 0;
-    let panel_rows = if widen { panel_rows.min(room) } else { panel_rows };
+    let panel_rows = match tokens.count() {
+        // Weights come from memory all the time: streams as long as can be.
+        ..=4 => rows.len(),
+        _ if widen => panel_rows.min(room),
+        _ => panel_rows,
+    };
     let mut start = rows.start;
     while start < rows.end {
         let panel = start..rows.end.min(start + panel_rows);
@@ -186,8 +190,6 @@ struct Product<'a> {
     stride: usize,
     tokens: Tokens<'a>,
     cols: usize,
-    /// One token: weights come from memory all the time, so the next rows are prefetched.
-    decode: bool,
     out: &'a Output<'a>,
 }
 
@@ -209,12 +211,14 @@ impl Product<'_> {
         }
         match count - t {
             0 => {}
+            // Then activations exceed the first-level cache: they had better meet more rows.
+            1 if S::REGISTERS >= 32 && self.cols > 4096 => self.panel::<S, W, 8, 1>(s, w, rows, t),
             1 => self.panel::<S, W, 4, 1>(s, w, rows, t),
             _ => self.panel::<S, W, 2, 2>(s, w, rows, t),
         }
     }
 
-    /// Tokens `t..t + T` of all of `rows`, `R` rows at a time.
+    /// Tokens `t..t + T` of all of `rows`, `R` rows at a time, far apart: see [`groups`](super::groups).
     #[inline(always)]
     fn panel<S: Lanes, W: Weight, const R: usize, const T: usize>(
         &self,
@@ -223,48 +227,36 @@ impl Product<'_> {
         rows: Range<usize>,
         t: usize,
     ) {
-        let mut r = rows.start;
-        while r + R <= rows.end {
-            self.tile::<S, W, R, T>(s, w, r, t, rows.end);
-            r += R;
+        let step = rows.len() / R;
+        for r in rows.start..rows.start + step {
+            self.tile::<S, W, R, T>(s, w, (r, step), t);
         }
-        while r < rows.end {
-            self.tile::<S, W, 1, T>(s, w, r, t, rows.end);
-            r += 1;
+        for r in rows.start + R * step..rows.end {
+            self.tile::<S, W, 1, T>(s, w, (r, 0), t);
         }
     }
 
-    /// Rows `r..r + R` and tokens `t..t + T`: enough sums at once to hide the latency of an FMA.
+    /// Rows `r + k * step` for `k` below `R`, and tokens `t..t + T`: enough sums at once to hide the latency of an FMA.
     #[inline(always)]
     fn tile<S: Lanes, W: Weight, const R: usize, const T: usize>(
         &self,
         s: S,
         w: &Rows<'_>,
-        r: usize,
+        (r, step): (usize, usize),
         t: usize,
-        end: usize,
     ) {
         let cols = self.cols;
         let whole = cols / (LANES * W::VECTORS);
         let mut weights: [&[u8]; R] = [&[]; R];
         for (k, row) in weights.iter_mut().enumerate() {
-            *row = &w.bytes[(r + k - w.first) * w.row_stride..][..W::row_bytes(cols)];
+            *row = &w.bytes[(r + k * step - w.first) * w.row_stride..][..W::row_bytes(cols)];
         }
         let mut tokens: [&[f32]; T] = [&[]; T];
         for (k, token) in tokens.iter_mut().enumerate() {
             *token = &self.x[self.tokens.row(t + k) * self.stride..][..cols];
         }
         let mut acc = [[s.splat(0.0); T]; R];
-        let next = if r + R < end { r + R } else { r };
-        let next = &w.bytes[(next - w.first) * w.row_stride..];
-        let mut ahead = self.decode.then(|| Ahead::new(next, w.row_stride, R, size_of::<W::Chunk>(), whole));
         for i in 0..whole {
-            if let Some(ahead) = &mut ahead {
-                let ahead = ahead.step();
-                for line in 0..(R * size_of::<W::Chunk>()).div_ceil(64) {
-                    s.prefetch(ahead.wrapping_add(64 * line));
-                }
-            }
             for v in 0..W::VECTORS {
                 let mut ws = [s.splat(0.0); R];
                 for k in 0..R {
@@ -292,7 +284,7 @@ impl Product<'_> {
         for (k, acc) in acc.into_iter().enumerate() {
             for (j, acc) in acc.into_iter().enumerate() {
                 // SAFETY: `check` saw that tokens and rows of the product lie inside the output.
-                unsafe { self.out.at(self.tokens.row(t + j), r + k).write(s.sum(acc)) }
+                unsafe { self.out.at(self.tokens.row(t + j), r + k * step).write(s.sum(acc)) }
             }
         }
     }

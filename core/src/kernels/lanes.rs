@@ -54,8 +54,6 @@ pub(super) trait Lanes: Copy {
     fn round(self, a: Self::V) -> Self::V;
     /// `2^n` for integral `n` from -126 to 127; anything for other `n`.
     fn pow2(self, n: Self::V) -> Self::V;
-    /// Asks for the line of memory at an address, which may be any.
-    fn prefetch(self, address: *const u8);
     /// Sum of all lanes by the tree +8, +4, +2, +1.
     fn sum(self, v: Self::V) -> f32;
     /// Largest lane, by the same tree of [`Self::max`].

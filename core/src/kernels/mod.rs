@@ -26,7 +26,6 @@ mod elementwise;
 mod groups;
 mod lanes;
 mod operands;
-mod prefetch;
 mod quantize;
 mod scalar;
 mod table;
@@ -50,13 +49,15 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, VL and VNNI.
     Avx512,
+    /// [`Isa::Avx512`] and AMX with 8-bit integers, whose use the operating system allows to this process.
+    Amx,
     /// AArch64 with NEON, as every ARMv8-A has it.
     Neon,
 }
 
 impl Isa {
     /// Every instruction set, the plainest first.
-    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon];
+    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Amx, Isa::Neon];
 
     /// Name as users write it.
     pub const fn name(self) -> &'static str {
@@ -64,6 +65,7 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
             Isa::Neon => "neon",
         }
     }
@@ -98,7 +100,7 @@ impl Kernels {
     /// The kernels of `isa`, or `None` where this architecture has none such.
     ///
     /// # Safety
-    /// The processor has the features of `isa`.
+    /// The processor has the features of `isa`, and the operating system lets all threads that use the table use them.
     pub unsafe fn for_isa(isa: Isa) -> Option<Self> {
         let table = match isa {
             Isa::Scalar => &scalar::TABLE,
@@ -106,6 +108,8 @@ impl Kernels {
             Isa::Avx2 => &x86_64::avx2::TABLE,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => &x86_64::avx512::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => &x86_64::amx::TABLE,
             #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
             Isa::Neon => &aarch64::neon::TABLE,
             #[allow(unreachable_patterns)]

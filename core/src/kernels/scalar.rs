@@ -118,8 +118,6 @@ impl Lanes for Scalar {
         each(|i| f32::from_bits((n[i] as i32).wrapping_add(127).cast_unsigned() << 23))
     }
     #[inline(always)]
-    fn prefetch(self, _: *const u8) {}
-    #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
         tree(v, |a, b| a + b)
     }

@@ -8,21 +8,37 @@ use bytemuck::Zeroable;
 use std::vec::Vec;
 use std::{format, vec};
 
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    std::is_x86_feature_detected!("avx2")
+        && std::is_x86_feature_detected!("fma")
+        && std::is_x86_feature_detected!("f16c")
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_avx512() -> bool {
+    has_avx2()
+        && std::is_x86_feature_detected!("avx512f")
+        && std::is_x86_feature_detected!("avx512bw")
+        && std::is_x86_feature_detected!("avx512vl")
+        && std::is_x86_feature_detected!("avx512vnni")
+}
+
 /// The kernels that this machine can run, the reference excepted.
 fn fast() -> Vec<Kernels> {
     let mut isas: Vec<Isa> = vec![];
     #[cfg(target_arch = "x86_64")]
-    if std::is_x86_feature_detected!("avx2")
-        && std::is_x86_feature_detected!("fma")
-        && std::is_x86_feature_detected!("f16c")
-    {
+    if has_avx2() {
         isas.push(Isa::Avx2);
-        if std::is_x86_feature_detected!("avx512f")
-            && std::is_x86_feature_detected!("avx512bw")
-            && std::is_x86_feature_detected!("avx512vl")
-            && std::is_x86_feature_detected!("avx512vnni")
+    }
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512() {
+        isas.push(Isa::Avx512);
+        #[cfg(target_os = "linux")]
         {
-            isas.push(Isa::Avx512);
+            // By the processor or by the emulator.
+            x86_64::amx::emulated::enable();
+            isas.push(Isa::Amx);
         }
     }
     #[cfg(target_arch = "aarch64")]
@@ -32,16 +48,16 @@ fn fast() -> Vec<Kernels> {
 }
 
 /// SplitMix64.
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
-    fn bits(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         (self.bits() % n as u64) as usize
     }
     /// Uniform in -1..1.
@@ -157,7 +173,13 @@ fn every_product_has_the_bits_of_the_reference() {
         let most_blocks = [12, 12, 12, 150][random.below(4)];
         let cols = random.below(if block == 1 { 150 } else { most_blocks }) * block;
         let most = [40, 6, 6][random.below(3)];
-        let (rows, count) = (1 + random.below(45), 1 + random.below(most));
+        // Many rows and tokens, and room to unpack rows: tiles of all sizes.
+        let tiles = random.below(3) == 0;
+        let (rows, count) = if tiles {
+            (16 + random.below(60), 5 + random.below(40))
+        } else {
+            (1 + random.below(45), 1 + random.below(most))
+        };
         // The stride of a single row counts for nothing.
         let row_bytes = dtype.bytes(cols as u64).unwrap() as usize;
         let row_stride = if rows == 1 { random.below(9) } else { row_bytes + [0, 1, 5, 64][random.below(4)] };
@@ -179,10 +201,10 @@ fn every_product_has_the_bits_of_the_reference() {
             rows.truncate(1 + random.below(count));
             tokens.listed = Some(rows);
         }
-        let room = [0, SCRATCH_BYTES, SCRATCH_BYTES, 1 << 12][random.below(4)];
+        let room = if tiles { SCRATCH_BYTES } else { [0, SCRATCH_BYTES, SCRATCH_BYTES, 1 << 12][random.below(4)] };
         let w = Matrix { dtype, order: Order::Rows, bytes: &bytes[misalignment..], rows, cols, row_stride };
-        let start = random.below(rows);
-        let range = start..start + random.below(rows - start + 1);
+        let start = random.below(if tiles { rows - 15 } else { rows });
+        let range = start..if tiles { rows } else { start + random.below(rows - start + 1) };
         let out_stride = rows + random.below(9);
         let product = |kernels: Kernels| {
             let mut out = vec![-7.5; out_stride * count];

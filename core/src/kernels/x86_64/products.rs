@@ -6,7 +6,7 @@
 #![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
 
 use crate::kernels::Output;
-use crate::kernels::groups::{Group, MAX_TILE, Product, Sums, panel_bytes, tile_bytes};
+use crate::kernels::groups::{FromRows, Group, MAX_ROWS, MAX_TILE, Panel, Sums, panel_bytes, tile_bytes};
 use crate::kernels::operands::ActivationRows;
 use crate::quant::{BLOCK, BlockQ40, BlockQ80};
 use core::marker::PhantomData;
@@ -26,8 +26,6 @@ pub(super) trait Ints {
     const ROWS: usize;
     /// Most tokens of a tile: as many as registers hold sums for.
     const TILE: usize;
-    /// As [`Product::NEAR_BYTES`].
-    const NEAR_BYTES: usize;
 
     /// Vector `j` holds bytes `offset + 4 * j..` of each row's block.
     unsafe fn dwords(w: Column, offset: usize) -> [Self::I; 4];
@@ -59,10 +57,6 @@ pub(super) trait Ints {
     unsafe fn load_f32(from: *const f32) -> Self::F;
     unsafe fn store(v: Self::I, to: *mut u8);
     unsafe fn store_f32(v: Self::F, to: *mut f32);
-    /// The first lane.
-    unsafe fn first(v: Self::F) -> f32;
-    /// [`prefetch`]
-    unsafe fn prefetch<const NEAR: bool>(address: *const u8);
 }
 
 /// Blocks of a group of rows, one of each.
@@ -84,12 +78,8 @@ impl Column {
 
 /// A block type over vectors `V`.
 pub(super) trait Format<V: Ints> {
-    /// Bytes of a block of a row.
-    const BLOCK_BYTES: usize;
     /// Bytes from a column of blocks to the next.
     const STEP_BYTES: usize;
-    /// Rows lie so that the hardware's prefetchers follow.
-    const IN_ORDER: bool;
 
     /// Scales of a column of blocks.
     ///
@@ -120,9 +110,7 @@ pub(super) struct Q40;
 pub(super) struct Q80;
 
 impl<V: Ints> Format<V> for Q40 {
-    const BLOCK_BYTES: usize = size_of::<BlockQ40>();
     const STEP_BYTES: usize = size_of::<BlockQ40>();
-    const IN_ORDER: bool = false;
 
     #[inline(always)]
     unsafe fn scales(w: Column) -> V::F {
@@ -160,9 +148,7 @@ impl<V: Ints> Format<V> for Q40 {
 }
 
 impl<V: Ints> Format<V> for Q80 {
-    const BLOCK_BYTES: usize = size_of::<BlockQ80>();
     const STEP_BYTES: usize = size_of::<BlockQ80>();
-    const IN_ORDER: bool = false;
 
     #[inline(always)]
     unsafe fn scales(w: Column) -> V::F {
@@ -202,14 +188,16 @@ impl<V: Ints> Format<V> for Q80 {
 /// The product of weights `F` over vectors `V`.
 pub(super) struct Rows<V, F>(PhantomData<(V, F)>);
 
-impl<V: Ints, F: Format<V>> Product for Rows<V, F> {
+impl<V: Ints, F: Format<V>> FromRows for Rows<V, F> {
     const ROWS: usize = V::ROWS;
-    const BLOCK_BYTES: usize = F::BLOCK_BYTES;
-    const TILE: usize = V::TILE;
-    const NEAR_BYTES: usize = V::NEAR_BYTES;
 
     #[inline(always)]
-    unsafe fn rows<const T: usize>(group: &Group, x: &ActivationRows<'_>, t: usize, out: &Output<'_>) {
+    unsafe fn rows<const G: usize, const T: usize>(
+        groups: &[Group; G],
+        x: &ActivationRows<'_>,
+        t: usize,
+        out: &Output<'_>,
+    ) {
         let blocks = x.cols / BLOCK;
         let mut codes = [core::ptr::null::<i32>(); T];
         let mut scales = [core::ptr::null(); T];
@@ -218,45 +206,43 @@ impl<V: Ints, F: Format<V>> Product for Rows<V, F> {
             let row = x.row(t + k);
             (codes[k], scales[k], offsets[k]) = (row.codes.as_ptr().cast(), row.scales.as_ptr(), row.offsets.as_ptr());
         }
-        let mut column = Column { first: group.first, stride: group.stride };
-        let mut ahead = if F::IN_ORDER { None } else { group.ahead(t) };
-        // SAFETY: block `b` of rows and tokens is inside them; prefetching reads nothing.
+        let mut columns = [Column { first: core::ptr::null(), stride: 0 }; G];
+        for g in 0..G {
+            columns[g] = Column { first: groups[g].first, stride: groups[g].stride };
+        }
+        // SAFETY: block `b` of rows and tokens is inside them.
         unsafe {
-            let mut acc = [V::splat(0.0); T];
+            let mut acc = [[V::splat(0.0); T]; G];
             for b in 0..blocks {
-                if let Some(ahead) = &mut ahead {
-                    let at = ahead.step();
-                    for line in 0..(V::ROWS * F::BLOCK_BYTES).div_ceil(64) {
-                        if ahead.near {
-                            V::prefetch::<true>(at.wrapping_add(64 * line));
-                        } else {
-                            V::prefetch::<false>(at.wrapping_add(64 * line));
-                        }
-                    }
-                }
-                let d = F::scales(column);
-                let w = F::codes(column);
                 let mut block_offsets = [0; T];
                 for k in 0..T {
                     block_offsets[k] = *offsets[k].add(b);
                 }
-                let piece = |k: usize, j| codes[k].add(b * PIECES + j).read_unaligned();
-                let dots = F::dots(|j| w[j], piece, block_offsets);
-                for k in 0..T {
-                    acc[k] = V::add_block(acc[k], dots[k], d, V::splat(*scales[k].add(b)));
+                for g in 0..G {
+                    let d = F::scales(columns[g]);
+                    let w = F::codes(columns[g]);
+                    let piece = |k: usize, j| codes[k].add(b * PIECES + j).read_unaligned();
+                    let dots = F::dots(|j| w[j], piece, block_offsets);
+                    for k in 0..T {
+                        acc[g][k] = V::add_block(acc[g][k], dots[k], d, V::splat(*scales[k].add(b)));
+                    }
+                    columns[g].first = columns[g].first.wrapping_add(F::STEP_BYTES);
                 }
-                column.first = column.first.wrapping_add(F::STEP_BYTES);
             }
-            for (k, acc) in acc.into_iter().enumerate() {
-                let out = out.at(x.tokens.row(t + k), group.row);
-                if group.width == V::ROWS {
-                    V::store_f32(acc, out);
-                } else {
-                    out.write(V::first(acc));
+            for g in 0..G {
+                for k in 0..T {
+                    let mut lanes = [0.0; MAX_ROWS];
+                    V::store_f32(acc[g][k], lanes.as_mut_ptr());
+                    groups[g].write(&lanes[..V::ROWS], out, x.tokens.row(t + k));
                 }
             }
         }
     }
+}
+
+impl<V: Ints, F: Format<V>> Panel for Rows<V, F> {
+    const ROWS: usize = V::ROWS;
+    const TILE: usize = V::TILE;
 
     #[inline(always)]
     unsafe fn unpack(group: &Group, blocks: Range<usize>, panel: *mut u8) {
@@ -288,7 +274,7 @@ impl<V: Ints, F: Format<V>> Product for Rows<V, F> {
     }
 }
 
-/// [`Product::tile`] for `T` tokens, of which `sums.tokens` count.
+/// [`Panel::tile`] for `T` tokens, of which `sums.tokens` count.
 ///
 /// # Safety
 /// As there.
@@ -332,58 +318,26 @@ unsafe fn tile_of<V: Ints, F: Format<V>, const T: usize>(
     }
 }
 
-/// Asks for the line of memory at an address, which may be any: into the first-level cache, or the second.
-///
-/// # Safety
-/// None: a hint.
-#[inline(always)]
-pub(super) unsafe fn prefetch<const NEAR: bool>(address: *const u8) {
-    use core::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
-    // SAFETY: SSE belongs to the target.
-    unsafe {
-        if NEAR {
-            _mm_prefetch::<_MM_HINT_T0>(address.cast());
-        } else {
-            _mm_prefetch::<_MM_HINT_T1>(address.cast());
-        }
-    }
-}
-
-/// The two products of an instruction set, under the attributes that enable it.
+/// `products!([attribute, …], name = few tokens, many tokens; …)`: functions of products, under attributes that enable
+/// the instruction set.
 macro_rules! products {
-    ($ints:ty, $attributes:tt) => {
-        $crate::kernels::x86_64::products::product!(
-            $ints,
-            $attributes,
-            matmul_q40,
-            $crate::kernels::x86_64::products::Q40
-        );
-        $crate::kernels::x86_64::products::product!(
-            $ints,
-            $attributes,
-            matmul_q80,
-            $crate::kernels::x86_64::products::Q80
-        );
+    ($attributes:tt, $($name:ident = $few:ty, $many:ty);+ $(;)?) => {
+        $($crate::kernels::x86_64::products::products!(@one $attributes, $name, $few, $many);)+
     };
-}
-
-/// A product of weights `$format`.
-macro_rules! product {
-    ($ints:ty, [$($attribute:meta),*], $name:ident, $format:ty) => {
+    (@one [$($attribute:meta),*], $name:ident, $few:ty, $many:ty) => {
         /// # Safety
         /// The operands passed `check`; the processor has the instructions.
         $(#[$attribute])*
-        pub(super) unsafe fn $name(
+        pub(in $crate::kernels::x86_64) unsafe fn $name(
             w: &$crate::kernels::Matrix<'_>,
             rows: core::ops::Range<usize>,
             x: &$crate::kernels::Input<'_>,
             out: &$crate::kernels::Output<'_>,
             scratch: &mut [u8],
         ) {
-            type Product = $crate::kernels::x86_64::products::Rows<$ints, $format>;
             // SAFETY: as promised to this function.
-            unsafe { $crate::kernels::groups::matmul::<Product>(w, rows, x, out, scratch) }
+            unsafe { $crate::kernels::groups::matmul::<$few, $many>(w, rows, x, out, scratch) }
         }
     };
 }
-pub(super) use {product, products};
+pub(super) use products;

@@ -181,11 +181,6 @@ impl Lanes for Neon {
         }
     }
     #[inline(always)]
-    fn prefetch(self, address: *const u8) {
-        // SAFETY: a hint; any address will do.
-        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) address, options(readonly, nostack, preserves_flags)) }
-    }
-    #[inline(always)]
     fn sum(self, v: V) -> f32 {
         // SAFETY: NEON belongs to the target.
         unsafe {

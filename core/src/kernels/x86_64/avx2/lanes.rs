@@ -143,11 +143,6 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
-    fn prefetch(self, address: *const u8) {
-        // SAFETY: a hint; any address will do.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
-    }
-    #[inline(always)]
     fn sum(self, v: V) -> f32 {
         // SAFETY: an `Avx2` proves the feature.
         unsafe {

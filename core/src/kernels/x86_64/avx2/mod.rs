@@ -1,7 +1,7 @@
 //! AVX2 with FMA and F16C.
 
 mod lanes;
-mod products;
+pub(super) mod products;
 
 use crate::kernels::Isa;
 use crate::kernels::table::{Table, table};

@@ -2,12 +2,16 @@
 
 #![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
 
-use crate::kernels::x86_64::products::{Column, Ints, prefetch, products};
+use crate::kernels::x86_64::products::{Column, Ints, Q40, Q80, Rows, products};
 use core::arch::x86_64::*;
 
-products!(EightRows, [target_feature(enable = "avx2,fma,f16c")]);
+products!(
+    [target_feature(enable = "avx2,fma,f16c")],
+    matmul_q40 = Rows<EightRows, Q40>, Rows<EightRows, Q40>;
+    matmul_q80 = Rows<EightRows, Q80>, Rows<EightRows, Q80>;
+);
 
-struct EightRows;
+pub(in crate::kernels::x86_64) struct EightRows;
 
 /// Sixteen bytes from byte `offset` of the blocks of rows `r` and `r + 4`.
 #[inline(always)]
@@ -25,7 +29,6 @@ impl Ints for EightRows {
     type F = __m256;
     const ROWS: usize = 8;
     const TILE: usize = 4;
-    const NEAR_BYTES: usize = 16 << 10;
 
     #[inline(always)]
     unsafe fn dwords(w: Column, offset: usize) -> [__m256i; 4] {
@@ -139,15 +142,5 @@ impl Ints for EightRows {
     unsafe fn store_f32(v: __m256, to: *mut f32) {
         // SAFETY: as above.
         unsafe { _mm256_storeu_ps(to, v) }
-    }
-    #[inline(always)]
-    unsafe fn first(v: __m256) -> f32 {
-        // SAFETY: as above.
-        unsafe { _mm256_cvtss_f32(v) }
-    }
-    #[inline(always)]
-    unsafe fn prefetch<const NEAR: bool>(address: *const u8) {
-        // SAFETY: a hint; any address will do.
-        unsafe { prefetch::<NEAR>(address) }
     }
 }

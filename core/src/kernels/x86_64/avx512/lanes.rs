@@ -111,11 +111,6 @@ impl Lanes for Avx512 {
         }
     }
     #[inline(always)]
-    fn prefetch(self, address: *const u8) {
-        // SAFETY: a hint; any address will do.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
-    }
-    #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
         // SAFETY: as above.
         unsafe {

@@ -2,28 +2,26 @@
 
 #![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
 
-use crate::kernels::x86_64::products::{Column, Format, Ints, prefetch, product, products};
+use crate::kernels::x86_64::avx2::products::EightRows;
+use crate::kernels::x86_64::products::{Column, Format, Ints, Q40, Q80, Rows, products};
 use crate::quant::{BlockQ40, INTERLEAVED_ROWS};
 use core::arch::x86_64::*;
 
-products!(SixteenRows, [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]);
-
-product!(
-    SixteenRows,
+// Sixteen streams of rows are more than prefetchers follow: few tokens take eight rows at a time.
+products!(
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")],
-    matmul_interleaved_q40,
-    InterleavedQ40
+    matmul_q40 = Rows<EightRows, Q40>, Rows<SixteenRows, Q40>;
+    matmul_q80 = Rows<EightRows, Q80>, Rows<SixteenRows, Q80>;
+    matmul_interleaved_q40 = Rows<SixteenRows, InterleavedQ40>, Rows<SixteenRows, InterleavedQ40>;
 );
 
 pub(in crate::kernels::x86_64) struct SixteenRows;
 
 /// Sixteen rows of [`BlockQ40`], interleaved.
-struct InterleavedQ40;
+pub(in crate::kernels::x86_64) struct InterleavedQ40;
 
 impl Format<SixteenRows> for InterleavedQ40 {
-    const BLOCK_BYTES: usize = size_of::<BlockQ40>();
     const STEP_BYTES: usize = INTERLEAVED_ROWS * size_of::<BlockQ40>();
-    const IN_ORDER: bool = true;
 
     #[inline(always)]
     unsafe fn scales(w: Column) -> __m512 {
@@ -86,7 +84,6 @@ impl Ints for SixteenRows {
     type F = __m512;
     const ROWS: usize = 16;
     const TILE: usize = 12;
-    const NEAR_BYTES: usize = 0;
 
     #[inline(always)]
     unsafe fn dwords(w: Column, offset: usize) -> [__m512i; 4] {
@@ -200,15 +197,5 @@ impl Ints for SixteenRows {
     unsafe fn store_f32(v: __m512, to: *mut f32) {
         // SAFETY: as above.
         unsafe { _mm512_storeu_ps(to, v) }
-    }
-    #[inline(always)]
-    unsafe fn first(v: __m512) -> f32 {
-        // SAFETY: as above.
-        unsafe { _mm512_cvtss_f32(v) }
-    }
-    #[inline(always)]
-    unsafe fn prefetch<const NEAR: bool>(address: *const u8) {
-        // SAFETY: a hint; any address will do.
-        unsafe { prefetch::<NEAR>(address) }
     }
 }
