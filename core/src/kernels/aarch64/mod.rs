@@ -1,3 +1,18 @@
 //! Kernels of AArch64.
+//!
+//! NEON belongs to every processor of this architecture; what came later only changes the quantised products.
 
+mod lanes;
 pub(super) mod neon;
+mod products;
+
+use crate::kernels::Isa;
+use crate::kernels::table::{Table, table};
+
+/// NEON, which belongs to the target.
+#[derive(Clone, Copy)]
+struct Neon;
+
+/// The kernels of plain NEON.
+const NEON: Table =
+    table!(Isa::Neon, Neon, products::matmul_q40::<neon::Smlal>, products::matmul_q80::<neon::Smlal>, []);
