@@ -1,6 +1,8 @@
 //! What this machine can do.
 
 use dair_core::kernels::{Isa, Kernels};
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
 use std::num::NonZero;
 
 /// Instruction sets that this processor has, the plainest first.
@@ -41,7 +43,7 @@ fn detected(isa: Isa) -> bool {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512vnni")
         }
-        Isa::Neon => false,
+        Isa::Neon | Isa::Dotprod => false,
     }
 }
 
@@ -50,7 +52,8 @@ fn detected(isa: Isa) -> bool {
     match isa {
         Isa::Scalar => true,
         Isa::Avx2 | Isa::Avx512 => false,
-        Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+        Isa::Neon => is_aarch64_feature_detected!("neon"),
+        Isa::Dotprod => detected(Isa::Neon) && is_aarch64_feature_detected!("dotprod"),
     }
 }
 

@@ -52,11 +52,13 @@ pub enum Isa {
     Avx512,
     /// AArch64 with NEON, as every ARMv8-A has it.
     Neon,
+    /// AArch64 with byte dot products.
+    Dotprod,
 }
 
 impl Isa {
     /// Every instruction set, the plainest first.
-    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon];
+    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::Dotprod];
 
     /// Name as users write it.
     pub const fn name(self) -> &'static str {
@@ -65,6 +67,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Neon => "neon",
+            Isa::Dotprod => "dotprod",
         }
     }
 }
@@ -108,6 +111,8 @@ impl Kernels {
             Isa::Avx512 => &x86_64::avx512::TABLE,
             #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
             Isa::Neon => &aarch64::neon::TABLE,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
+            Isa::Dotprod => &aarch64::dotprod::TABLE,
             #[allow(unreachable_patterns)]
             _ => return None,
         };

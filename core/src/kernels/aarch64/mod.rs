@@ -2,6 +2,7 @@
 //!
 //! NEON belongs to every processor of this architecture; what came later only changes the quantised products.
 
+pub(super) mod dotprod;
 mod lanes;
 pub(super) mod neon;
 mod products;
@@ -13,6 +14,6 @@ use crate::kernels::table::{Table, table};
 #[derive(Clone, Copy)]
 struct Neon;
 
-/// The kernels of plain NEON.
+/// The kernels of plain NEON, for others to begin with.
 const NEON: Table =
     table!(Isa::Neon, Neon, products::matmul_q40::<neon::Smlal>, products::matmul_q80::<neon::Smlal>, []);

@@ -62,7 +62,7 @@ fn bytes(w: Codes, x: Codes) -> int32x4_t {
 
 impl Dots for Smlal {
     const QUADS: usize = 1;
-    const PAIRS: usize = 4;
+    const PAIRS: usize = 2;
 
     #[inline(always)]
     unsafe fn quad<F: Format>(w: [Codes; QUAD], x: Codes, start: i32) -> int32x4_t {

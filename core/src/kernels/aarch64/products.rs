@@ -19,7 +19,7 @@ use core::ops::Range;
 
 /// Rows of a quad.
 pub(super) const QUAD: usize = 4;
-/// Most quads at once.
+/// Most quads of a group.
 const MAX_QUADS: usize = 2;
 
 /// 32 codes: a block of a row or of a token.
@@ -34,7 +34,7 @@ pub(super) const BIAS: i32 = 0x4b40_0000;
 /// Sums of a pair of tokens over a quad are two registers, in an order of the implementor's choice.
 #[allow(clippy::missing_safety_doc, reason = "said above")]
 pub(super) trait Dots {
-    /// Quads at once.
+    /// Quads of a group, at most [`MAX_QUADS`].
     const QUADS: usize;
     /// Most pairs of tokens of a tile: as many as registers hold sums for.
     const PAIRS: usize;
@@ -165,10 +165,14 @@ impl Column {
     /// The blocks are readable.
     #[inline(always)]
     unsafe fn scales(self) -> float32x4_t {
-        // SAFETY: as promised to this function. (General registers are idle here; loads to a lane are not free.)
+        // SAFETY: as promised to this function.
         unsafe {
-            let d = |r| u64::from(self.row(r).cast::<u16>().read_unaligned()) << (16 * r);
-            widen(vcreate_u16(d(0) | d(1) | d(2) | d(3)))
+            let mut d = vdup_n_u16(0);
+            d = vld1_lane_u16::<0>(self.row(0).cast(), d);
+            d = vld1_lane_u16::<1>(self.row(1).cast(), d);
+            d = vld1_lane_u16::<2>(self.row(2).cast(), d);
+            d = vld1_lane_u16::<3>(self.row(3).cast(), d);
+            widen(d)
         }
     }
 }
@@ -211,19 +215,19 @@ impl<D: Dots, F: Format> Rows<D, F> {
                 }
             }
             for _ in 0..blocks {
-                let scales = x.add(<Self as Product>::TILE * BLOCK).cast::<f32>();
+                let scales = x.add(Self::TILE * BLOCK).cast::<f32>();
                 for q in 0..D::QUADS {
-                    let dots = D::pairs::<F, P>(panel.add(QUAD * BLOCK * q).cast(), x.cast());
-                    let d = vld1q_f32(panel.add(QUAD * (BLOCK * D::QUADS + 4 * q)).cast());
+                    let dots = D::pairs::<F, P>(panel.cast(), x.cast());
+                    let d = vld1q_f32(panel.add(QUAD * BLOCK).cast());
                     for p in 0..P {
                         let scale = D::scales(d, scales.add(2 * p));
                         for k in 0..2 {
                             acc[q][p][k] = add_block(acc[q][p][k], dots[p][k], scale[k]);
                         }
                     }
+                    panel = panel.add(panel_bytes(QUAD));
                 }
-                panel = panel.add(panel_bytes(<Self as Product>::ROWS));
-                x = x.add(tile_bytes(<Self as Product>::TILE));
+                x = x.add(tile_bytes(Self::TILE));
             }
             for q in 0..D::QUADS {
                 for p in 0..P {
@@ -233,6 +237,58 @@ impl<D: Dots, F: Format> Rows<D, F> {
                             vst1q_f32(sums.rows[2 * p + k].add(QUAD * q), tokens[k]);
                         }
                     }
+                }
+            }
+        }
+    }
+
+    /// [`Product::rows`] for quad `q` of the group.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn quad_of<const T: usize>(group: &Group, q: usize, x: &ActivationRows<'_>, t: usize, out: &Output<'_>) {
+        let mut codes = [core::ptr::null::<i8>(); T];
+        let mut scales = [core::ptr::null::<f32>(); T];
+        let mut offsets = [core::ptr::null::<i32>(); T];
+        for k in 0..T {
+            let row = x.row(t + k);
+            (codes[k], scales[k], offsets[k]) = (row.codes.as_ptr(), row.scales.as_ptr(), row.offsets.as_ptr());
+        }
+        let mut column = Column { first: group.first.wrapping_add(QUAD * q * group.stride), stride: group.stride };
+        // The first quad fetches for the whole group.
+        let mut ahead = if q == 0 { group.ahead(t) } else { None };
+        // SAFETY: block `b` of rows and tokens is inside them.
+        unsafe {
+            let mut acc = [vdupq_n_f32(0.0); T];
+            for b in 0..x.cols / BLOCK {
+                if let Some(ahead) = &mut ahead {
+                    let ahead = ahead.step();
+                    for line in 0..(Self::ROWS * F::BLOCK_BYTES).div_ceil(64) {
+                        Neon.prefetch(ahead.wrapping_add(64 * line));
+                    }
+                }
+                let d = column.scales();
+                let w = [
+                    F::codes(column.row(0)),
+                    F::codes(column.row(1)),
+                    F::codes(column.row(2)),
+                    F::codes(column.row(3)),
+                ];
+                for k in 0..T {
+                    let x = codes[k].add(b * BLOCK);
+                    let start = F::start(*offsets[k].add(b));
+                    let dots = D::quad::<F>(w, [vld1q_s8(x), vld1q_s8(x.add(16))], start);
+                    acc[k] = add_block(acc[k], dots, vmulq_n_f32(d, *scales[k].add(b)));
+                }
+                column.first = column.first.wrapping_add(F::BLOCK_BYTES);
+            }
+            for (k, acc) in acc.into_iter().enumerate() {
+                let out = out.at(x.tokens.row(t + k), group.row);
+                if group.width == Self::ROWS {
+                    vst1q_f32(out.add(QUAD * q), acc);
+                } else {
+                    out.write(vgetq_lane_f32::<0>(acc));
                 }
             }
         }
@@ -248,48 +304,11 @@ impl<D: Dots, F: Format> Product for Rows<D, F> {
     #[inline(always)]
     unsafe fn rows<const T: usize>(group: &Group, x: &ActivationRows<'_>, t: usize, out: &Output<'_>) {
         const { assert!(D::QUADS <= MAX_QUADS) };
-        let mut codes = [core::ptr::null::<i8>(); T];
-        let mut scales = [core::ptr::null::<f32>(); T];
-        let mut offsets = [core::ptr::null::<i32>(); T];
-        for k in 0..T {
-            let row = x.row(t + k);
-            (codes[k], scales[k], offsets[k]) = (row.codes.as_ptr(), row.scales.as_ptr(), row.offsets.as_ptr());
-        }
-        let mut column = Column { first: group.first, stride: group.stride };
-        let mut ahead = group.ahead(t);
-        // SAFETY: block `b` of rows and tokens is inside them.
-        unsafe {
-            let mut acc = [[vdupq_n_f32(0.0); T]; MAX_QUADS];
-            for b in 0..x.cols / BLOCK {
-                if let Some(ahead) = &mut ahead {
-                    let ahead = ahead.step();
-                    for line in 0..(Self::ROWS * F::BLOCK_BYTES).div_ceil(64) {
-                        Neon.prefetch(ahead.wrapping_add(64 * line));
-                    }
-                }
-                for q in 0..D::QUADS {
-                    let quad = Column { first: column.row(QUAD * q), ..column };
-                    let d = quad.scales();
-                    let w = [0, 1, 2, 3].map(|r| F::codes(quad.row(r)));
-                    for k in 0..T {
-                        let x = codes[k].add(b * BLOCK);
-                        let start = F::start(*offsets[k].add(b));
-                        let dots = D::quad::<F>(w, [vld1q_s8(x), vld1q_s8(x.add(16))], start);
-                        acc[q][k] = add_block(acc[q][k], dots, vmulq_n_f32(d, *scales[k].add(b)));
-                    }
-                }
-                column.first = column.first.wrapping_add(F::BLOCK_BYTES);
-            }
-            for k in 0..T {
-                let out = out.at(x.tokens.row(t + k), group.row);
-                if group.width == Self::ROWS {
-                    for q in 0..D::QUADS {
-                        vst1q_f32(out.add(QUAD * q), acc[q][k]);
-                    }
-                } else {
-                    out.write(vgetq_lane_f32::<0>(acc[0][k]));
-                }
-            }
+        // One row stands in all lanes where they are fewer than a group.
+        let quads = if group.width == Self::ROWS { D::QUADS } else { 1 };
+        for q in 0..quads {
+            // SAFETY: as promised to this function.
+            unsafe { Self::quad_of::<T>(group, q, x, t, out) }
         }
     }
 
@@ -298,17 +317,22 @@ impl<D: Dots, F: Format> Product for Rows<D, F> {
         for b in blocks {
             for q in 0..D::QUADS {
                 let first = group.first.wrapping_add(QUAD * q * group.stride + b * F::BLOCK_BYTES);
-                let quad = Column { first, stride: group.stride };
+                let column = Column { first, stride: group.stride };
                 // SAFETY: the blocks are inside the group's rows; the panel has room for them.
                 unsafe {
-                    let codes = D::arrange([0, 1, 2, 3].map(|r| F::exact_codes(quad.row(r))));
+                    let codes = D::arrange([
+                        F::exact_codes(column.row(0)),
+                        F::exact_codes(column.row(1)),
+                        F::exact_codes(column.row(2)),
+                        F::exact_codes(column.row(3)),
+                    ]);
                     for i in 0..2 * QUAD {
-                        vst1q_s8(panel.add(QUAD * BLOCK * q + 16 * i).cast(), codes[i]);
+                        vst1q_s8(panel.add(16 * i).cast(), codes[i]);
                     }
-                    vst1q_f32(panel.add(QUAD * (BLOCK * D::QUADS + 4 * q)).cast(), quad.scales());
+                    vst1q_f32(panel.add(QUAD * BLOCK).cast(), column.scales());
+                    panel = panel.add(panel_bytes(QUAD));
                 }
             }
-            panel = panel.wrapping_add(panel_bytes(Self::ROWS));
         }
     }
 
