@@ -43,7 +43,7 @@ fn detected(isa: Isa) -> bool {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512vnni")
         }
-        Isa::Neon | Isa::Dotprod => false,
+        Isa::Neon | Isa::Dotprod | Isa::I8mm => false,
     }
 }
 
@@ -54,6 +54,7 @@ fn detected(isa: Isa) -> bool {
         Isa::Avx2 | Isa::Avx512 => false,
         Isa::Neon => is_aarch64_feature_detected!("neon"),
         Isa::Dotprod => detected(Isa::Neon) && is_aarch64_feature_detected!("dotprod"),
+        Isa::I8mm => detected(Isa::Dotprod) && is_aarch64_feature_detected!("i8mm"),
     }
 }
 

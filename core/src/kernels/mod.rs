@@ -54,11 +54,13 @@ pub enum Isa {
     Neon,
     /// AArch64 with byte dot products.
     Dotprod,
+    /// AArch64 with byte dot products and matrix products.
+    I8mm,
 }
 
 impl Isa {
     /// Every instruction set, the plainest first.
-    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::Dotprod];
+    pub const ALL: [Isa; 6] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::Dotprod, Isa::I8mm];
 
     /// Name as users write it.
     pub const fn name(self) -> &'static str {
@@ -68,6 +70,7 @@ impl Isa {
             Isa::Avx512 => "avx512",
             Isa::Neon => "neon",
             Isa::Dotprod => "dotprod",
+            Isa::I8mm => "i8mm",
         }
     }
 }
@@ -113,6 +116,8 @@ impl Kernels {
             Isa::Neon => &aarch64::neon::TABLE,
             #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
             Isa::Dotprod => &aarch64::dotprod::TABLE,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
+            Isa::I8mm => &aarch64::i8mm::TABLE,
             #[allow(unreachable_patterns)]
             _ => return None,
         };

@@ -30,6 +30,9 @@ fn fast() -> Vec<Kernels> {
         isas.push(Isa::Neon);
         if std::arch::is_aarch64_feature_detected!("dotprod") {
             isas.push(Isa::Dotprod);
+            if std::arch::is_aarch64_feature_detected!("i8mm") {
+                isas.push(Isa::I8mm);
+            }
         }
     }
     // SAFETY: the features were just detected; NEON belongs to the target.

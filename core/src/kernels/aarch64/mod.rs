@@ -3,6 +3,7 @@
 //! NEON belongs to every processor of this architecture; what came later only changes the quantised products.
 
 pub(super) mod dotprod;
+pub(super) mod i8mm;
 mod lanes;
 pub(super) mod neon;
 mod products;
