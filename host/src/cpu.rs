@@ -3,7 +3,6 @@
 use dair_core::kernels::{Isa, Kernels};
 #[cfg(target_arch = "aarch64")]
 use std::arch::is_aarch64_feature_detected;
-use std::num::NonZero;
 use std::{env, fmt};
 
 /// Environment variable that names the instruction set where no flag does.
@@ -84,9 +83,14 @@ impl fmt::Display for IsaError {
 
 impl std::error::Error for IsaError {}
 
-/// Threads that may run at once: processors, less what affinity masks and container limits take away.
+/// Processors that this process may use at once: those there are, less what affinity masks and container limits take away.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Threads to compute with unless the user says otherwise ([`cores`](crate::cores)).
 pub fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
+    crate::cores::default_lanes()
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -1,6 +1,7 @@
 //! The root of a run: node 0, which has the model file, the tokens and the logits. It works alone or drives workers.
 
 use crate::arena::ArenaMemory;
+use crate::cores;
 use crate::cpu::{self, IsaError};
 use crate::memory;
 use crate::model::Model;
@@ -22,6 +23,8 @@ use std::{fmt, io};
 pub struct Options {
     /// Lanes of the pool on this machine.
     pub threads: usize,
+    /// Each on a processor of its own.
+    pub pin: bool,
     /// Instruction set, where [`cpu::choose_kernels`] is not to choose it.
     pub isa: Option<Isa>,
     /// Type of the inputs of products, where the model's usual one is not wanted.
@@ -64,6 +67,7 @@ impl Options {
     pub fn alone(threads: usize) -> Self {
         Self {
             threads,
+            pin: false,
             isa: None,
             activations: None,
             max_seq_len: None,
@@ -187,6 +191,10 @@ pub fn with_root<R, E: From<RootError>>(
     let engine = Engine::new(&program, &weights, &pool, kernels, &mut arena);
 
     let mesh = connect(model, options, &graphs[1..], progress).map_err(RootError::Net)?;
+    if options.pin {
+        // Only now: threads that a pinned one starts share its processor.
+        cores::pin(&pool).map_err(|error| RootError::System("a processor for each thread (--pin)".into(), error))?;
+    }
     let setup_bytes = (mesh.sent_bytes(), mesh.received_bytes());
     let mut root = Root { engine, mesh, repack_time, setup_bytes };
     let result = body(&mut root);

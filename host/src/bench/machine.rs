@@ -33,7 +33,7 @@ impl Machine {
         Self {
             name: cpu_name::detect(),
             processors: processors().max(cpu::threads()),
-            usable_processors: cpu::threads(),
+            usable_processors: cpu::processors(),
             caches: caches::detect(),
             memory_bytes: memory::total_bytes(),
             available_bytes: memory::available_bytes(),

@@ -22,9 +22,13 @@ pub struct ModelArgs {
     /// Tokenizer file (.t) [default: the model's name with .t]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// Threads on this machine [default: one per processor that may be used]
+    /// Threads on this machine [default: one per core that may be used; of large and small cores, only the large ones
+    /// where the others would hold them up]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_LANES as i64))]
     pub threads: Option<u16>,
+    /// Keep each thread on a processor of its own (Linux)
+    #[arg(long)]
+    pub pin: bool,
     #[command(flatten)]
     pub isa: IsaArgs,
     /// Shortens the context, and with it the memory for the KV cache
@@ -96,6 +100,7 @@ impl ModelArgs {
     fn options(&self) -> Options {
         Options {
             threads: self.threads.map_or_else(cpu::threads, usize::from),
+            pin: self.pin,
             isa: self.isa.isa(),
             max_seq_len: self.max_seq_len,
             activations: self.activations.map(|activations| match activations {

@@ -48,7 +48,7 @@ pub struct Args {
     /// Folder for the model, which is removed when it is open [default: the system's for temporary files]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Threads; kernels are measured with 1, too [default: one per processor that may be used]
+    /// Threads; kernels are measured with 1, too [default: one per core that may be used]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_LANES as i64))]
     threads: Option<u16>,
     /// Time for measuring in seconds; making the model comes on top, and everything is measured once at least
@@ -137,7 +137,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         check_folder_of(path)?;
     }
     let machine = Machine::detect();
-    let threads = args.threads.map_or(machine.usable_processors.min(MAX_LANES), usize::from);
+    let threads = args.threads.map_or_else(cpu::threads, usize::from);
     let budget = Duration::from_secs(args.seconds.into());
 
     // The model comes first, so that the peak of memory is its own.
