@@ -1,6 +1,8 @@
 //! What this machine can do.
 
 use dair_core::kernels::{Isa, Kernels};
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
 use std::{env, fmt};
 
 /// Environment variable that names the instruction set where no flag does.
@@ -106,7 +108,7 @@ fn detected(isa: Isa) -> bool {
                 && is_x86_feature_detected!("avx512vnni")
         }
         Isa::Amx => detected(Isa::Avx512) && has_amx() && tiles_allowed(),
-        Isa::Neon => false,
+        Isa::Neon | Isa::Dotprod | Isa::I8mm => false,
     }
 }
 
@@ -145,7 +147,9 @@ fn detected(isa: Isa) -> bool {
     match isa {
         Isa::Scalar => true,
         Isa::Avx2 | Isa::Avx512 | Isa::Amx => false,
-        Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+        Isa::Neon => is_aarch64_feature_detected!("neon"),
+        Isa::Dotprod => detected(Isa::Neon) && is_aarch64_feature_detected!("dotprod"),
+        Isa::I8mm => detected(Isa::Dotprod) && is_aarch64_feature_detected!("i8mm"),
     }
 }
 

@@ -93,7 +93,7 @@ pub(super) struct Group {
     row: usize,
     spread: usize,
     /// Lanes whose results count: all, or the first.
-    width: usize,
+    pub width: usize,
 }
 
 impl Group {

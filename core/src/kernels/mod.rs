@@ -15,7 +15,8 @@
 //! # Where things are
 //! `lanes` is a vector of 16 F32 lanes, implemented once per instruction set. The bodies in `dense`, `elementwise`,
 //! `quantize` and `attention` are written once over it, and `table` compiles them for each instruction set. Only
-//! the quantised products have code of their own: `scalar`, and `x86_64` and `aarch64` inside the frame of `groups`.
+//! the quantised products have code of their own: `scalar`, and `x86_64` and `aarch64` inside the frame of `groups`, each
+//! written once over a trait of what a generation of its instructions offers.
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
 mod aarch64;
@@ -53,11 +54,15 @@ pub enum Isa {
     Amx,
     /// AArch64 with NEON, as every ARMv8-A has it.
     Neon,
+    /// AArch64 with byte dot products.
+    Dotprod,
+    /// AArch64 with byte dot products and matrix products.
+    I8mm,
 }
 
 impl Isa {
     /// Every instruction set, the plainest first.
-    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Amx, Isa::Neon];
+    pub const ALL: [Isa; 7] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Amx, Isa::Neon, Isa::Dotprod, Isa::I8mm];
 
     /// Name as users write it.
     pub const fn name(self) -> &'static str {
@@ -67,6 +72,8 @@ impl Isa {
             Isa::Avx512 => "avx512",
             Isa::Amx => "amx",
             Isa::Neon => "neon",
+            Isa::Dotprod => "dotprod",
+            Isa::I8mm => "i8mm",
         }
     }
 }
@@ -112,6 +119,10 @@ impl Kernels {
             Isa::Amx => &x86_64::amx::TABLE,
             #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
             Isa::Neon => &aarch64::neon::TABLE,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
+            Isa::Dotprod => &aarch64::dotprod::TABLE,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
+            Isa::I8mm => &aarch64::i8mm::TABLE,
             #[allow(unreachable_patterns)]
             _ => return None,
         };

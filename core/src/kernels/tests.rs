@@ -42,7 +42,15 @@ fn fast() -> Vec<Kernels> {
         }
     }
     #[cfg(target_arch = "aarch64")]
-    isas.push(Isa::Neon);
+    {
+        isas.push(Isa::Neon);
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            isas.push(Isa::Dotprod);
+            if std::arch::is_aarch64_feature_detected!("i8mm") {
+                isas.push(Isa::I8mm);
+            }
+        }
+    }
     // SAFETY: the features were just detected; NEON belongs to the target.
     isas.drain(..).map(|isa| unsafe { Kernels::for_isa(isa) }.unwrap()).collect()
 }
