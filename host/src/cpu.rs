@@ -62,3 +62,21 @@ fn detected(isa: Isa) -> bool {
 fn detected(isa: Isa) -> bool {
     isa == Isa::Scalar
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plainest_kernels_are_always_there() {
+        assert_eq!(isas().next(), Some(Isa::Scalar));
+        assert!(isas().all(|isa| kernels(isa).is_some_and(|kernels| kernels.isa() == isa)));
+        assert_eq!(Some(best_kernels().isa()), isas().last());
+    }
+
+    #[test]
+    #[ignore = "wants in DAIR_ISA the name of the best instruction set that the emulated processor has"]
+    fn an_emulated_processor_gets_its_own_kernels() {
+        assert_eq!(best_kernels().isa().name(), std::env::var("DAIR_ISA").expect("DAIR_ISA"));
+    }
+}
