@@ -180,4 +180,17 @@ mod tests {
             assert!(lacking.starts_with(&format!("this processor does not have {isa}; allowed here: scalar")));
         }
     }
+
+    #[test]
+    fn the_plainest_kernels_are_always_there() {
+        assert_eq!(isas().next(), Some(Isa::Scalar));
+        assert!(isas().all(|isa| kernels(isa).is_some_and(|kernels| kernels.isa() == isa)));
+        assert_eq!(Some(best_kernels().isa()), isas().last());
+    }
+
+    #[test]
+    #[ignore = "wants in EXPECTED_ISA the name of the best instruction set that the emulated processor has"]
+    fn an_emulated_processor_gets_its_own_kernels() {
+        assert_eq!(best_kernels().isa().name(), env::var("EXPECTED_ISA").expect("EXPECTED_ISA"));
+    }
 }
