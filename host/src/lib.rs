@@ -10,6 +10,7 @@ pub mod cli;
 pub mod convert;
 pub mod cpu;
 pub mod generate;
+pub mod kv;
 pub mod memory;
 pub mod model;
 pub mod net;

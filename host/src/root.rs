@@ -1,6 +1,7 @@
 //! The root of a run: node 0, which has the model file, the tokens and the logits. It works alone or drives workers.
 
 use crate::arena::ArenaMemory;
+use crate::kv::{self, Unfit};
 use crate::model::Model;
 use crate::net::{Address, Mesh, NetError, Timeouts, dial};
 use crate::pool::Threads;
@@ -9,6 +10,7 @@ use crate::{cpu, tables::GraphTables};
 use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::{Graph, Sizes};
 use dair_core::io::Pool;
+use dair_core::kernels::KvType;
 use dair_core::plan::{self, Cut, PlanError};
 use dair_core::quant::DType;
 use std::{fmt, io};
@@ -20,6 +22,8 @@ pub struct Options {
     pub threads: usize,
     /// Type of the inputs of products, where the model's usual one is not wanted.
     pub activations: Option<DType>,
+    /// Type in which this machine keeps keys and values.
+    pub kv: KvType,
     /// Shortens the context; it never exceeds the model's.
     pub max_seq_len: Option<u32>,
     /// Nodes 1, 2, …; none to work alone.
@@ -31,7 +35,14 @@ pub struct Options {
 impl Options {
     /// One node with `threads` lanes.
     pub fn alone(threads: usize) -> Self {
-        Self { threads, activations: None, max_seq_len: None, workers: Vec::new(), timeouts: Timeouts::default() }
+        Self {
+            threads,
+            activations: None,
+            kv: KvType::default(),
+            max_seq_len: None,
+            workers: Vec::new(),
+            timeouts: Timeouts::default(),
+        }
     }
 
     fn cut(&self, model: &Model) -> Cut {
@@ -53,6 +64,8 @@ impl Options {
 pub enum RootError {
     /// The model can't be cut as asked; the node counts that it can be cut into.
     Plan(PlanError, Vec<u32>),
+    /// The model does not go with the KV cache.
+    Kv(Unfit),
     /// The graph does not fit its weights.
     Graph(GraphError),
     /// Threads or memory are refused: what was asked, and the reason.
@@ -74,6 +87,7 @@ impl fmt::Display for RootError {
                 write!(f, "{error}; nodes that this model can be cut into, the root included: {}", counts.join(", "))
             }
             Self::Plan(error, _) => error.fmt(f),
+            Self::Kv(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
             Self::System(what, error) => write!(f, "cannot get {what}: {error}"),
             Self::Net(error) => error.fmt(f),
@@ -112,6 +126,7 @@ pub fn with_root<R, E: From<RootError>>(
     body: impl FnOnce(&mut Root<'_>) -> Result<R, E>,
 ) -> Result<R, E> {
     let (header, cut) = (model.header(), options.cut(model));
+    kv::layout(options.kv, header).map_err(RootError::Kv)?;
     let mut tables: Vec<_> = (0..cut.nodes).map(|_| GraphTables::new(Sizes::of_layers(header.n_layers))).collect();
     let graphs: Vec<Graph<'_>> = (0..)
         .zip(&mut tables)
@@ -124,7 +139,8 @@ pub fn with_root<R, E: From<RootError>>(
     let mut places = vec![Place::default(); Program::places_len(&graphs[0])];
     let mut steps = vec![Step::default(); graphs[0].ops.len()];
     let rooms = Rooms { places: &mut places, steps: &mut steps };
-    let program = Program::new(&graphs[0], model.layout.file_bytes(), pool.lanes(), rooms).map_err(RootError::Graph)?;
+    let program = Program::new(&graphs[0], model.layout.file_bytes(), options.kv, pool.lanes(), rooms)
+        .map_err(RootError::Graph)?;
     let mut arena = ArenaMemory::new(program.arena_bytes())
         .map_err(|error| RootError::System(format!("{} bytes of memory", program.arena_bytes()), error))?;
     let engine = Engine::new(&program, &model.file, &pool, cpu::best_kernels(), &mut arena);

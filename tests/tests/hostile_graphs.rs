@@ -8,6 +8,7 @@ use dair_core::graph::{
     Weight, pipes,
 };
 use dair_core::io::{Exchange, Links, Pool, Serial};
+use dair_core::kernels::KvType;
 use dair_core::plan::{self, Cut, names};
 use dair_core::quant::DType;
 use dair_host::arena::ArenaMemory;
@@ -286,12 +287,12 @@ impl Links for Noise {
 const ARENA_BYTES: usize = 8 << 20;
 
 /// Checks a graph and, where it passes, runs it.
-fn run(valid: &Valid, tables: &Tables, pool: &impl Pool, seed: u64) -> Result<bool, GraphError> {
+fn run(valid: &Valid, tables: &Tables, kv: KvType, pool: &impl Pool, seed: u64) -> Result<bool, GraphError> {
     let graph = tables.graph();
     let mut places = vec![Place::default(); Program::places_len(&graph)];
     let mut steps = vec![Step::default(); graph.ops.len()];
     let rooms = Rooms { places: &mut places, steps: &mut steps };
-    let program = Program::new(&graph, valid.file.len() as u64, pool.lanes(), rooms)?;
+    let program = Program::new(&graph, valid.file.len() as u64, kv, pool.lanes(), rooms)?;
     if program.arena_bytes() > ARENA_BYTES {
         return Ok(false);
     }
@@ -329,7 +330,8 @@ fn one(valid: &[Valid], pools: (&Serial, &Threads), seed: u64) -> Outcome {
         change(random, &mut tables);
     }
     let result = catch_unwind(AssertUnwindSafe(|| {
-        if random.once_in(8) { run(valid, &tables, pools.1, seed) } else { run(valid, &tables, pools.0, seed) }
+        let kv = random.pick(&KvType::ALL);
+        if random.once_in(8) { run(valid, &tables, kv, pools.1, seed) } else { run(valid, &tables, kv, pools.0, seed) }
     }));
     match result {
         Ok(Ok(true)) => Outcome::Ran,
@@ -361,7 +363,9 @@ fn a_changed_graph_is_refused_or_runs_within_its_memory() {
 #[test]
 fn graphs_that_were_not_changed_run() {
     for valid in valid() {
-        assert_eq!(run(&valid, &valid.tables, &Serial, 1), Ok(true));
+        for kv in [KvType::F16, KvType::F32] {
+            assert_eq!(run(&valid, &valid.tables, kv, &Serial, 1), Ok(true));
+        }
     }
 }
 
@@ -372,7 +376,7 @@ fn what_would_leave_its_memory_or_race_is_refused_by_name() {
     let check = |name: &str, what: &str, change: &dyn Fn(&mut Tables)| {
         let mut tables = valid.tables.clone();
         change(&mut tables);
-        let error = run(valid, &tables, &Serial, 1).unwrap_err();
+        let error = run(valid, &tables, KvType::F16, &Serial, 1).unwrap_err();
         assert_eq!((&*error.op, error.what), (name, what), "{error}");
     };
     check("", "number of nodes", &|t| t.nodes = MAX_NODES + 1);
@@ -395,4 +399,70 @@ fn what_would_leave_its_memory_or_race_is_refused_by_name() {
         op.weight.as_mut().unwrap().offset = valid.file.len() as u64 - 100;
     });
     check(names::MATMUL_Q, "end of a weight in bytes", &|op| op.weight.as_mut().unwrap().row_stride = u64::MAX);
+}
+
+#[test]
+fn a_kv_cache_is_for_shifts_and_attention_alone() {
+    const OTHER: &str = "number of operands in a KV cache, other than of shift and attention";
+    let valid = &valid()[0];
+    let cache = |tables: &Tables, key: bool| match tables.ops[tables.graph().op(names::ATTENTION, 0).unwrap()].kind {
+        OpKind::Attention(a) => {
+            if key {
+                a.key_cache
+            } else {
+                a.value_cache
+            }
+        }
+        _ => panic!("not attention"),
+    };
+    let refused = |kv: KvType, change: &dyn Fn(&mut Tables)| {
+        let mut tables = valid.tables.clone();
+        change(&mut tables);
+        run(valid, &tables, kv, &Serial, 1).unwrap_err()
+    };
+    for kv in [KvType::F16, KvType::F32] {
+        // Whatever else would touch a cache as rows: read it, write it, or use it by the way.
+        let buffer = |t: &mut Tables, key| graph::Place::Buffer(cache(t, key));
+        let op = |t: &Tables, name| t.graph().op(name, 0).unwrap();
+        let as_rows = |t: &mut Tables, key| {
+            let index = cache(t, key) as usize;
+            t.buffers[index].rows = t.batch_max;
+        };
+        let error = refused(kv, &|t| {
+            as_rows(t, true);
+            let (index, place) = (op(t, names::CAST_D), buffer(t, true));
+            t.ops[index].input = Operand::rows(place);
+        });
+        assert_eq!((&*error.op, error.what), (names::CAST_D, OTHER));
+        let error = refused(kv, &|t| {
+            as_rows(t, false);
+            let (index, place) = (op(t, names::MATMUL_V), buffer(t, false));
+            t.ops[index].output = Operand::rows(place);
+        });
+        assert_eq!((&*error.op, error.what), (names::MATMUL_V, OTHER));
+        let error = refused(kv, &|t| {
+            as_rows(t, true);
+            let (index, by) = (op(t, names::MUL), cache(t, true));
+            t.ops[index].kind = OpKind::Mul { by };
+        });
+        assert_eq!((&*error.op, error.what), (names::MUL, OTHER));
+        // One cache for both.
+        let error = refused(kv, &|t| {
+            let (index, keys) = (op(t, names::ATTENTION), cache(t, true));
+            let OpKind::Attention(a) = &mut t.ops[index].kind else { panic!("not attention") };
+            a.value_cache = keys;
+        });
+        assert_eq!((&*error.op, error.what), (names::ATTENTION, "number of layouts of one KV cache"));
+        // A shift to what no attention reads.
+        let error = refused(kv, &|t| {
+            let (index, place) = (op(t, names::SHIFT_K), buffer(t, true));
+            t.buffers.push(t.buffers[cache(t, true) as usize].clone());
+            assert_eq!(t.ops[index].output.place, place);
+            t.ops[index].output.place = graph::Place::Buffer(t.buffers.len() as u32 - 1);
+        });
+        assert_eq!((&*error.op, error.what), (names::SHIFT_K, "number of attention ops that read a cache"));
+    }
+    let line = run(valid, &valid.tables, KvType::Q80, &Serial, 1).unwrap_err().to_string();
+    let want = "head_dim of a q80 KV cache is 16; it must be a positive multiple of 32";
+    assert_eq!(line, format!("graph: op {} of layer 0: {want}", names::ATTENTION));
 }

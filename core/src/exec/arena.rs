@@ -1,9 +1,11 @@
 //! One block of the caller's memory that all lanes work in, and the rule that makes it sound:
 //! between two barriers, no lane writes what another lane reads or writes.
 
+use super::attend::Needs;
 use super::error::GraphError;
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 /// Alignment of the arena and of everything in it, in bytes: a cache line.
@@ -30,17 +32,19 @@ pub(super) struct Sizes {
     rope_rows: usize,
     frequencies_offset: usize,
     scratch_offset: usize,
-    /// Values of one lane's scratch: a score for every position.
+    /// Values of one lane's scratch.
     scratch_len: usize,
+    partials_offset: usize,
+    partials_len: usize,
 }
 
 impl Sizes {
-    /// Adds to the places' `arena_bytes` the RoPE table for heads of `head_dim` values, its frequencies, and scratch of
-    /// `scores_len` values for each lane.
+    /// Adds to the places' `arena_bytes` the RoPE table for heads of `head_dim` values, its frequencies, scratch for
+    /// each lane, and the states that lanes hand to each other.
     pub fn new(
         arena_bytes: u64,
         head_dim: u32,
-        scores_len: u32,
+        attention: Needs,
         batch_max: u32,
         lanes: usize,
     ) -> Result<Self, GraphError> {
@@ -51,13 +55,14 @@ impl Sizes {
             end = values.checked_mul(4).and_then(aligned).and_then(|bytes| end.checked_add(bytes))?;
             usize::try_from(offset).ok()
         };
-        let scratch_len = u64::from(scores_len).next_multiple_of(ARENA_ALIGN as u64 / 4);
+        let Needs { scratch_len, partials_len } = attention;
         let offsets = [
             region(head_dim * u64::from(batch_max)),
             region(head_dim / 2),
             scratch_len.checked_mul(lanes as u64).and_then(&mut region),
+            region(partials_len),
         ];
-        let ([Some(rope_offset), Some(frequencies_offset), Some(scratch_offset)], Ok(bytes)) =
+        let ([Some(rope_offset), Some(frequencies_offset), Some(scratch_offset), Some(partials_offset)], Ok(bytes)) =
             (offsets, usize::try_from(end))
         else {
             return Err(GraphError::too_large(end));
@@ -71,6 +76,8 @@ impl Sizes {
             frequencies_offset,
             scratch_offset,
             scratch_len: scratch_len as usize,
+            partials_offset,
+            partials_len: partials_len as usize,
         })
     }
 }
@@ -177,6 +184,17 @@ impl<'a> Arena<'a> {
     pub unsafe fn scratch(&self, sizes: &Sizes, lane: usize) -> &mut [f32] {
         // SAFETY: the caller's promise.
         unsafe { self.f32s_mut(sizes.scratch_offset + lane * 4 * sizes.scratch_len, sizes.scratch_len) }
+    }
+
+    /// Values of the region through which lanes hand states of attention to each other.
+    ///
+    /// # Safety
+    /// As for [`Self::f32s_mut`].
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn partials(&self, sizes: &Sizes, values: Range<usize>) -> &mut [f32] {
+        assert!(values.end <= sizes.partials_len, "values {values:?} of {} of states", sizes.partials_len);
+        // SAFETY: the caller's promise.
+        unsafe { self.f32s_mut(sizes.partials_offset + 4 * values.start, values.len()) }
     }
 }
 

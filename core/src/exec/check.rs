@@ -1,10 +1,11 @@
 //! Resolves a graph's ops into steps: every operand exists, has the type and the shape that its op needs, and every
 //! weight lies inside Storage. A graph may come off the wire; after this it is trusted.
 
+use super::attend::Needs;
 use super::error::GraphError;
 use super::places::Places;
 use super::rope::Frequencies;
-use super::step::{Heads, Kind, Repr, Rows, Step};
+use super::step::{Cache, Heads, Kind, Repr, Rows, Step};
 use crate::format::RopeKind;
 use crate::graph::{
     Attention, Collective, Graph, MAX_BATCH, MAX_NODES, Name, Op, OpKind, Operand, Place, Rope, View, Weight, pipes,
@@ -20,8 +21,8 @@ pub(super) struct Limits {
     pub seq_len: u32,
     /// Rows of the embedding, where this node has it.
     pub vocab_size: Option<u32>,
-    /// Positions that one head attends to at most.
-    pub scores_len: u32,
+    /// Memory beside operands.
+    pub attention: Needs,
 }
 
 /// Resolves every op of `graph` into `steps`.
@@ -29,12 +30,14 @@ pub(super) fn resolve(
     graph: &Graph<'_>,
     places: Places<'_>,
     storage_bytes: u64,
+    lanes: usize,
     steps: &mut [Step],
 ) -> Result<Limits, GraphError> {
     check_graph(graph)?;
-    let mut limits = Limits { frequencies: Frequencies::default(), seq_len: u32::MAX, vocab_size: None, scores_len: 0 };
+    let (frequencies, attention) = (Frequencies::default(), Needs::default());
+    let mut limits = Limits { frequencies, seq_len: u32::MAX, vocab_size: None, attention };
     for (op, step) in graph.ops.iter().zip(steps) {
-        let check = Check { graph, places, storage_bytes, op };
+        let check = Check { graph, places, storage_bytes, lanes, op };
         *step = Step(check.step(&mut limits)?);
     }
     Ok(limits)
@@ -94,12 +97,13 @@ struct Check<'c, 'g> {
     graph: &'c Graph<'g>,
     places: Places<'c>,
     storage_bytes: u64,
+    lanes: usize,
     op: &'c Op,
 }
 
 impl Check<'_, '_> {
     fn error<T>(&self, what: &'static str, found: u64, rule: &'static str, allowed: u64) -> Result<T, GraphError> {
-        Err(GraphError { op: self.op.name.clone(), layer: self.op.layer, what, found, rule, allowed })
+        Err(GraphError::of(self.op, what, found, rule, allowed))
     }
 
     fn equal(&self, what: &'static str, found: usize, allowed: usize) -> Result<(), GraphError> {
@@ -182,6 +186,9 @@ impl Check<'_, '_> {
         };
         self.equal("rows of an operand", rows as usize, self.graph.batch_max as usize)?;
         let place = self.places.of(operand.place);
+        if place.cache.is_some() {
+            return self.error("number of operands in a KV cache, other than of shift and attention", 1, "must be", 0);
+        }
         let whole = Rows {
             offset: place.offset,
             row_stride: place.row_bytes,
@@ -343,8 +350,8 @@ impl Check<'_, '_> {
         Ok(Kind::Rope { x, halves: kind == RopeKind::Falcon })
     }
 
-    /// A buffer as cache: its rows are positions.
-    fn cache(&self, index: u32, width: usize, limits: &mut Limits) -> Result<Rows, GraphError> {
+    /// A buffer as cache: its rows are positions, though they do not lie in memory as such.
+    fn cache(&self, index: u32, width: usize, limits: &mut Limits) -> Result<Cache, GraphError> {
         let place = Place::Buffer(index);
         let (dtype, planes, rows, cache_width) = self.shape(place)?;
         self.equal("type code of a cache", dtype.code() as usize, DType::F32.code() as usize)?;
@@ -352,8 +359,11 @@ impl Check<'_, '_> {
         self.equal("width of a cache", cache_width as usize, width)?;
         limits.seq_len = limits.seq_len.min(rows);
         let place = self.places.of(place);
-        let row_stride = place.row_bytes;
-        Ok(Rows { offset: place.offset, row_stride, plane_stride: place.bytes, planes: 1, width, repr: Repr::F32 })
+        let Some((part, layout)) = place.cache else {
+            return self.error("number of attention ops that read a cache", 0, "must be at least", 1);
+        };
+        let heads = self.divides("width of a cache", width, layout.head_dim())?;
+        Ok(Cache { offset: place.offset, head_bytes: place.bytes / heads, heads, part, layout })
     }
 
     fn shift(&self, positions: u32, limits: &mut Limits) -> Result<Kind, GraphError> {
@@ -377,10 +387,10 @@ impl Check<'_, '_> {
         self.equal("width of the query", query.width, q_dim0)?;
         self.equal("width of attention", out.width, q_dim0)?;
         let group = self.divides("query heads", a.n_heads as usize, a.n_kv_heads as usize)?;
-        self.divides("width of a cache", keys.width, head_dim)?;
-        self.equal("query heads of this node", n_heads, (keys.width / head_dim).saturating_mul(group))?;
-        limits.scores_len = limits.scores_len.max(limits.seq_len);
-        Ok(Kind::Attention { query, keys, values, out, heads: Heads { n_heads, head_dim, group } })
+        self.equal("query heads of this node", n_heads, keys.heads.saturating_mul(group))?;
+        let heads = Heads { kv_heads: keys.heads, head_dim, group };
+        limits.attention = limits.attention.max(Needs::of(&heads, limits.seq_len, self.graph.batch_max, self.lanes));
+        Ok(Kind::Attention { query, keys, values, out, heads })
     }
 
     fn mul(&self, by: u32) -> Result<Kind, GraphError> {

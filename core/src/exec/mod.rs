@@ -5,6 +5,7 @@
 //! It allocates nothing.
 
 mod arena;
+mod attend;
 mod check;
 mod error;
 mod places;
@@ -19,7 +20,7 @@ pub use step::Step;
 
 use crate::graph::{Graph, Segment, pipes};
 use crate::io::{Exchange, Links, Pool, Span, Storage};
-use crate::kernels::Kernels;
+use crate::kernels::{Kernels, KvType};
 use arena::{Arena, FirstError};
 use core::fmt;
 use core::ops::Range;
@@ -53,19 +54,26 @@ impl<'p> Program<'p> {
         graph.pipes.len() + graph.buffers.len()
     }
 
-    /// Checks `graph` against itself and against the `storage_bytes` of its weights, for a pool of `lanes`.
+    /// Checks `graph` against itself and against the `storage_bytes` of its weights, for a pool of `lanes`. Keys and values
+    /// are kept as `kv`, whatever the graph declares: only shifts and attention touch them, which is checked.
     ///
     /// # Errors
     /// Names the op, what is wrong, the value found and the value allowed.
     ///
     /// # Panics
     /// If the rooms are smaller than the graph.
-    pub fn new(graph: &Graph<'p>, storage_bytes: u64, lanes: usize, rooms: Rooms<'p>) -> Result<Self, GraphError> {
+    pub fn new(
+        graph: &Graph<'p>,
+        storage_bytes: u64,
+        kv: KvType,
+        lanes: usize,
+        rooms: Rooms<'p>,
+    ) -> Result<Self, GraphError> {
         let Rooms { places, steps } = rooms;
         let places = &mut places[..Self::places_len(graph)];
         let steps = &mut steps[..graph.ops.len()];
-        let arena_bytes = places::lay_out(graph, places)?;
-        let limits = check::resolve(graph, Places::new(graph, places), storage_bytes, steps)?;
+        let arena_bytes = places::lay_out(graph, kv, places)?;
+        let limits = check::resolve(graph, Places::new(graph, places), storage_bytes, lanes, steps)?;
         Ok(Self {
             graph: *graph,
             places,
@@ -73,7 +81,7 @@ impl<'p> Program<'p> {
             arena: arena::Sizes::new(
                 arena_bytes,
                 limits.frequencies.head_dim,
-                limits.scores_len,
+                limits.attention,
                 graph.batch_max,
                 lanes,
             )?,
@@ -320,7 +328,9 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
                     lane.barrier();
                 }
                 // After a failure lanes still meet at every barrier.
-                if !error.is_set() {
+                if error.is_set() {
+                    run.skip(step, &lane);
+                } else {
                     run.step(step, &lane);
                 }
             }

@@ -13,6 +13,8 @@ pub(super) const LANES: usize = 16;
 pub(super) trait Lanes: Copy {
     /// The vector.
     type V: Copy;
+    /// Sums that registers hold beside what is being multiplied.
+    const ACCUMULATORS: usize;
 
     /// `x` in all lanes.
     fn splat(self, x: f32) -> Self::V;
@@ -28,6 +30,8 @@ pub(super) trait Lanes: Copy {
     fn load_i8(self, x: &[i8; LANES]) -> Self::V;
     /// The lanes to memory.
     fn store(self, v: Self::V, out: &mut [f32; LANES]);
+    /// The lanes as little-endian F16, rounded to nearest even, as [`crate::quant::f32_to_f16`].
+    fn store_f16(self, v: Self::V, out: &mut [u8; 2 * LANES]);
     /// The nearest integers, ties to even, saturated to ±127 at least; NaN gives 0. Lanes must be within ±2^31.
     fn store_i8(self, v: Self::V, out: &mut [i8; LANES]);
     /// `a + b`

@@ -2,6 +2,7 @@
 
 use super::{Failure, progress};
 use crate::cpu;
+use crate::kv::Kv;
 use crate::model::Model;
 use crate::net::{Address, Timeouts};
 use crate::pool::MAX_LANES;
@@ -31,6 +32,9 @@ pub struct ModelArgs {
     /// Inputs of matrix products: q80 is faster with q80 weights and costs quality [default: f32, with q40 weights q80]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub activations: Option<Activations>,
+    /// Type in which this machine keeps keys and values: f32 is exact and doubles the memory, q80 nearly halves it at some cost of quality
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
+    pub kv: Kv,
     /// Workers that share the model: `host-worker` or C++ Distributed-Llama 0.16 [default port: 9990]
     #[arg(long, value_name = "HOST:PORT", num_args = 1..)]
     pub workers: Vec<Address>,
@@ -78,6 +82,7 @@ impl ModelArgs {
     fn options(&self) -> Options {
         Options {
             threads: self.threads.map_or_else(cpu::threads, usize::from),
+            kv: self.kv.into(),
             max_seq_len: self.max_seq_len,
             activations: self.activations.map(|activations| match activations {
                 Activations::F32 => DType::F32,

@@ -20,8 +20,22 @@ pub(super) fn widen(half: uint16x4_t) -> float32x4_t {
     wide
 }
 
+/// Rounds to four F16 values, nearest even.
+#[inline(always)]
+fn narrow(wide: float32x4_t) -> uint16x4_t {
+    let half: uint16x4_t;
+    // SAFETY: one instruction, from register to register, as above.
+    unsafe {
+        asm!("fcvtn {half:v}.4h, {wide:v}.4s", half = lateout(vreg) half, wide = in(vreg) wide,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    half
+}
+
 impl Lanes for Neon {
     type V = V;
+    // Of 32 registers, 16 hold these.
+    const ACCUMULATORS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V {
@@ -90,6 +104,17 @@ impl Lanes for Neon {
             vst1q_f32(p.add(4), v[1]);
             vst1q_f32(p.add(8), v[2]);
             vst1q_f32(p.add(12), v[3]);
+        }
+    }
+    #[inline(always)]
+    fn store_f16(self, v: V, out: &mut [u8; 2 * LANES]) {
+        // SAFETY: NEON belongs to the target, and the array is as long as the stores.
+        unsafe {
+            let p = out.as_mut_ptr();
+            vst1_u8(p, vreinterpret_u8_u16(narrow(v[0])));
+            vst1_u8(p.add(8), vreinterpret_u8_u16(narrow(v[1])));
+            vst1_u8(p.add(16), vreinterpret_u8_u16(narrow(v[2])));
+            vst1_u8(p.add(24), vreinterpret_u8_u16(narrow(v[3])));
         }
     }
     #[inline(always)]

@@ -10,6 +10,8 @@ pub(super) struct V(__m256, __m256);
 
 impl Lanes for Avx2 {
     type V = V;
+    // Of 16 registers, 8 hold these.
+    const ACCUMULATORS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V {
@@ -58,6 +60,14 @@ impl Lanes for Avx2 {
         unsafe {
             _mm256_storeu_ps(out.as_mut_ptr(), v.0);
             _mm256_storeu_ps(out.as_mut_ptr().add(8), v.1);
+        }
+    }
+    #[inline(always)]
+    fn store_f16(self, v: V, out: &mut [u8; 2 * LANES]) {
+        // SAFETY: an `Avx2` proves the feature, and the array is as long as the stores.
+        unsafe {
+            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v.0));
+            _mm_storeu_si128(out.as_mut_ptr().add(16).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v.1));
         }
     }
     #[inline(always)]
