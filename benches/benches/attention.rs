@@ -5,7 +5,7 @@
 //! `decode` is one token behind 4096 others; it goes round several layers' caches, so that they come from memory: look
 //! at GB/s of cache. `prefill` is 256 tokens: look at Gitem/s, an item being a multiplication or an addition.
 
-use dair_core::kernels::{Attend, CHUNK, Kernels, KvLayout, KvPart, KvType, QUERIES, SCORES, state_len};
+use dair_core::kernels::{Attend, CHUNK, Kernels, KvHead, KvLayout, KvPart, KvType, QUERIES, SCORES, state_len};
 use dair_host::cpu::best_kernels;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
@@ -48,7 +48,7 @@ fn heads(kernels: &Kernels, layout: KvLayout, positions: usize, count: usize) ->
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 *x = (state >> 8) as f32 / (1 << 23) as f32 - 1.0;
             }
-            kernels.store_position(&layout, part, &row, position, &mut bytes);
+            kernels.store_position(&row, position, &KvHead::from_slice(layout, part, &mut bytes));
         }
         bytes
     };

@@ -5,8 +5,9 @@
 //! `decode` reads more than 300 MB of weights per call, so that they come from memory: look at GB/s. `prefill` passes
 //! 256 tokens over more weights than a cache holds: look at Gitem/s, an item being a multiplication or an addition.
 
-use dair_core::kernels::{Input, Isa, Kernels, Matrix, Output, activation_row_bytes, supports};
-use dair_core::quant::DType;
+use dair_core::kernels::{Input, Isa, Kernels, Matrix, Output, SCRATCH_BYTES, Tokens, activation_row_bytes, supports};
+use dair_core::quant::{DType, Order};
+use dair_host::cpu;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use std::fmt;
@@ -17,18 +18,7 @@ fn main() {
 
 /// The kernels that this machine can run.
 fn kernels() -> impl Iterator<Item = Kernels> {
-    let runs = |isa: &Isa| match isa {
-        Isa::Scalar => true,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => {
-            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
-        }
-        Isa::Neon => cfg!(target_arch = "aarch64"),
-        #[allow(unreachable_patterns)]
-        _ => false,
-    };
-    // SAFETY: the features were just detected; NEON belongs to the target.
-    Isa::ALL.into_iter().filter(runs).filter_map(|isa| unsafe { Kernels::for_isa(isa) })
+    cpu::isas().filter_map(cpu::kernels)
 }
 
 #[derive(Clone, Copy)]
@@ -79,7 +69,7 @@ fn product(bencher: Bencher<'_, '_>, case: &Case, rows: usize, count: usize) {
     let &Case { kernels, dtype, input, cols } = case;
     let bytes = weights(dtype, rows, cols);
     let row_stride = bytes.len() / rows;
-    let w = Matrix { dtype, bytes: &bytes, rows, cols, row_stride };
+    let w = Matrix { dtype, order: Order::Rows, bytes: &bytes, rows, cols, row_stride };
     let values: Vec<f32> = (0..cols * count).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.02).collect();
     let stride = activation_row_bytes(cols);
     let mut lines = vec![Line([0; 64]); stride / 64 * count];
@@ -88,13 +78,15 @@ fn product(bencher: Bencher<'_, '_>, case: &Case, rows: usize, count: usize) {
         kernels.quantize_activations(x, row);
     }
     let x = if input == DType::F32 {
-        Input::F32 { x: &values, stride: cols, count }
+        Input::F32 { x: &values, stride: cols, tokens: Tokens::First(count) }
     } else {
-        Input::Q80 { rows: quantised, stride, count }
+        Input::Q80 { rows: quantised, stride, tokens: Tokens::First(count) }
     };
     let mut out = vec![0f32; rows * count];
+    let mut scratch = vec![Line([0; 64]); SCRATCH_BYTES / 64];
     bencher.counter(BytesCount::new(bytes.len())).counter(ItemsCount::new(2 * rows * cols * count)).bench_local(|| {
-        kernels.matmul(w, 0..rows, x, Output::from_slice(black_box(&mut out), rows));
+        let scratch = bytemuck::cast_slice_mut(&mut scratch);
+        kernels.matmul(w, 0..rows, x, Output::from_slice(black_box(&mut out), rows), scratch);
     });
 }
 
@@ -102,6 +94,13 @@ fn product(bencher: Bencher<'_, '_>, case: &Case, rows: usize, count: usize) {
 fn decode(bencher: Bencher<'_, '_>, case: &Case) {
     let row_bytes = case.dtype.bytes(case.cols as u64).unwrap() as usize;
     product(bencher, case, (310 << 20) / row_bytes, 1);
+}
+
+/// The same from a second-level cache: what the instructions alone allow.
+#[divan::bench(args = cases(), max_time = 1, sample_count = 100)]
+fn decode_in_cache(bencher: Bencher<'_, '_>, case: &Case) {
+    let row_bytes = case.dtype.bytes(case.cols as u64).unwrap() as usize;
+    product(bencher, case, ((256 << 10) / row_bytes).next_multiple_of(16), 1);
 }
 
 #[divan::bench(args = cases(), max_time = 4, sample_count = 10)]

@@ -1,7 +1,12 @@
 //! What this machine can do.
 
 use dair_core::kernels::{Isa, Kernels};
-use std::num::NonZero;
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
+use std::{env, fmt};
+
+/// Environment variable that names the instruction set where no flag does.
+pub const ISA_VARIABLE: &str = "DAIR_ISA";
 
 /// Instruction sets that this processor has, the plainest first.
 pub fn isas() -> impl Iterator<Item = Isa> {
@@ -22,9 +27,70 @@ pub fn kernels(isa: Isa) -> Option<Kernels> {
     unsafe { Kernels::for_isa(isa) }
 }
 
-/// Threads that may run at once: processors, less what affinity masks and container limits take away.
+/// The kernels to be used: those of `forced`, else those that the environment names ([`ISA_VARIABLE`], empty counts as
+/// not set), else the fastest.
+///
+/// # Errors
+/// A name that nothing has, or an instruction set that this processor lacks; lists those that it has.
+pub fn choose_kernels(forced: Option<Isa>) -> Result<Kernels, IsaError> {
+    if let Some(isa) = forced {
+        return kernels(isa).ok_or_else(|| IsaError::of(isa.name()));
+    }
+    match env::var_os(ISA_VARIABLE).filter(|name| !name.is_empty()) {
+        None => Ok(best_kernels()),
+        Some(name) => parse_isa(&name.to_string_lossy())
+            .map(|isa| kernels(isa).unwrap_or(Kernels::SCALAR))
+            .map_err(|error| IsaError { is_from_environment: true, ..error }),
+    }
+}
+
+/// The instruction set called `name`, if this processor has it.
+///
+/// # Errors
+/// As [`choose_kernels`].
+pub fn parse_isa(name: &str) -> Result<Isa, IsaError> {
+    isas().find(|isa| isa.name() == name).ok_or_else(|| IsaError::of(name))
+}
+
+/// An instruction set that can't be used here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsaError {
+    /// As it was asked for.
+    pub name: String,
+    /// Whether the environment asked for it, not the caller.
+    pub is_from_environment: bool,
+}
+
+impl IsaError {
+    fn of(name: &str) -> Self {
+        Self { name: name.to_owned(), is_from_environment: false }
+    }
+}
+
+impl fmt::Display for IsaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_from_environment {
+            write!(f, "{ISA_VARIABLE}={}: ", self.name)?;
+        }
+        match Isa::ALL.into_iter().find(|isa| isa.name() == self.name) {
+            Some(isa) => write!(f, "this processor does not have {isa}")?,
+            None => f.write_str("no instruction set of this name")?,
+        }
+        let here: Vec<_> = isas().map(Isa::name).collect();
+        write!(f, "; allowed here: {}", here.join(", "))
+    }
+}
+
+impl std::error::Error for IsaError {}
+
+/// Processors that this process may use at once: those there are, less what affinity masks and container limits take away.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Threads to compute with unless the user says otherwise ([`cores`](crate::cores)).
 pub fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
+    crate::cores::default_lanes()
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -34,20 +100,84 @@ fn detected(isa: Isa) -> bool {
         Isa::Avx2 => {
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
         }
-        Isa::Neon => false,
+        Isa::Avx512 => {
+            detected(Isa::Avx2)
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni")
+        }
+        Isa::Amx => detected(Isa::Avx512) && has_amx() && tiles_allowed(),
+        Isa::Neon | Isa::Dotprod | Isa::I8mm => false,
     }
+}
+
+/// Whether the processor has tiles of 8-bit integers, and the system keeps their state.
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe, reason = "newer Rust has `__cpuid_count` safe")]
+fn has_amx() -> bool {
+    use std::arch::x86_64::{__cpuid_count, _xgetbv};
+    const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
+    const TILE_STATE: u64 = 1 << 17 | 1 << 18;
+    // SAFETY: only asked where AVX-512 was detected: such a processor has leaf 7, and `xgetbv` enabled by the system.
+    unsafe { __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8 && _xgetbv(0) & TILE_STATE == TILE_STATE }
+}
+
+/// Whether the system lets all threads of this process use tiles. Linux wants to be asked: their state makes the frames
+/// of signals larger.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn tiles_allowed() -> bool {
+    use std::sync::OnceLock;
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    static ALLOWED: OnceLock<bool> = OnceLock::new();
+    *ALLOWED.get_or_init(|| {
+        // SAFETY: the call changes what this process may do, and none of its memory.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+    })
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn tiles_allowed() -> bool {
+    false
 }
 
 #[cfg(target_arch = "aarch64")]
 fn detected(isa: Isa) -> bool {
     match isa {
         Isa::Scalar => true,
-        Isa::Avx2 => false,
-        Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => false,
+        Isa::Neon => is_aarch64_feature_detected!("neon"),
+        Isa::Dotprod => detected(Isa::Neon) && is_aarch64_feature_detected!("dotprod"),
+        Isa::I8mm => detected(Isa::Dotprod) && is_aarch64_feature_detected!("i8mm"),
     }
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detected(isa: Isa) -> bool {
     isa == Isa::Scalar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_instruction_set_of_this_processor_can_be_forced() {
+        for isa in isas() {
+            assert_eq!(parse_isa(isa.name()), Ok(isa));
+            assert_eq!(choose_kernels(Some(isa)).map(|kernels| kernels.isa()), Ok(isa));
+        }
+        assert!(isas().any(|isa| isa == Isa::Scalar));
+    }
+
+    #[test]
+    fn what_is_unknown_or_not_here_is_told_apart_and_the_allowed_ones_are_listed() {
+        let unknown = parse_isa("mmx").unwrap_err().to_string();
+        assert!(unknown.starts_with("no instruction set of this name; allowed here: scalar"), "{unknown}");
+        for isa in Isa::ALL.into_iter().filter(|isa| kernels(*isa).is_none()) {
+            let lacking = choose_kernels(Some(isa)).unwrap_err().to_string();
+            assert!(lacking.starts_with(&format!("this processor does not have {isa}; allowed here: scalar")));
+        }
+    }
 }

@@ -6,11 +6,31 @@ pub fn usable_bytes() -> u64 {
     available_bytes().map_or(u64::MAX, |bytes| bytes / 10 * 9)
 }
 
+/// Bytes of memory of this machine, where the system tells.
+pub fn total_bytes() -> Option<u64> {
+    // SAFETY: `sysconf` reads a number of the system and touches no memory of ours.
+    let (pages, page_bytes) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    let known = |number: libc::c_long| u64::try_from(number).ok();
+    known(pages)?.checked_mul(known(page_bytes)?)
+}
+
 /// Bytes that programs can have without making the system swap, as Linux estimates it.
-fn available_bytes() -> Option<u64> {
+pub fn available_bytes() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Largest resident size of this process so far; mapped weights that were read count.
+pub fn peak_bytes() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: `usage` has room for what the call writes, and all-zero is a valid value of it.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
+    usage.ru_maxrss as u64 * unit
 }
 
 /// Reads `2GB`, `1500MB`, `64MiB`, `4096`.

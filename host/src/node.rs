@@ -1,7 +1,6 @@
 //! A worker: takes a root, computes what it is asked for until the session ends, and is ready for the next root.
 
 use crate::arena::ArenaMemory;
-use crate::cpu;
 use crate::net::NetError;
 use crate::net::listen::{Joined, Listener};
 use crate::pool::Threads;
@@ -10,7 +9,7 @@ use crate::tables::GraphTables;
 use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::Sizes;
 use dair_core::io::Pool;
-use dair_core::kernels::KvType;
+use dair_core::kernels::{Kernels, KvType};
 use std::convert::Infallible;
 use std::{fmt, io};
 
@@ -100,6 +99,7 @@ impl From<NetError> for SessionError {
 pub fn serve(
     listener: &mut Listener,
     pool: &Threads,
+    kernels: Kernels,
     kv: KvType,
     max_memory: impl Fn() -> u64,
     mut event: impl FnMut(Event<'_>),
@@ -109,7 +109,7 @@ pub fn serve(
         let from = client.1;
         let result = listener.join(client).map_err(SessionError::Net).and_then(|joined| {
             event(Event::Joined(&joined));
-            run(joined, pool, kv, max_memory())
+            run(joined, pool, (kernels, kv), max_memory())
         });
         event(Event::Ended(from, &result));
     }
@@ -128,7 +128,12 @@ pub enum Event<'e> {
 ///
 /// # Errors
 /// Whatever ends it before the root says so.
-pub fn run(mut joined: Joined, pool: &Threads, kv: KvType, max_memory: u64) -> Result<Summary, SessionError> {
+pub fn run(
+    mut joined: Joined,
+    pool: &Threads,
+    (kernels, kv): (Kernels, KvType),
+    max_memory: u64,
+) -> Result<Summary, SessionError> {
     let mut tables = GraphTables::new(Sizes::MAX);
     let (graph, weight_bytes) = joined.configure(&mut tables)?;
     let mut places = vec![Place::default(); Program::places_len(&graph)];
@@ -144,7 +149,7 @@ pub fn run(mut joined: Joined, pool: &Threads, kv: KvType, max_memory: u64) -> R
     joined.receive(&graph, &mut weights, |_| ())?;
 
     let mut summary = Summary { node: joined.node(), nodes: joined.nodes(), weight_bytes, ..Summary::default() };
-    let mut engine = Engine::new(&program, &weights, pool, cpu::best_kernels(), &mut arena);
+    let mut engine = Engine::new(&program, &weights, pool, kernels, &mut arena);
     let mut mesh = joined.into_mesh()?;
     while let Some(control) = mesh.next(graph.batch_max, program.seq_len())? {
         let batch = Batch { position: control.position, rows: control.batch, tokens: &[], logits: Logits::All };

@@ -5,6 +5,7 @@
 
 use dair_core::io::{Lane, Pool};
 use std::cell::UnsafeCell;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +16,7 @@ use std::{hint, io};
 pub const MAX_LANES: usize = 256;
 
 /// Looks at a value this often before the processor is offered to others.
-const SPINS: u32 = 300;
+const SPINS: u32 = 100;
 /// Offers the processor this often before a lane without a task sleeps.
 const YIELDS: u32 = 200;
 
@@ -30,18 +31,32 @@ pub struct Threads {
     running: Mutex<()>,
 }
 
+/// A value on cache lines of its own (two: processors fetch them in pairs), so that lanes that wait for it are not
+/// disturbed by writes to its neighbours.
+#[derive(Default)]
+#[repr(align(128))]
+struct Apart<T>(T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 struct Shared {
     lanes: usize,
     /// Counts tasks; a change tells the workers that `task` is there.
-    epoch: AtomicU32,
+    epoch: Apart<AtomicU32>,
     /// Valid from a change of `epoch` until `pending` is 0.
     task: UnsafeCell<Option<*const Task<'static>>>,
     /// Workers that have not finished the task.
-    pending: AtomicUsize,
+    pending: Apart<AtomicUsize>,
     /// Lanes that have reached the barrier.
-    arrived: AtomicUsize,
+    arrived: Apart<AtomicUsize>,
     /// Counts completed barriers.
-    generation: AtomicU32,
+    generation: Apart<AtomicU32>,
     /// A lane has panicked: nobody waits for it any more.
     failed: AtomicBool,
     closing: AtomicBool,
@@ -72,11 +87,11 @@ impl Threads {
         assert!((1..=MAX_LANES).contains(&lanes), "{lanes} lanes; allowed: 1 to {MAX_LANES}");
         let shared = Arc::new(Shared {
             lanes,
-            epoch: AtomicU32::new(0),
+            epoch: Apart::default(),
             task: UnsafeCell::new(None),
-            pending: AtomicUsize::new(0),
-            arrived: AtomicUsize::new(0),
-            generation: AtomicU32::new(0),
+            pending: Apart::default(),
+            arrived: Apart::default(),
+            generation: Apart::default(),
             failed: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         });

@@ -1,18 +1,22 @@
 //! The root of a run: node 0, which has the model file, the tokens and the logits. It works alone or drives workers.
 
 use crate::arena::ArenaMemory;
+use crate::cores;
+use crate::cpu::{self, IsaError};
 use crate::kv::{self, Unfit};
+use crate::memory;
 use crate::model::Model;
 use crate::net::{Address, Mesh, NetError, Timeouts, dial};
 use crate::pool::Threads;
-use crate::storage::MappedFile;
-use crate::{cpu, tables::GraphTables};
+use crate::storage::{Weights, interleaved_bytes};
+use crate::tables::GraphTables;
 use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::{Graph, Sizes};
 use dair_core::io::Pool;
-use dair_core::kernels::KvType;
-use dair_core::plan::{self, Cut, PlanError};
+use dair_core::kernels::{Isa, KvType};
+use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError};
 use dair_core::quant::DType;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 /// How to run a model.
@@ -20,16 +24,45 @@ use std::{fmt, io};
 pub struct Options {
     /// Lanes of the pool on this machine.
     pub threads: usize,
+    /// Each on a processor of its own.
+    pub pin: bool,
+    /// Instruction set, where [`cpu::choose_kernels`] is not to choose it.
+    pub isa: Option<Isa>,
     /// Type of the inputs of products, where the model's usual one is not wanted.
     pub activations: Option<DType>,
     /// Type in which this machine keeps keys and values.
     pub kv: KvType,
     /// Shortens the context; it never exceeds the model's.
     pub max_seq_len: Option<u32>,
+    /// Whether weights are repacked into memory.
+    pub repack: Repack,
     /// Nodes 1, 2, …; none to work alone.
     pub workers: Vec<Address>,
     /// How long to wait for them.
     pub timeouts: Timeouts,
+}
+
+/// Whether weights are repacked for the kernels at the start, into memory that then can't be given back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repack {
+    /// Where the kernels gain by it and the copy leaves half of the free memory free.
+    #[default]
+    Auto,
+    /// Wherever the kernels take it.
+    Always,
+    /// Weights are read from the file as they are.
+    Never,
+}
+
+impl Repack {
+    /// Whether to repack as many bytes of weights.
+    fn of(self, bytes: u64) -> bool {
+        match self {
+            Self::Auto => bytes <= memory::available_bytes().unwrap_or(0) / 2,
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
 }
 
 impl Options {
@@ -37,9 +70,12 @@ impl Options {
     pub fn alone(threads: usize) -> Self {
         Self {
             threads,
+            pin: false,
+            isa: None,
             activations: None,
             kv: KvType::default(),
             max_seq_len: None,
+            repack: Repack::Auto,
             workers: Vec::new(),
             timeouts: Timeouts::default(),
         }
@@ -68,6 +104,8 @@ pub enum RootError {
     Kv(Unfit),
     /// The graph does not fit its weights.
     Graph(GraphError),
+    /// This processor lacks the instruction set.
+    Isa(IsaError),
     /// Threads or memory are refused: what was asked, and the reason.
     System(String, io::Error),
     /// A worker can't be had or is lost.
@@ -89,6 +127,7 @@ impl fmt::Display for RootError {
             Self::Plan(error, _) => error.fmt(f),
             Self::Kv(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
+            Self::Isa(error) => error.fmt(f),
             Self::System(what, error) => write!(f, "cannot get {what}: {error}"),
             Self::Net(error) => error.fmt(f),
             Self::Forward(error) => f.write_str(error),
@@ -106,8 +145,9 @@ impl From<NetError> for RootError {
 
 /// A model that is ready to run.
 pub struct Root<'a> {
-    engine: Engine<'a, MappedFile, Threads>,
+    engine: Engine<'a, Weights<'a>, Threads>,
     mesh: Mesh,
+    repack_time: Option<Duration>,
     /// Bytes on the network before the first forward pass: configs and weights.
     setup_bytes: (u64, u64),
 }
@@ -127,10 +167,15 @@ pub fn with_root<R, E: From<RootError>>(
 ) -> Result<R, E> {
     let (header, cut) = (model.header(), options.cut(model));
     kv::layout(options.kv, header).map_err(RootError::Kv)?;
+    let kernels = cpu::choose_kernels(options.isa).map_err(RootError::Isa)?;
+    let interleave = kernels.takes_interleaved() && options.repack.of(model.layout.file_bytes());
     let mut tables: Vec<_> = (0..cut.nodes).map(|_| GraphTables::new(Sizes::of_layers(header.n_layers))).collect();
     let graphs: Vec<Graph<'_>> = (0..)
         .zip(&mut tables)
-        .map(|(node, tables)| plan::build(&model.layout, &cut, node, tables.tables()))
+        .map(|(node, tables)| {
+            let interleave = interleave && node == 0;
+            plan::build(&model.layout, &Cut { interleave, ..cut }, node, tables.tables())
+        })
         .collect::<Result<_, _>>()
         .map_err(|error| RootError::Plan(error, plan::node_counts(header).collect()))?;
 
@@ -143,11 +188,24 @@ pub fn with_root<R, E: From<RootError>>(
         .map_err(RootError::Graph)?;
     let mut arena = ArenaMemory::new(program.arena_bytes())
         .map_err(|error| RootError::System(format!("{} bytes of memory", program.arena_bytes()), error))?;
-    let engine = Engine::new(&program, &model.file, &pool, cpu::best_kernels(), &mut arena);
+    let start = Instant::now();
+    let weights = if interleave {
+        let bytes = interleaved_bytes(&graphs[0]);
+        Weights::repacked(&model.file, &graphs[0], &pool)
+            .map_err(|error| RootError::System(format!("{bytes} bytes to repack weights into"), error))?
+    } else {
+        Weights::mapped(&model.file)
+    };
+    let repack_time = interleave.then(|| start.elapsed());
+    let engine = Engine::new(&program, &weights, &pool, kernels, &mut arena);
 
     let mesh = connect(model, options, &graphs[1..], progress).map_err(RootError::Net)?;
+    if options.pin {
+        // Only now: threads that a pinned one starts share its processor.
+        cores::pin(&pool).map_err(|error| RootError::System("a processor for each thread (--pin)".into(), error))?;
+    }
     let setup_bytes = (mesh.sent_bytes(), mesh.received_bytes());
-    let mut root = Root { engine, mesh, setup_bytes };
+    let mut root = Root { engine, mesh, repack_time, setup_bytes };
     let result = body(&mut root);
     root.mesh.stop();
     result
@@ -171,20 +229,18 @@ impl Root<'_> {
         self.engine.program().seq_len()
     }
 
-    /// Computes `tokens` from `position` on, in batches as large as the graph allows; `logits` asks about the last of
+    /// Computes `tokens` from `position` on, in as few batches as the graph allows, of about the same size; `logits` asks about the last of
     /// them ([`Logits::Last`]) or none.
     ///
     /// # Errors
     /// Where the tokens do not fit the context, or a node fails.
     pub fn forward(&mut self, tokens: &[u32], position: u32, logits: Logits) -> Result<(), RootError> {
-        let batch_max = self.engine.program().graph().batch_max as usize;
-        let mut position = position;
-        let mut chunks = tokens.chunks(batch_max).peekable();
-        while let Some(tokens) = chunks.next() {
-            let logits = if chunks.peek().is_some() { Logits::None } else { logits };
-            let batch = Batch { position, rows: tokens.len() as u32, tokens, logits };
-            self.pass(batch)?;
-            position += batch.rows;
+        let batches = tokens.len().div_ceil(self.engine.program().graph().batch_max as usize);
+        for batch in 0..batches {
+            let (start, end) = (tokens.len() * batch / batches, tokens.len() * (batch + 1) / batches);
+            let logits = if end < tokens.len() { Logits::None } else { logits };
+            let rows = (end - start) as u32;
+            self.pass(Batch { position: position + start as u32, rows, tokens: &tokens[start..end], logits })?;
         }
         Ok(())
     }
@@ -199,7 +255,8 @@ impl Root<'_> {
         position: u32,
         mut each: impl FnMut(usize, &[f32]),
     ) -> Result<(), RootError> {
-        let batch_max = self.engine.program().graph().batch_max as usize;
+        // Logits are long rows: fewer of them at a time.
+        let batch_max = self.engine.program().graph().batch_max.min(DLLAMA_BATCH) as usize;
         let mut done = 0;
         for tokens in tokens.chunks(batch_max) {
             let rows = tokens.len() as u32;
@@ -210,6 +267,11 @@ impl Root<'_> {
             done += rows;
         }
         Ok(())
+    }
+
+    /// How long weights were repacked at the start, if they were.
+    pub fn repack_time(&self) -> Option<Duration> {
+        self.repack_time
     }
 
     /// Bytes sent to and received from workers in forward passes so far, if there are workers.

@@ -1,6 +1,7 @@
 //! Workers in threads of the test, on ports of their own.
 
 use dair_core::kernels::KvType;
+use dair_host::cpu::best_kernels;
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, Timeouts};
 use dair_host::node::{self, Event, Summary};
@@ -44,6 +45,7 @@ impl Worker {
             node::serve(
                 &mut listener,
                 &pool,
+                best_kernels(),
                 kv,
                 || max_memory,
                 |event| {

@@ -12,6 +12,7 @@ use dair_host::synthetic::{model_bytes, preset};
 use dair_tests::compare::relative_error;
 use dair_tests::random::{Random, tokens};
 use dair_tests::run::{assert_same_bits, feed, logits, with_engine};
+use dair_tests::turns::Turns;
 use dair_tests::{mesh, models};
 use std::sync::LazyLock;
 
@@ -70,6 +71,32 @@ impl Reference {
         assert_same_bits(&got, &self.logits, &what);
     }
 
+    /// Batches of any size of which nothing, the last row or all rows are asked.
+    fn ask<P: Pool>(&self, engine: &mut Engine<'_, [u8], P>, seed: u64) {
+        let mut random = Random::new(seed);
+        let mut position = 0;
+        while position < TOKENS {
+            let rows = (1 + random.below(6)).min(TOKENS - position);
+            let logits = random.pick(&[Logits::None, Logits::Last, Logits::All]);
+            let tokens = &self.tokens[position..position + rows];
+            engine.forward(&mut Alone, Batch { position: position as u32, rows: rows as u32, tokens, logits }).unwrap();
+            let first = match logits {
+                Logits::None => rows,
+                Logits::Last => rows - 1,
+                Logits::All => 0,
+            };
+            for row in first..rows {
+                let got = vec![engine.logits(row as u32).to_vec()];
+                let want = &self.logits[position + row..=position + row];
+                assert_same_bits(&got, want, &format!("{}, position {}", self.name, position + row));
+            }
+            if logits != Logits::None {
+                assert_eq!(engine.last_logits().to_vec(), self.logits[position + rows - 1]);
+            }
+            position += rows;
+        }
+    }
+
     /// An engine of several lanes over the model.
     fn with_engine<R>(&self, body: impl FnOnce(&mut Engine<'_, [u8], Threads>) -> R) -> R {
         let pool = Threads::new(2).unwrap();
@@ -111,18 +138,34 @@ fn the_number_of_threads_does_not_matter() {
 #[test]
 fn a_long_context_is_no_exception() {
     let pools = [2, 3, 4, 5].map(|lanes| Threads::new(lanes).unwrap());
-    for reference in long_references() {
+    // All but the last 48 tokens in few batches.
+    let mostly_large = [vec![128; 4], vec![1; 48]].concat();
+    for (reference, seed) in long_references().iter().zip(0..) {
         for isa in isas().filter(|isa| *isa != Isa::Scalar) {
-            for batches in [&[1][..], &[32], &[5, 1, 9, 2, 23]] {
+            for batches in [&[1][..], &[128], &[5, 1, 9, 2, 23]] {
                 reference.check((&Serial, kernels(isa).unwrap()), batches);
             }
         }
         for pool in &pools {
-            for batches in [&[1][..], &[2], &[32], &[29, 1]] {
+            for batches in [&mostly_large[..], &[2], &[128], &[29, 1]] {
                 reference.check((pool, best_kernels()), batches);
             }
         }
-        reference.check((&pools[1], Kernels::SCALAR), &[30, 1, 1]);
+        for lanes in [3, 5] {
+            reference.check((&Turns::new(lanes, seed), best_kernels()), &mostly_large);
+        }
+        reference.check((&pools[1], Kernels::SCALAR), &mostly_large);
+    }
+}
+
+#[test]
+fn the_order_of_lanes_between_barriers_does_not_matter() {
+    for (reference, seed) in references().iter().zip(0..) {
+        for lanes in 2..6 {
+            reference.check((&Turns::new(lanes, seed), best_kernels()), &[1, 6, 3]);
+        }
+        let (node, pool) = ((&reference.cut, reference.kv, 0), Turns::new(3, seed));
+        with_engine(&reference.file, node, (&pool, best_kernels()), 0, |engine| reference.ask(engine, seed));
     }
 }
 
@@ -158,6 +201,17 @@ fn a_rounded_cache_costs_little() {
 }
 
 #[test]
+fn the_order_of_lanes_does_not_matter_on_two_nodes() {
+    for (case, seed) in models::tiny().into_iter().zip(0..) {
+        let (file, cut) = (model_bytes(&case.header, 5), case.columns(2));
+        let (cut, tokens) = ((&cut, KvType::default()), tokens(seed, 12, case.header.vocab_size));
+        let want = mesh::logits(&file, cut, (|| Serial, best_kernels()), &tokens, &[1, 4]);
+        let got = mesh::logits(&file, cut, (|| Turns::new(3, seed), best_kernels()), &tokens, &[1, 4]);
+        assert_same_bits(&got, &want, &case.name);
+    }
+}
+
+#[test]
 fn one_node_of_the_cpp_cut_with_unquantised_exchanges_is_the_same_as_a_single_one() {
     for reference in references() {
         let cut =
@@ -180,32 +234,7 @@ fn a_shorter_context_and_another_batch_limit_do_not_matter() {
 #[test]
 fn what_is_asked_of_the_head_does_not_matter() {
     for reference in references() {
-        reference.with_engine(|engine| {
-            let mut random = Random::new(1);
-            let mut position = 0;
-            while position < TOKENS {
-                let rows = (1 + random.below(6)).min(TOKENS - position);
-                let logits = random.pick(&[Logits::None, Logits::Last, Logits::All]);
-                let tokens = &reference.tokens[position..position + rows];
-                engine
-                    .forward(&mut Alone, Batch { position: position as u32, rows: rows as u32, tokens, logits })
-                    .unwrap();
-                let first = match logits {
-                    Logits::None => rows,
-                    Logits::Last => rows - 1,
-                    Logits::All => 0,
-                };
-                for row in first..rows {
-                    let got = vec![engine.logits(row as u32).to_vec()];
-                    let want = &reference.logits[position + row..=position + row];
-                    assert_same_bits(&got, want, &format!("{}, position {}", reference.name, position + row));
-                }
-                if logits != Logits::None {
-                    assert_eq!(engine.last_logits().to_vec(), reference.logits[position + rows - 1]);
-                }
-                position += rows;
-            }
-        });
+        reference.with_engine(|engine| reference.ask(engine, 1));
     }
 }
 

@@ -8,7 +8,7 @@
 use super::run::Run;
 use super::step::{Cache, Heads, Rows};
 use crate::io::{Lane, Storage};
-use crate::kernels::{Attend, CHUNK, QUERIES, SCORES, state_len};
+use crate::kernels::{Attend, CHUNK, KvHead, QUERIES, SCORES, state_len};
 use core::ops::Range;
 
 /// Tiles that a lane takes through the cache together, so that a chunk comes from memory once for all of them.
@@ -77,17 +77,17 @@ struct Operands<'s> {
 
 // Accesses to the arena are sound as in `run`: lanes write apart, and the cache is written by another step.
 impl<S: Storage + ?Sized> Run<'_, '_, S> {
-    /// Writes the keys or values of all rows; lanes share out heads, since neighbouring positions share tiles.
+    /// Writes the keys or values of this lane's rows.
     pub(super) fn shift(&self, lane: &Lane<'_>, x: &Rows, cache: &Cache) {
-        let head_dim = cache.layout.head_dim();
-        for head in lane.share(cache.heads, 1) {
-            // SAFETY: apart, by heads.
-            let to = unsafe { self.arena.bytes_mut(cache.offset + head * cache.head_bytes, cache.head_bytes) };
-            for row in self.rows.clone() {
-                let x = self.values(x, 0, row, head * head_dim..(head + 1) * head_dim);
-                self.kernels.store_position(&cache.layout, cache.part, x, self.position + row, to);
+        let Cache { offset, head_bytes, heads, part, layout } = *cache;
+        self.for_rows(lane, 1, |_, row| {
+            for (head, x) in (0..heads).zip(self.values(x, 0, row, 0..x.width).chunks_exact(layout.head_dim())) {
+                let start = self.arena.byte_ptr(offset + head * head_bytes, head_bytes);
+                // SAFETY: apart; `byte_ptr` checked the range, and other lanes write other positions.
+                let to = unsafe { KvHead::from_raw(layout, part, start, head_bytes) };
+                self.kernels.store_position(x, self.position + row, &to);
             }
-        }
+        });
     }
 
     /// Whether lanes share out chunks. All lanes say the same, for a barrier depends on it.

@@ -5,10 +5,12 @@ use super::attend::Needs;
 use super::error::GraphError;
 use super::places::Places;
 use super::rope::Frequencies;
+use super::run::lists_len;
 use super::step::{Cache, Heads, Kind, Repr, Rows, Step};
 use crate::format::RopeKind;
 use crate::graph::{
-    Attention, Collective, Graph, MAX_BATCH, MAX_NODES, Name, Op, OpKind, Operand, Place, Rope, View, Weight, pipes,
+    Attention, Collective, Graph, MAX_BATCH, MAX_EXPERTS, MAX_NODES, Name, Op, OpKind, Operand, Place, Rope, View,
+    Weight, pipes,
 };
 use crate::kernels::{activation_row_bytes, supports};
 use crate::quant::DType;
@@ -21,8 +23,8 @@ pub(super) struct Limits {
     pub seq_len: u32,
     /// Rows of the embedding, where this node has it.
     pub vocab_size: Option<u32>,
-    /// Memory beside operands.
-    pub attention: Needs,
+    /// Memory beside operands: what attention needs, or sorting rows by their experts.
+    pub needs: Needs,
 }
 
 /// Resolves every op of `graph` into `steps`.
@@ -34,11 +36,11 @@ pub(super) fn resolve(
     steps: &mut [Step],
 ) -> Result<Limits, GraphError> {
     check_graph(graph)?;
-    let (frequencies, attention) = (Frequencies::default(), Needs::default());
-    let mut limits = Limits { frequencies, seq_len: u32::MAX, vocab_size: None, attention };
+    let (frequencies, needs) = (Frequencies::default(), Needs::default());
+    let mut limits = Limits { frequencies, seq_len: u32::MAX, vocab_size: None, needs };
     for (op, step) in graph.ops.iter().zip(steps) {
         let check = Check { graph, places, storage_bytes, lanes, op };
-        *step = Step(check.step(&mut limits)?);
+        *step = Step { kind: check.step(&mut limits)?, ..Step::default() };
     }
     Ok(limits)
 }
@@ -72,7 +74,13 @@ fn check_graph(graph: &Graph<'_>) -> Result<(), GraphError> {
             return error("width of positions or tokens", pipe.width, "must be", 1);
         }
     }
+    let mut end = 0;
     for segment in graph.segments {
+        // Each op runs once in a pass, in order: which lanes wait for which is settled by this.
+        if segment.ops.start < end {
+            return error("start of a segment", segment.ops.start, "must be at least", end.into());
+        }
+        end = segment.ops.end;
         for range in [(&segment.ops, graph.ops.len()), (&segment.syncs, graph.syncs.len())] {
             if range.0.start > range.0.end || range.0.end as usize > range.1 {
                 return error("end of a segment", range.0.end, "must not exceed", range.1 as u64);
@@ -127,7 +135,7 @@ impl Check<'_, '_> {
             OpKind::Embedding => self.embedding(limits),
             OpKind::InvRms { epsilon, columns } => self.inv_rms(*epsilon, *columns as usize),
             OpKind::RmsNorm { inv_rms, columns } => self.rms_norm(*inv_rms, *columns as usize),
-            OpKind::Matmul { experts, active, indexes } => self.matmul(*experts, *active, *indexes),
+            OpKind::Matmul { experts, active, indexes } => self.matmul(*experts, *active, *indexes, limits),
             OpKind::Rope(rope) => self.rope(rope, limits),
             OpKind::Shift { positions } => self.shift(*positions, limits),
             OpKind::Attention(attention) => self.attention(attention, limits),
@@ -185,6 +193,9 @@ impl Check<'_, '_> {
             }
         };
         self.equal("rows of an operand", rows as usize, self.graph.batch_max as usize)?;
+        if planes == 0 {
+            return self.error("planes of an operand", 0, "must exceed", 0);
+        }
         let place = self.places.of(operand.place);
         if place.cache.is_some() {
             return self.error("number of operands in a KV cache, other than of shift and attention", 1, "must be", 0);
@@ -304,7 +315,7 @@ impl Check<'_, '_> {
         Ok(Kind::RmsNorm { x, out, inv_rms, columns, weight })
     }
 
-    fn matmul(&self, experts: u32, active: u32, indexes: u32) -> Result<Kind, GraphError> {
+    fn matmul(&self, experts: u32, active: u32, indexes: u32, limits: &mut Limits) -> Result<Kind, GraphError> {
         let (x, out, weight) = (self.rows(self.op.input)?, self.output()?, self.weight()?);
         let input = match x.repr {
             Repr::F32 => DType::F32,
@@ -325,6 +336,14 @@ impl Check<'_, '_> {
         self.equal("planes of a routed product's input", x.planes, active as usize)?;
         self.equal("planes of a routed product's output", out.planes, active as usize)?;
         self.equal("experts of a token", indexes.width, active as usize)?;
+        for (what, found) in [("experts of a layer", experts.max(1)), ("experts of a token", active)] {
+            if found > MAX_EXPERTS {
+                return self.error(what, found.into(), "must not exceed", MAX_EXPERTS.into());
+            }
+        }
+        let pairs = active as usize * self.graph.batch_max as usize;
+        let lists_len = lists_len(experts.max(1) as usize, pairs) as u64;
+        limits.needs = limits.needs.max(Needs { scratch_len: lists_len.next_multiple_of(16), partials_len: 0 });
         Ok(Kind::ExpertMatmul { x, out, weight, indexes })
     }
 
@@ -389,7 +408,7 @@ impl Check<'_, '_> {
         let group = self.divides("query heads", a.n_heads as usize, a.n_kv_heads as usize)?;
         self.equal("query heads of this node", n_heads, keys.heads.saturating_mul(group))?;
         let heads = Heads { kv_heads: keys.heads, head_dim, group };
-        limits.attention = limits.attention.max(Needs::of(&heads, limits.seq_len, self.graph.batch_max, self.lanes));
+        limits.needs = limits.needs.max(Needs::of(&heads, limits.seq_len, self.graph.batch_max, self.lanes));
         Ok(Kind::Attention { query, keys, values, out, heads })
     }
 

@@ -1,8 +1,8 @@
 //! Graph + memory + kernels = forward pass.
 //!
 //! [`Program::new`] checks a graph once, whoever made it, and lays out the arena; from then on everything is trusted.
-//! [`Engine::forward`] then runs a batch: one fork of the pool per segment, a barrier between ops, one exchange per sync.
-//! It allocates nothing.
+//! [`Engine::forward`] then runs a batch: one fork of the pool per exchange, barriers where ops need them, one exchange per
+//! sync. It allocates nothing.
 
 mod arena;
 mod attend;
@@ -11,6 +11,7 @@ mod error;
 mod places;
 mod rope;
 mod run;
+mod share;
 mod step;
 
 pub use arena::ARENA_ALIGN;
@@ -74,17 +75,12 @@ impl<'p> Program<'p> {
         let steps = &mut steps[..graph.ops.len()];
         let arena_bytes = places::lay_out(graph, kv, places)?;
         let limits = check::resolve(graph, Places::new(graph, places), storage_bytes, lanes, steps)?;
+        share::plan(graph, steps);
         Ok(Self {
             graph: *graph,
             places,
             steps,
-            arena: arena::Sizes::new(
-                arena_bytes,
-                limits.frequencies.head_dim,
-                limits.attention,
-                graph.batch_max,
-                lanes,
-            )?,
+            arena: arena::Sizes::new(arena_bytes, limits.frequencies.head_dim, limits.needs, graph.batch_max, lanes)?,
             frequencies: limits.frequencies,
             seq_len: limits.seq_len,
             vocab_size: limits.vocab_size,
@@ -94,6 +90,25 @@ impl<'p> Program<'p> {
     /// Bytes of the arena, KV cache included.
     pub const fn arena_bytes(&self) -> usize {
         self.arena.bytes
+    }
+
+    /// Barriers that lanes meet at in one pass, besides those that start and end the pool's runs.
+    pub fn barriers(&self) -> usize {
+        self.steps.iter().filter(|step| step.barrier).count()
+    }
+
+    /// Segments that run together, by index: an exchange ends a run.
+    fn runs(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        let segments = self.graph.segments;
+        let mut start = 0;
+        core::iter::from_fn(move || {
+            let rest = segments.get(start..).filter(|rest| !rest.is_empty())?;
+            let len =
+                rest.iter().position(|segment| share::ends_run(&self.graph, segment)).map_or(rest.len(), |at| at + 1);
+            let run = start..start + len;
+            start = run.end;
+            Some(run)
+        })
     }
 
     /// Positions of the KV cache.
@@ -219,12 +234,10 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
     pub fn forward<L: Links>(&mut self, links: &mut L, batch: Batch<'_>) -> Result<(), Failure<S::Error, L::Error>> {
         self.accept(&batch)?;
         self.rows = batch.rows;
-        let graph = self.program.graph;
-        for (index, segment) in graph.segments.iter().enumerate() {
-            let Some(rows) = rows_of(segment, &batch) else { continue };
-            self.prefetch(graph.segments.get(index + 1));
-            self.compute(segment, rows.clone(), batch.position as usize)?;
-            self.exchange(links, segment, rows)?;
+        let program = self.program;
+        for run in program.runs() {
+            self.compute(run.clone(), &batch)?;
+            self.exchange(links, &program.graph.segments[run.end - 1], &batch)?;
         }
         Ok(())
     }
@@ -301,50 +314,56 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         }
     }
 
-    /// Runs the ops of a segment in every lane.
-    fn compute<E>(
-        &mut self,
-        segment: &Segment,
-        rows: Range<usize>,
-        position: usize,
-    ) -> Result<(), Failure<S::Error, E>> {
-        let steps = &self.program.steps[segment.ops.start as usize..segment.ops.end as usize];
-        if steps.is_empty() {
+    /// Runs the ops of some segments in every lane.
+    fn compute<E>(&mut self, segments: Range<usize>, batch: &Batch<'_>) -> Result<(), Failure<S::Error, E>> {
+        let Program { graph, steps, .. } = self.program;
+        if graph.segments[segments.clone()]
+            .iter()
+            .all(|segment| segment.ops.is_empty() || rows_of(segment, batch).is_none())
+        {
             return Ok(());
         }
         let error = FirstError::new();
-        let run = run::Run {
-            storage: self.storage,
-            kernels: self.kernels,
-            arena: &self.arena,
-            sizes: &self.program.arena,
-            error: &error,
-            rows,
-            position,
-        };
         self.pool.run(&|lane| {
-            for (index, step) in steps.iter().enumerate() {
-                if index > 0 {
-                    lane.barrier();
+            for (next, segment) in (segments.start + 1..).zip(&graph.segments[segments.clone()]) {
+                let Some(rows) = rows_of(segment, batch) else { continue };
+                if lane.index == 0 {
+                    self.prefetch(graph.segments.get(next));
                 }
-                // After a failure lanes still meet at every barrier.
-                if error.is_set() {
-                    run.skip(step, &lane);
-                } else {
-                    run.step(step, &lane);
+                let run = run::Run {
+                    storage: self.storage,
+                    kernels: self.kernels,
+                    arena: &self.arena,
+                    sizes: &self.program.arena,
+                    error: &error,
+                    rows,
+                    position: batch.position as usize,
+                };
+                for step in &steps[segment.ops.start as usize..segment.ops.end as usize] {
+                    if step.barrier {
+                        lane.barrier();
+                    }
+                    // After a failure lanes still meet at every barrier.
+                    if error.is_set() {
+                        run.skip(step, &lane);
+                    } else {
+                        run.step(step, &lane);
+                    }
                 }
             }
         });
         error.into_result().map_err(Failure::Storage)
     }
 
+    /// Exchanges what a segment has computed.
     fn exchange<L: Links>(
         &mut self,
         links: &mut L,
         segment: &Segment,
-        rows: Range<usize>,
+        batch: &Batch<'_>,
     ) -> Result<(), Failure<S::Error, L::Error>> {
         let graph = &self.program.graph;
+        let Some(rows) = rows_of(segment, batch) else { return Ok(()) };
         if graph.nodes == 1 {
             return Ok(());
         }

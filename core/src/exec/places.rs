@@ -73,6 +73,7 @@ pub(super) fn lay_out(graph: &Graph<'_>, kv: KvType, places: &mut [Place]) -> Re
             OpKind::RmsNorm { inv_rms: buffer, .. }
             | OpKind::Mul { by: buffer }
             | OpKind::Scale { by: buffer }
+            | OpKind::Matmul { active: 1.., indexes: buffer, .. }
             | OpKind::MoeGate { indexes: buffer, .. } => touch(graph::Place::Buffer(buffer)),
             OpKind::Attention(a) => {
                 for buffer in [a.query, a.key_cache, a.value_cache] {

@@ -1,13 +1,18 @@
 //! One lane's part of one step.
 //!
-//! Every step is shared out so that lanes write apart: by rows of the batch where there are enough of them, else by
-//! columns; products by output rows; attention as `attend` says. What a step reads was written before the last barrier.
+//! Every step is shared out so that lanes write apart: whole rows of the batch, or columns of all rows, as [`share`]
+//! settled; products by output rows, which are columns of the output; attention as [`attend`] says. What a step reads was
+//! written before the last barrier, or by this lane.
+//!
+//! [`share`]: super::share
+//! [`attend`]: super::attend
 
 use super::arena::{Arena, FirstError, Sizes};
+use super::share::Share;
 use super::step::{Kind, Repr, Rows, Step};
 use crate::graph::Weight;
 use crate::io::{Lane, Span, Storage};
-use crate::kernels::{Input, Kernels, Matrix, Output};
+use crate::kernels::{ActivationParts, Input, Kernels, Matrix, Output, Tokens};
 use crate::quant::{BLOCK, BlockQ80};
 use core::ops::Range;
 
@@ -29,11 +34,14 @@ pub(super) struct Run<'r, 'a, S: Storage + ?Sized> {
 
 // Every access to the arena below is sound for the same reason, called *apart* there: a step writes only its output, which
 // it reads nowhere else; `check` made sure that the operands exist and have these widths; the lanes' parts of an output
-// do not overlap; and other steps run before or after a barrier.
+// do not overlap; and what other steps touch without a barrier between is none of it, only read, or this lane's own. The
+// last is what `share` works out from its list of accesses: what is called local there, only `for_rows` and `for_values`
+// may hand out (and `product`, whose share is that of `for_values`), with no byte outside of its row or its columns.
 impl<S: Storage + ?Sized> Run<'_, '_, S> {
     /// Runs this lane's part of `step`.
     pub fn step(&self, step: &Step, lane: &Lane<'_>) {
-        match &step.0 {
+        let share = step.share;
+        match &step.kind {
             Kind::Nothing => {}
             Kind::Embedding { tokens, out, weight } => self.embedding(lane, tokens, out, weight),
             Kind::InvRms { x, out, columns, epsilon } => self.inv_rms(lane, x, out, *columns, *epsilon),
@@ -48,19 +56,21 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
                 self.attention(lane, query, (keys, values), out, heads);
             }
             Kind::Silu { x } => {
-                self.for_values(lane, x, |plane, row, cols| self.kernels.silu(self.values_mut(x, plane, row, cols)));
+                self.for_values(lane, share, x, |plane, row, cols| {
+                    self.kernels.silu(self.values_mut(x, plane, row, cols));
+                });
             }
-            Kind::Mul { x, by } => self.for_values(lane, x, |plane, row, cols| {
+            Kind::Mul { x, by } => self.for_values(lane, share, x, |plane, row, cols| {
                 self.kernels.mul(self.values_mut(x, plane, row, cols.clone()), self.values(by, plane, row, cols));
             }),
-            Kind::Scale { x, by } => self.for_values(lane, x, |plane, row, cols| {
+            Kind::Scale { x, by } => self.for_values(lane, share, x, |plane, row, cols| {
                 let factor = self.values(by, plane, row, 0..1)[0];
                 self.kernels.scale(self.values_mut(x, plane, row, cols), factor);
             }),
-            Kind::Cast { x, out } => self.cast(lane, x, out, |plane| plane),
-            Kind::RepeatZ { x, out } => self.cast(lane, x, out, |_| 0),
-            Kind::MergeAdd { x, out } => self.merge_add(lane, x, out),
-            Kind::MergeSum { x, out } => self.merge_sum(lane, x, out),
+            Kind::Cast { x, out } => self.cast(lane, share, x, out, |plane| plane),
+            Kind::RepeatZ { x, out } => self.cast(lane, share, x, out, |_| 0),
+            Kind::MergeAdd { x, out } => self.merge_add(lane, share, x, out),
+            Kind::MergeSum { x, out } => self.merge_sum(lane, share, x, out),
             Kind::Softmax { x } => self.for_rows(lane, x.planes, |plane, row| {
                 self.kernels.softmax(self.values_mut(x, plane, row, 0..x.width));
             }),
@@ -70,7 +80,7 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
 
     /// Meets the other lanes at the barriers inside `step`, and does nothing else.
     pub fn skip(&self, step: &Step, lane: &Lane<'_>) {
-        if let Kind::Attention { heads, .. } = &step.0
+        if let Kind::Attention { heads, .. } = &step.kind
             && self.splits(heads, lane.count)
         {
             lane.barrier();
@@ -90,20 +100,24 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         unsafe { self.arena.f32s_mut(rows.row(plane, row) + 4 * cols.start, cols.len()) }
     }
 
-    /// Shares out whole rows.
-    fn for_rows(&self, lane: &Lane<'_>, planes: usize, mut body: impl FnMut(usize, usize)) {
-        let count = self.rows.len();
-        for item in lane.share(planes * count, 1) {
-            body(item / count, self.rows.start + item % count);
+    /// Shares out whole rows: a lane's are the same in every step of a segment.
+    pub(super) fn for_rows(&self, lane: &Lane<'_>, planes: usize, mut body: impl FnMut(usize, usize)) {
+        for row in lane.share(self.rows.len(), 1) {
+            for plane in 0..planes {
+                body(plane, self.rows.start + row);
+            }
         }
     }
 
-    /// Shares out rows where there are enough of them, else columns of every row.
-    fn for_values(&self, lane: &Lane<'_>, of: &Rows, mut body: impl FnMut(usize, usize, Range<usize>)) {
-        if of.planes * self.rows.len() >= lane.count {
+    /// Shares out whole rows, or columns of every row: a lane's are the same wherever a width is.
+    fn for_values(&self, lane: &Lane<'_>, share: Share, of: &Rows, mut body: impl FnMut(usize, usize, Range<usize>)) {
+        if share == Share::Rows {
             return self.for_rows(lane, of.planes, |plane, row| body(plane, row, 0..of.width));
         }
         let cols = lane.share(of.width, COLUMN_STEP);
+        if cols.is_empty() {
+            return;
+        }
         for plane in 0..of.planes {
             for row in self.rows.clone() {
                 body(plane, row, cols.clone());
@@ -161,101 +175,128 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         });
     }
 
-    /// Input of a product: `count` rows from `row` on.
-    fn input(&self, x: &Rows, plane: usize, row: usize, count: usize) -> Input<'_> {
-        let (offset, stride) = (x.row(plane, row), x.row_stride);
+    /// Input of a product: some of the `count` rows from row `first` on, planes counted through.
+    fn input<'i>(&'i self, x: &Rows, first: usize, count: usize, tokens: Tokens<'i>) -> Input<'i> {
+        let (offset, stride) = (x.row(0, first), x.row_stride);
         match x.repr {
             Repr::F32 => {
                 let stride = stride / 4;
                 // SAFETY: apart.
-                Input::F32 { x: unsafe { self.arena.f32s(offset, (count - 1) * stride + x.width) }, stride, count }
+                let x = unsafe { self.arena.f32s(offset, (count - 1) * stride + x.width) };
+                Input::F32 { x, stride, tokens }
             }
             Repr::Activations | Repr::Blocks => {
                 // SAFETY: apart.
-                Input::Q80 { rows: unsafe { self.arena.bytes(offset, count * stride) }, stride, count }
+                let rows = unsafe { self.arena.bytes(offset, count * stride) };
+                Input::Q80 { rows, stride, tokens }
             }
         }
     }
 
-    /// This lane's rows of one product of `weight`'s matrix `mat` with `count` rows of `x`.
+    /// Rows `share` of matrix `mat` of `weight`, handed to `body`; nothing after storage has failed.
+    fn with_matrix(&self, weight: &Weight, mat: u32, share: &Range<usize>, body: impl FnOnce(Matrix<'_>)) {
+        let Some(bytes) = self.lease(weight, mat, share) else { return };
+        let (rows, cols) = (share.len(), weight.cols as usize);
+        let Weight { dtype, order, row_stride, .. } = *weight;
+        body(Matrix { dtype, order, bytes: &bytes, rows, cols, row_stride: row_stride as usize });
+    }
+
+    /// The product of a lane's rows of a weight, row `start` and the following ones, with some of the `count` rows of `x`
+    /// from row `first` on, planes counted through.
     fn product(
         &self,
         lane: &Lane<'_>,
+        (matrix, start): (Matrix<'_>, usize),
         (x, out): (&Rows, &Rows),
-        (plane, row): (usize, usize),
-        count: usize,
-        weight: &Weight,
-        mat: u32,
+        (first, count): (usize, usize),
+        tokens: Tokens<'_>,
     ) {
+        let stride = out.row_stride / 4;
+        let len = (count - 1) * stride + matrix.rows;
+        let to = self.arena.f32_ptr(out.row(0, first) + 4 * start, len);
+        // SAFETY: apart; `f32_ptr` checked that all `len` values lie in the arena, and this lane writes rows of its own.
+        let output = unsafe { Output::from_raw(to, stride, len) };
+        // SAFETY: each lane has memory of its own.
+        let scratch = unsafe { self.arena.unpacked(self.sizes, lane.index) };
+        self.kernels.matmul(matrix, 0..matrix.rows, self.input(x, first, count, tokens), output, scratch);
+    }
+
+    fn matmul(&self, lane: &Lane<'_>, x: &Rows, out: &Rows, weight: &Weight) {
         let share = lane.share(weight.rows as usize, COLUMN_STEP);
         if share.is_empty() {
             return;
         }
-        let Some(bytes) = self.lease(weight, mat, &share) else { return };
-        let (rows, cols) = (share.len(), weight.cols as usize);
-        let matrix = Matrix { dtype: weight.dtype, bytes: &bytes, rows, cols, row_stride: weight.row_stride as usize };
-        let stride = out.row_stride / 4;
-        let len = (count - 1) * stride + rows;
-        let start = self.arena.f32_ptr(out.row(plane, row) + 4 * share.start, len);
-        // SAFETY: apart; `f32_ptr` checked that all `len` values lie in the arena, and this lane writes rows of its own.
-        let output = unsafe { Output::from_raw(start, stride, len) };
-        self.kernels.matmul(matrix, 0..rows, self.input(x, plane, row, count), output);
+        let (first, count) = (self.rows.start, self.rows.len());
+        self.with_matrix(weight, 0, &share, |matrix| {
+            self.product(lane, (matrix, share.start), (x, out), (first, count), Tokens::First(count));
+        });
     }
 
-    fn matmul(&self, lane: &Lane<'_>, x: &Rows, out: &Rows, weight: &Weight) {
-        self.product(lane, (x, out), (0, self.rows.start), self.rows.len(), weight, 0);
-    }
-
+    /// One product per expert that a row of the batch is routed to.
     fn expert_matmul(&self, lane: &Lane<'_>, x: &Rows, out: &Rows, weight: &Weight, indexes: &Rows) {
-        for row in self.rows.clone() {
-            for plane in 0..x.planes {
-                // The gate writes indexes below `mats`; the bound keeps a hostile graph without one inside its weights.
-                let expert = (self.values(indexes, 0, row, plane..plane + 1)[0] as u32).min(weight.mats - 1);
-                self.product(lane, (x, out), (plane, row), 1, weight, expert);
-            }
+        let share = lane.share(weight.rows as usize, COLUMN_STEP);
+        if share.is_empty() {
+            return;
+        }
+        let batch_max = self.sizes.batch_max;
+        // The gate writes indexes below `mats`; the bound keeps a hostile graph without one inside its weights.
+        let last = weight.mats - 1;
+        let expert = |plane, row| (self.values(indexes, 0, row, plane..plane + 1)[0] as u32).min(last) as usize;
+        let pairs = self.rows.clone().flat_map(|row| (0..x.planes).map(move |plane| (plane, row)));
+        // SAFETY: each lane has scratch of its own.
+        let scratch: &mut [u32] = bytemuck::cast_slice_mut(unsafe { self.arena.scratch(self.sizes, lane.index) });
+        let routed = pairs.map(|(plane, row)| (expert(plane, row), plane * batch_max + row));
+        let (ends, listed) = by_expert(routed, weight.mats as usize, scratch);
+        let mut start = 0;
+        for (mat, end) in (0..).zip(ends) {
+            let list = &listed[start..*end as usize];
+            start = *end as usize;
+            // Rows up to the last one: lists are in no order.
+            let Some(count) = list.iter().max().map(|last| *last as usize + 1) else { continue };
+            self.with_matrix(weight, mat, &share, |matrix| {
+                self.product(lane, (matrix, share.start), (x, out), (0, count), Tokens::Listed(list));
+            });
         }
     }
 
     fn rope(&self, lane: &Lane<'_>, x: &Rows, halves: bool) {
         let head_dim = self.sizes.head_dim;
-        let heads = x.width / head_dim;
-        for item in lane.share(self.rows.len() * heads, 1) {
-            let (row, head) = (self.rows.start + item / heads, item % heads);
+        self.for_rows(lane, 1, |_, row| {
             // SAFETY: the table is written between passes only.
             let angles = unsafe { self.arena.rope_row(self.sizes, row) };
-            let values = self.values_mut(x, 0, row, head * head_dim..(head + 1) * head_dim);
-            if halves {
-                self.kernels.rotate_halves(values, angles);
-            } else {
-                self.kernels.rotate_pairs(values, angles);
-            }
-        }
-    }
-
-    fn cast(&self, lane: &Lane<'_>, x: &Rows, out: &Rows, source_plane: impl Fn(usize) -> usize) {
-        if out.repr == Repr::Activations {
-            return self.for_rows(lane, out.planes, |plane, row| {
-                // SAFETY: apart.
-                let to = unsafe { self.arena.bytes_mut(out.row(plane, row), out.row_stride) };
-                self.kernels.quantize_activations(self.values(x, source_plane(plane), row, 0..x.width), to);
-            });
-        }
-        self.for_values(lane, out, |plane, row, cols| {
-            let from = self.values(x, source_plane(plane), row, cols.clone());
-            if out.repr == Repr::F32 {
-                self.values_mut(out, plane, row, cols).copy_from_slice(from);
-            } else {
-                let (start, end) = (block_bytes(cols.start), block_bytes(cols.end));
-                // SAFETY: apart.
-                let to = unsafe { self.arena.bytes_mut(out.row(plane, row) + start, end - start) };
-                self.kernels.quantize_q80(from, to);
+            for values in self.values_mut(x, 0, row, 0..x.width).chunks_exact_mut(head_dim) {
+                if halves {
+                    self.kernels.rotate_halves(values, angles);
+                } else {
+                    self.kernels.rotate_pairs(values, angles);
+                }
             }
         });
     }
 
-    fn merge_add(&self, lane: &Lane<'_>, x: &Rows, out: &Rows) {
+    fn cast(&self, lane: &Lane<'_>, share: Share, x: &Rows, out: &Rows, source_plane: impl Fn(usize) -> usize) {
+        self.for_values(lane, share, out, |plane, row, cols| {
+            let from = self.values(x, source_plane(plane), row, cols.clone());
+            let start = out.row(plane, row);
+            // SAFETY: apart.
+            let bytes = |part: Range<usize>| unsafe { self.arena.bytes_mut(start + part.start, part.len()) };
+            match out.repr {
+                Repr::F32 => self.values_mut(out, plane, row, cols).copy_from_slice(from),
+                Repr::Blocks => self.kernels.quantize_q80(from, bytes(block_bytes(cols.start)..block_bytes(cols.end))),
+                Repr::Activations => {
+                    // Other lanes fill other blocks of the row: nothing but these parts may be borrowed.
+                    let ActivationParts { codes, scales, offsets } = ActivationParts::of(out.width, cols);
+                    let (codes, scales, offsets) = (bytes(codes), bytes(scales), bytes(offsets));
+                    let (scales, offsets) = (bytemuck::cast_slice_mut(scales), bytemuck::cast_slice_mut(offsets));
+                    self.kernels.quantize_activation_parts(from, bytemuck::cast_slice_mut(codes), scales, offsets);
+                }
+            }
+        });
+    }
+
+    fn merge_add(&self, lane: &Lane<'_>, share: Share, x: &Rows, out: &Rows) {
         let slices = x.width / out.width;
-        self.for_values(lane, out, |_, row, cols| {
+        self.for_values(lane, share, out, |_, row, cols| {
             let to = self.values_mut(out, 0, row, cols.clone());
             for slice in 0..slices {
                 let (start, end) = (slice * out.width + cols.start, slice * out.width + cols.end);
@@ -270,8 +311,8 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         });
     }
 
-    fn merge_sum(&self, lane: &Lane<'_>, x: &Rows, out: &Rows) {
-        self.for_values(lane, out, |_, row, cols| {
+    fn merge_sum(&self, lane: &Lane<'_>, share: Share, x: &Rows, out: &Rows) {
+        self.for_values(lane, share, out, |_, row, cols| {
             let to = self.values_mut(out, 0, row, cols.clone());
             to.fill(0.0);
             for plane in 0..x.planes {
@@ -310,4 +351,45 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
 /// Bytes of `len` values as Q80 blocks.
 const fn block_bytes(len: usize) -> usize {
     len / BLOCK * size_of::<BlockQ80>()
+}
+
+/// Values of scratch that [`by_expert`] takes.
+pub(super) const fn lists_len(experts: usize, pairs: usize) -> usize {
+    experts + pairs
+}
+
+/// Sorts rows by the expert that they are routed to: where each expert's list ends, and the lists, one behind the other.
+fn by_expert(
+    routed: impl Iterator<Item = (usize, usize)> + Clone,
+    experts: usize,
+    scratch: &mut [u32],
+) -> (&[u32], &[u32]) {
+    let (ends, listed) = scratch.split_at_mut(experts);
+    ends.fill(0);
+    routed.clone().for_each(|(expert, _)| ends[expert] += 1);
+    let mut start = 0;
+    for end in ends.iter_mut() {
+        (*end, start) = (start, start + *end);
+    }
+    // Each bound moves from the start of its list to the end.
+    for (expert, row) in routed {
+        listed[ends[expert] as usize] = row as u32;
+        ends[expert] += 1;
+    }
+    (ends, listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    #[test]
+    fn rows_are_listed_by_their_expert_in_order() {
+        let routed = [(2, 10), (0, 11), (2, 12), (4, 13), (0, 14)];
+        let mut scratch = vec![u32::MAX; lists_len(6, routed.len())];
+        let (ends, listed) = by_expert(routed.into_iter(), 6, &mut scratch);
+        assert_eq!(ends, [2, 2, 4, 4, 5, 5]);
+        assert_eq!(listed, [11, 14, 10, 12, 13]);
+    }
 }

@@ -1,5 +1,6 @@
 //! Ops as they are executed: operands resolved to the arena, everything checked.
 
+use super::share::Share;
 use crate::graph::Weight;
 use crate::kernels::{KvLayout, KvPart};
 
@@ -56,7 +57,15 @@ pub(super) struct Heads {
 
 /// One resolved op; opaque to the caller, who only owns the memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Step(pub(super) Kind);
+pub struct Step {
+    pub(super) kind: Kind,
+    /// How lanes divide it.
+    pub(super) share: Share,
+    /// Lanes meet before it.
+    pub(super) barrier: bool,
+    /// It belongs to a segment that computes only the rows whose logits are asked for.
+    pub(super) head: bool,
+}
 
 /// As [`crate::graph::OpKind`]. Where an op has only `x`, it works in place.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

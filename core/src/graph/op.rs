@@ -2,7 +2,7 @@
 
 use super::Name;
 use crate::format::{RopeKind, RopeScaling};
-use crate::quant::DType;
+use crate::quant::{DType, Order};
 
 /// One computation on the rows of a batch.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -81,6 +81,8 @@ impl Operand {
 pub struct Weight {
     /// Type of the values.
     pub dtype: DType,
+    /// How rows lie; interleaved ones never cross the wire.
+    pub order: Order,
     /// First byte.
     pub offset: u64,
     /// Rows of one matrix: output width of a product.

@@ -57,6 +57,11 @@ impl Attend<'_> {
     }
 }
 
+/// Sums that half of the registers hold, for `Q` queries.
+const fn sums<S: Lanes>(queries: usize) -> usize {
+    S::REGISTERS / 2 / queries
+}
+
 /// A type of the cache that widens to F32 exactly.
 trait Stored {
     /// Blocks of a key, and values of a block: they have a scale in common.
@@ -157,7 +162,7 @@ pub(super) fn attend<S: Lanes>(s: S, a: &Attend<'_>, scores: &mut [f32; SCORES],
 #[inline(always)]
 fn by_count<S: Lanes, E: Stored>(s: S, a: &Attend<'_>, scores: &mut [f32; SCORES], states: &mut [f32]) {
     let (head_dim, state_len) = (a.layout.head_dim(), state_len(a.layout.head_dim()));
-    if S::ACCUMULATORS < QUERIES {
+    if sums::<S>(QUERIES) == 0 {
         // Nothing is gained where registers do not hold the sums of several queries.
         for (q, state) in states.chunks_exact_mut(state_len).enumerate() {
             let alone = Attend { queries: &a.queries[q * head_dim..][..head_dim], lens: &a.lens[q..=q], ..*a };
@@ -180,7 +185,8 @@ const VALUES: usize = 64;
 fn tile<S: Lanes, E: Stored, const Q: usize>(s: S, a: &Attend<'_>, scores: &mut [f32; SCORES], states: &mut [f32]) {
     let groups = a.longest().div_ceil(TILE);
     let mut group = 0;
-    match S::ACCUMULATORS / Q {
+    match sums::<S>(Q) {
+        8.. => group = scores_of::<S, E, Q, 8>(s, a, group..groups, scores),
         4.. => group = scores_of::<S, E, Q, 4>(s, a, group..groups, scores),
         2 | 3 => group = scores_of::<S, E, Q, 2>(s, a, group..groups, scores),
         _ => {}
@@ -271,7 +277,7 @@ fn values_of<S: Lanes, E: Stored, const Q: usize>(
 ) {
     let vectors = a.layout.head_dim().div_ceil(LANES);
     let mut vector = 0;
-    match S::ACCUMULATORS / Q {
+    match sums::<S>(Q) {
         4.. => vector = weigh::<S, E, Q, 4>(s, a, first, (&positions, vector..vectors), scores, states),
         2 | 3 => vector = weigh::<S, E, Q, 2>(s, a, first, (&positions, vector..vectors), scores, states),
         _ => {}

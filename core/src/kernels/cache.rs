@@ -15,6 +15,7 @@ use super::lanes::{LANES, Lanes, load_part};
 use super::quantize::quantize;
 use crate::quant::{BLOCK, BlockQ80};
 use core::fmt;
+use core::marker::PhantomData;
 
 /// Type in which keys and values are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -129,56 +130,108 @@ impl KvLayout {
     }
 }
 
-/// Writes one position of a head into its tile: `lane` is its number there. `tile` is as long as the layout says.
+/// The keys or values of one head, for writing.
+///
+/// Several threads may hold such views of one head while each writes positions of its own.
+#[derive(Debug)]
+pub struct KvHead<'c> {
+    layout: KvLayout,
+    part: KvPart,
+    ptr: *mut u8,
+    bytes: usize,
+    memory: PhantomData<&'c mut [u8]>,
+}
+
+impl<'c> KvHead<'c> {
+    /// A view of memory that nobody else touches.
+    pub fn from_slice(layout: KvLayout, part: KvPart, memory: &'c mut [u8]) -> Self {
+        Self { layout, part, ptr: memory.as_mut_ptr(), bytes: memory.len(), memory: PhantomData }
+    }
+
+    /// A view of `bytes` bytes at `ptr`.
+    ///
+    /// # Safety
+    /// For `'c`, `ptr` is valid for writes of `bytes` bytes, and nobody else reads or writes the positions that are
+    /// written through this view. Others may write other positions meanwhile, even of the same tile.
+    pub unsafe fn from_raw(layout: KvLayout, part: KvPart, ptr: *mut u8, bytes: usize) -> Self {
+        Self { layout, part, ptr, bytes, memory: PhantomData }
+    }
+
+    /// Panics unless `x` fits the layout and `position` the memory.
+    pub(super) fn check(&self, x: &[f32], position: usize) {
+        assert_eq!(x.len(), self.layout.head_dim(), "KV cache: values of a position");
+        let end = self.layout.tile_start(self.part, position) as u64 + self.layout.tile_bytes(self.part);
+        assert!(end <= self.bytes as u64, "KV cache: position {position} in {} bytes", self.bytes);
+    }
+}
+
+/// Writes one position; `x` and `position` passed [`KvHead::check`].
 #[inline(always)]
-pub(super) fn store_position<S: Lanes>(s: S, to: &KvLayout, part: KvPart, x: &[f32], lane: usize, tile: &mut [u8]) {
-    match (part, to.kv) {
-        (KvPart::Keys, KvType::F32) => {
-            for (x, out) in x.iter().zip(tile.as_chunks_mut::<{ 4 * TILE }>().0) {
-                out[4 * lane..][..4].copy_from_slice(&x.to_le_bytes());
+pub(super) fn store_position<S: Lanes>(s: S, to: &KvHead<'_>, x: &[f32], position: usize) {
+    let (layout, lane) = (&to.layout, position % TILE);
+    // SAFETY: `check` saw that the tile lies inside the memory.
+    let tile = unsafe { to.ptr.add(layout.tile_start(to.part, position)) };
+    if to.part == KvPart::Values {
+        let row_bytes = layout.value_bytes();
+        // SAFETY: rows of a tile follow each other, and this one is ours alone.
+        let row = unsafe { core::slice::from_raw_parts_mut(tile.add(lane * row_bytes), row_bytes) };
+        return store_value(s, layout.kv, x, row);
+    }
+    // Tiles are shared with whoever writes their other positions: nothing but single numbers may be touched.
+    match layout.kv {
+        KvType::F32 => {
+            for (d, x) in x.iter().enumerate() {
+                // SAFETY: number `d` of this position, of which `head_dim` lie in the tile.
+                unsafe { tile.add(4 * (d * TILE + lane)).cast::<[u8; 4]>().write(x.to_le_bytes()) }
             }
         }
-        (KvPart::Keys, KvType::F16) => {
-            for (x, out) in x.chunks(LANES).zip(tile.chunks_mut(2 * TILE * LANES)) {
+        KvType::F16 => {
+            for (start, x) in (0..).step_by(LANES).zip(x.chunks(LANES)) {
                 let mut half = [0; 2 * LANES];
                 s.store_f16(load_part(s, x, 0.0), &mut half);
-                for (half, out) in half.as_chunks::<2>().0.iter().zip(out.as_chunks_mut::<{ 2 * TILE }>().0) {
-                    out[2 * lane..][..2].copy_from_slice(half);
+                for (d, half) in (start..).zip(&half.as_chunks::<2>().0[..x.len()]) {
+                    // SAFETY: as above.
+                    unsafe { tile.add(2 * (d * TILE + lane)).cast::<[u8; 2]>().write(*half) }
                 }
             }
         }
-        (KvPart::Keys, KvType::Q80) => {
-            for (x, out) in x.as_chunks().0.iter().zip(tile.as_chunks_mut::<KEY_BLOCK_BYTES>().0) {
-                let mut codes = [0; BLOCK];
+        KvType::Q80 => {
+            for (b, x) in x.as_chunks().0.iter().enumerate() {
+                let mut codes = [0i8; BLOCK];
                 let scale = quantize(s, x, &mut codes);
-                out[2 * lane..][..2].copy_from_slice(&scale.to_le_bytes());
-                for (code, out) in codes.iter().zip(out[2 * TILE..].as_chunks_mut::<TILE>().0) {
-                    out[lane] = code.cast_unsigned();
+                // SAFETY: block `b` of this tile: scales of all positions, then codes.
+                unsafe {
+                    let block = tile.add(b * KEY_BLOCK_BYTES);
+                    block.add(2 * lane).cast::<[u8; 2]>().write(scale.to_le_bytes());
+                    for (d, code) in codes.iter().enumerate() {
+                        block.add(2 * TILE + d * TILE + lane).write(code.cast_unsigned());
+                    }
                 }
             }
         }
-        (KvPart::Values, kv) => {
-            let row_bytes = to.value_bytes();
-            let row = &mut tile[lane * row_bytes..][..row_bytes];
-            match kv {
-                KvType::F32 => {
-                    let (row, padding) = row.split_at_mut(4 * x.len());
-                    for (x, out) in x.iter().zip(row.as_chunks_mut().0) {
-                        *out = x.to_le_bytes();
-                    }
-                    padding.fill(0);
-                }
-                KvType::F16 => {
-                    for (x, out) in x.chunks(LANES).zip(row.as_chunks_mut().0) {
-                        s.store_f16(load_part(s, x, 0.0), out);
-                    }
-                }
-                KvType::Q80 => {
-                    let blocks: &mut [BlockQ80] = bytemuck::cast_slice_mut(row);
-                    for (x, block) in x.as_chunks().0.iter().zip(blocks) {
-                        block.d = quantize(s, x, &mut block.qs).to_le_bytes();
-                    }
-                }
+    }
+}
+
+/// Writes one value, zeros behind it.
+#[inline(always)]
+fn store_value<S: Lanes>(s: S, kv: KvType, x: &[f32], row: &mut [u8]) {
+    match kv {
+        KvType::F32 => {
+            let (row, padding) = row.split_at_mut(4 * x.len());
+            for (x, out) in x.iter().zip(row.as_chunks_mut().0) {
+                *out = x.to_le_bytes();
+            }
+            padding.fill(0);
+        }
+        KvType::F16 => {
+            for (x, out) in x.chunks(LANES).zip(row.as_chunks_mut().0) {
+                s.store_f16(load_part(s, x, 0.0), out);
+            }
+        }
+        KvType::Q80 => {
+            let blocks: &mut [BlockQ80] = bytemuck::cast_slice_mut(row);
+            for (x, block) in x.as_chunks().0.iter().zip(blocks) {
+                block.d = quantize(s, x, &mut block.qs).to_le_bytes();
             }
         }
     }

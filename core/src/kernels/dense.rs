@@ -1,7 +1,7 @@
 //! Products of F32, F16 and Q80 weights with F32 activations, and the dot product.
 
 use super::lanes::{LANES, Lanes, load_part};
-use super::prefetch::Ahead;
+use super::operands::Tokens;
 use super::{Input, Matrix, Output};
 use crate::quant::{BLOCK, BlockQ80};
 use core::ops::Range;
@@ -12,6 +12,8 @@ trait Weight {
     type Chunk;
     /// Vectors of a chunk.
     const VECTORS: usize;
+    /// Whether widening takes instructions that are worth saving.
+    const NARROW: bool;
     /// Bytes of a row of `cols` weights.
     fn row_bytes(cols: usize) -> usize;
     /// A row as whole chunks.
@@ -27,10 +29,11 @@ struct F16;
 struct Q80;
 
 macro_rules! plain_weight {
-    ($type:ty, $bytes:literal, $load:ident) => {
+    ($type:ty, $bytes:literal, $load:ident, narrow: $narrow:literal) => {
         impl Weight for $type {
             type Chunk = [u8; $bytes * LANES];
             const VECTORS: usize = 1;
+            const NARROW: bool = $narrow;
             #[inline(always)]
             fn row_bytes(cols: usize) -> usize {
                 cols * $bytes
@@ -52,13 +55,14 @@ macro_rules! plain_weight {
         }
     };
 }
-plain_weight!(F32, 4, load_bytes);
-plain_weight!(F16, 2, load_f16);
+plain_weight!(F32, 4, load_bytes, narrow: false);
+plain_weight!(F16, 2, load_f16, narrow: true);
 
 /// A code of 8 bits times a scale of 11 is exact in F32: the product is that of the widened matrix, bit for bit.
 impl Weight for Q80 {
     type Chunk = BlockQ80;
     const VECTORS: usize = BLOCK / LANES;
+    const NARROW: bool = true;
     #[inline(always)]
     fn row_bytes(cols: usize) -> usize {
         cols / BLOCK * size_of::<BlockQ80>()
@@ -92,107 +96,178 @@ pub(super) fn dot<S: Lanes>(s: S, a: &[f32], b: &[f32]) -> f32 {
     s.sum(acc)
 }
 
-/// [`Kernels::matmul`](super::Kernels::matmul) of F32 weights; the operands passed `check`.
-#[inline(always)]
-pub(super) fn matmul_f32<S: Lanes>(s: S, w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>) {
-    matmul::<S, F32>(s, w, rows, x, out);
+macro_rules! matmul_of {
+    ($name:ident, $weight:ty, $what:literal) => {
+        #[doc = concat!("[`Kernels::matmul`](super::Kernels::matmul) of ", $what, " weights and F32 activations; the operands passed `check`.")]
+        #[inline(always)]
+        pub(super) fn $name<S: Lanes>(
+            s: S,
+            w: &Matrix<'_>,
+            rows: Range<usize>,
+            x: &Input<'_>,
+            out: &Output<'_>,
+            scratch: &mut [u8],
+        ) {
+            matmul::<S, $weight>(s, w, rows, x, out, scratch);
+        }
+    };
 }
+matmul_of!(matmul_f32, F32, "F32");
+matmul_of!(matmul_f16, F16, "F16");
+matmul_of!(matmul_q80, Q80, "Q80");
 
-/// [`Kernels::matmul`](super::Kernels::matmul) of F16 weights; the operands passed `check`.
+/// Bytes of weights, widened, that stay in a second-level cache while all tokens pass over them.
+const PANEL_BYTES: usize = 256 << 10;
+
+/// Product of weights and F32 activations. Where many tokens meet weights of another type, a panel of rows is widened
+/// into scratch once.
 #[inline(always)]
-pub(super) fn matmul_f16<S: Lanes>(s: S, w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>) {
-    matmul::<S, F16>(s, w, rows, x, out);
-}
-
-/// [`Kernels::matmul`](super::Kernels::matmul) of Q80 weights and F32 activations; the operands passed `check`.
-#[inline(always)]
-pub(super) fn matmul_q80<S: Lanes>(s: S, w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>) {
-    matmul::<S, Q80>(s, w, rows, x, out);
-}
-
-/// Bytes of weights that stay in the second-level cache while all tokens pass over them.
-const PANEL_BYTES: usize = 192 << 10;
-
-#[inline(always)]
-fn matmul<S: Lanes, W: Weight>(s: S, w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>) {
-    let Input::F32 { x, stride, count } = *x else { unreachable!("checked: F32 input") };
-    let product = Product { w, x, stride, decode: count == 1, out };
-    let panel_rows = if count == 1 { rows.len() } else { (PANEL_BYTES / W::row_bytes(w.cols).max(1)).max(4) };
+fn matmul<S: Lanes, W: Weight>(
+    s: S,
+    w: &Matrix<'_>,
+    rows: Range<usize>,
+    x: &Input<'_>,
+    out: &Output<'_>,
+    scratch: &mut [u8],
+) {
+    let Input::F32 { x, stride, tokens } = *x else { unreachable!("checked: F32 input") };
+    let product = Product { x, stride, tokens, cols: w.cols, out };
+    let wide_row_bytes = (w.cols * size_of::<f32>()).max(1);
+    let panel_rows = (PANEL_BYTES / wide_row_bytes).max(4) & !3;
+    let room = (scratch.len() / wide_row_bytes) & !3;
+    let widen = W::NARROW && tokens.count() > 4 && room > 0;
+    let panel_rows = match tokens.count() {
+        // Weights come from memory all the time: streams as long as can be.
+        ..=4 => rows.len(),
+        _ if widen => panel_rows.min(room),
+        _ => panel_rows,
+    };
     let mut start = rows.start;
     while start < rows.end {
         let panel = start..rows.end.min(start + panel_rows);
         start = panel.end;
-        let mut t = 0;
-        while t + 3 <= count {
-            product.panel::<S, W, 2, 3>(s, panel.clone(), t);
-            t += 3;
-        }
-        match count - t {
-            0 => {}
-            1 => product.panel::<S, W, 4, 1>(s, panel, t),
-            _ => product.panel::<S, W, 2, 2>(s, panel, t),
+        if widen {
+            widen_rows::<S, W>(s, w, panel.clone(), scratch);
+            let bytes = &scratch[..panel.len() * wide_row_bytes];
+            let wide = Rows { bytes, row_stride: wide_row_bytes, first: panel.start };
+            product.over_tokens::<S, F32>(s, &wide, panel);
+        } else {
+            product.over_tokens::<S, W>(s, &Rows { bytes: w.bytes, row_stride: w.row_stride, first: 0 }, panel);
         }
     }
 }
 
+/// Widens rows to little-endian F32, one after the other.
+#[inline(always)]
+fn widen_rows<S: Lanes, W: Weight>(s: S, w: &Matrix<'_>, rows: Range<usize>, out: &mut [u8]) {
+    let whole = w.cols / (LANES * W::VECTORS);
+    let done = whole * LANES * W::VECTORS;
+    for (r, out) in rows.zip(out.chunks_exact_mut((w.cols * 4).max(1))) {
+        let row = &w.bytes[r * w.row_stride..][..W::row_bytes(w.cols)];
+        let (chunks, tail) = out.as_chunks_mut::<{ 4 * LANES }>();
+        for i in 0..whole {
+            for v in 0..W::VECTORS {
+                s.store_bytes(W::load(s, &W::chunks(row)[i], v), &mut chunks[i * W::VECTORS + v]);
+            }
+        }
+        if done < w.cols {
+            let mut last = [0; 4 * LANES];
+            s.store_bytes(W::load_part(s, &row[W::row_bytes(done)..]), &mut last);
+            tail.copy_from_slice(&last[..tail.len()]);
+        }
+    }
+}
+
+/// Rows of weights from row `first` of the matrix on.
+struct Rows<'a> {
+    bytes: &'a [u8],
+    row_stride: usize,
+    first: usize,
+}
+
 struct Product<'a> {
-    w: &'a Matrix<'a>,
     x: &'a [f32],
     stride: usize,
-    /// One token: weights come from memory all the time, so the next rows are prefetched.
-    decode: bool,
+    tokens: Tokens<'a>,
+    cols: usize,
     out: &'a Output<'a>,
 }
 
 impl Product<'_> {
-    /// Tokens `t..t + T` of all of `rows`, `R` rows at a time.
+    /// A panel of rows and all tokens: as many sums at once as registers hold.
     #[inline(always)]
-    fn panel<S: Lanes, W: Weight, const R: usize, const T: usize>(&self, s: S, rows: Range<usize>, t: usize) {
-        let mut r = rows.start;
-        while r + R <= rows.end {
-            self.tile::<S, W, R, T>(s, r, t, rows.end);
-            r += R;
+    fn over_tokens<S: Lanes, W: Weight>(&self, s: S, w: &Rows<'_>, rows: Range<usize>) {
+        let count = self.tokens.count();
+        let mut t = 0;
+        if S::REGISTERS >= 32 {
+            while t + 6 <= count {
+                self.panel::<S, W, 4, 6>(s, w, rows.clone(), t);
+                t += 6;
+            }
         }
-        while r < rows.end {
-            self.tile::<S, W, 1, T>(s, r, t, rows.end);
-            r += 1;
+        while t + 3 <= count {
+            self.panel::<S, W, 2, 3>(s, w, rows.clone(), t);
+            t += 3;
+        }
+        match count - t {
+            0 => {}
+            // Then activations exceed the first-level cache: they had better meet more rows.
+            1 if S::REGISTERS >= 32 && self.cols > 4096 => self.panel::<S, W, 8, 1>(s, w, rows, t),
+            1 => self.panel::<S, W, 4, 1>(s, w, rows, t),
+            _ => self.panel::<S, W, 2, 2>(s, w, rows, t),
         }
     }
 
-    /// Rows `r..r + R` and tokens `t..t + T`: enough sums at once to hide the latency of an FMA.
+    /// Tokens `t..t + T` of all of `rows`, `R` rows at a time, far apart: see [`groups`](super::groups).
     #[inline(always)]
-    fn tile<S: Lanes, W: Weight, const R: usize, const T: usize>(&self, s: S, r: usize, t: usize, end: usize) {
-        let cols = self.w.cols;
+    fn panel<S: Lanes, W: Weight, const R: usize, const T: usize>(
+        &self,
+        s: S,
+        w: &Rows<'_>,
+        rows: Range<usize>,
+        t: usize,
+    ) {
+        let step = rows.len() / R;
+        for r in rows.start..rows.start + step {
+            self.tile::<S, W, R, T>(s, w, (r, step), t);
+        }
+        for r in rows.start + R * step..rows.end {
+            self.tile::<S, W, 1, T>(s, w, (r, 0), t);
+        }
+    }
+
+    /// Rows `r + k * step` for `k` below `R`, and tokens `t..t + T`: enough sums at once to hide the latency of an FMA.
+    #[inline(always)]
+    fn tile<S: Lanes, W: Weight, const R: usize, const T: usize>(
+        &self,
+        s: S,
+        w: &Rows<'_>,
+        (r, step): (usize, usize),
+        t: usize,
+    ) {
+        let cols = self.cols;
         let whole = cols / (LANES * W::VECTORS);
         let mut weights: [&[u8]; R] = [&[]; R];
         for (k, row) in weights.iter_mut().enumerate() {
-            *row = &self.w.bytes[(r + k) * self.w.row_stride..][..W::row_bytes(cols)];
+            *row = &w.bytes[(r + k * step - w.first) * w.row_stride..][..W::row_bytes(cols)];
         }
         let mut tokens: [&[f32]; T] = [&[]; T];
         for (k, token) in tokens.iter_mut().enumerate() {
-            *token = &self.x[(t + k) * self.stride..][..cols];
+            *token = &self.x[self.tokens.row(t + k) * self.stride..][..cols];
         }
         let mut acc = [[s.splat(0.0); T]; R];
-        let next = if r + R < end { r + R } else { r };
-        let mut ahead = self.decode.then(|| Ahead::new(self.w, next, R, size_of::<W::Chunk>(), whole));
         for i in 0..whole {
-            if let Some(ahead) = &mut ahead {
-                let ahead = ahead.step();
-                for line in 0..(R * size_of::<W::Chunk>()).div_ceil(64) {
-                    s.prefetch(ahead.wrapping_add(64 * line));
-                }
-            }
             for v in 0..W::VECTORS {
-                let mut xs = [s.splat(0.0); T];
-                for j in 0..T {
-                    // SAFETY: every token has `cols` values, so `whole` chunks of vectors.
-                    xs[j] = s.load(unsafe { tokens[j].as_chunks().0.get_unchecked(i * W::VECTORS + v) });
-                }
+                let mut ws = [s.splat(0.0); R];
                 for k in 0..R {
                     // SAFETY: every row has `cols` weights, so `whole` chunks.
-                    let w = W::load(s, unsafe { W::chunks(weights[k]).get_unchecked(i) }, v);
-                    for j in 0..T {
-                        acc[k][j] = s.fma(w, xs[j], acc[k][j]);
+                    ws[k] = W::load(s, unsafe { W::chunks(weights[k]).get_unchecked(i) }, v);
+                }
+                for j in 0..T {
+                    // SAFETY: every token has `cols` values, so `whole` chunks of vectors.
+                    let x = s.load(unsafe { tokens[j].as_chunks().0.get_unchecked(i * W::VECTORS + v) });
+                    for k in 0..R {
+                        acc[k][j] = s.fma(ws[k], x, acc[k][j]);
                     }
                 }
             }
@@ -209,7 +284,7 @@ impl Product<'_> {
         for (k, acc) in acc.into_iter().enumerate() {
             for (j, acc) in acc.into_iter().enumerate() {
                 // SAFETY: `check` saw that tokens and rows of the product lie inside the output.
-                unsafe { self.out.at(t + j, r + k).write(s.sum(acc)) }
+                unsafe { self.out.at(self.tokens.row(t + j), r + k * step).write(s.sum(acc)) }
             }
         }
     }

@@ -13,8 +13,8 @@ pub(super) const LANES: usize = 16;
 pub(super) trait Lanes: Copy {
     /// The vector.
     type V: Copy;
-    /// Sums that registers hold beside what is being multiplied.
-    const ACCUMULATORS: usize;
+    /// Vectors that the registers hold.
+    const REGISTERS: usize;
 
     /// `x` in all lanes.
     fn splat(self, x: f32) -> Self::V;
@@ -30,6 +30,8 @@ pub(super) trait Lanes: Copy {
     fn load_i8(self, x: &[i8; LANES]) -> Self::V;
     /// The lanes to memory.
     fn store(self, v: Self::V, out: &mut [f32; LANES]);
+    /// The lanes to little-endian bytes.
+    fn store_bytes(self, v: Self::V, out: &mut [u8; 4 * LANES]);
     /// The lanes as little-endian F16, rounded to nearest even, as [`crate::quant::f32_to_f16`].
     fn store_f16(self, v: Self::V, out: &mut [u8; 2 * LANES]);
     /// The nearest integers, ties to even, saturated to ±127 at least; NaN gives 0. Lanes must be within ±2^31.
@@ -54,8 +56,6 @@ pub(super) trait Lanes: Copy {
     fn round(self, a: Self::V) -> Self::V;
     /// `2^n` for integral `n` from -126 to 127; anything for other `n`.
     fn pow2(self, n: Self::V) -> Self::V;
-    /// Asks for the line of memory at an address, which may be any.
-    fn prefetch(self, address: *const u8);
     /// Sum of all lanes by the tree +8, +4, +2, +1.
     fn sum(self, v: Self::V) -> f32;
     /// Largest lane, by the same tree of [`Self::max`].

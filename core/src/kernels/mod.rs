@@ -29,7 +29,6 @@ mod elementwise;
 mod groups;
 mod lanes;
 mod operands;
-mod prefetch;
 mod quantize;
 mod scalar;
 mod table;
@@ -38,12 +37,12 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-use crate::quant::{BLOCK, BlockQ80, DType};
+use crate::quant::{BLOCK, BlockQ80, DType, Order};
 pub use attention::{Attend, CHUNK, QUERIES, SCORES, state_len};
-pub use cache::{KvLayout, KvPart, KvType};
+pub use cache::{KvHead, KvLayout, KvPart, KvType};
 use core::fmt;
 use core::ops::Range;
-pub use operands::{Input, Matrix, Output, activation_row_bytes, supports};
+pub use operands::{ActivationParts, Input, Matrix, Output, SCRATCH_BYTES, Tokens, activation_row_bytes, supports};
 use table::Table;
 
 /// Instruction set that a table of kernels is compiled for.
@@ -53,20 +52,32 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// x86-64 with AVX-512 F, BW, VL and VNNI.
+    Avx512,
+    /// [`Isa::Avx512`] and AMX with 8-bit integers, whose use the operating system allows to this process.
+    Amx,
     /// AArch64 with NEON, as every ARMv8-A has it.
     Neon,
+    /// AArch64 with byte dot products.
+    Dotprod,
+    /// AArch64 with byte dot products and matrix products.
+    I8mm,
 }
 
 impl Isa {
     /// Every instruction set, the plainest first.
-    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Neon];
+    pub const ALL: [Isa; 7] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Amx, Isa::Neon, Isa::Dotprod, Isa::I8mm];
 
     /// Name as users write it.
     pub const fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
             Isa::Neon => "neon",
+            Isa::Dotprod => "dotprod",
+            Isa::I8mm => "i8mm",
         }
     }
 }
@@ -100,14 +111,22 @@ impl Kernels {
     /// The kernels of `isa`, or `None` where this architecture has none such.
     ///
     /// # Safety
-    /// The processor has the features of `isa`.
+    /// The processor has the features of `isa`, and the operating system lets all threads that use the table use them.
     pub unsafe fn for_isa(isa: Isa) -> Option<Self> {
         let table = match isa {
             Isa::Scalar => &scalar::TABLE,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &x86_64::avx2::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => &x86_64::avx512::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => &x86_64::amx::TABLE,
             #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
             Isa::Neon => &aarch64::neon::TABLE,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
+            Isa::Dotprod => &aarch64::dotprod::TABLE,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
+            Isa::I8mm => &aarch64::i8mm::TABLE,
             #[allow(unreachable_patterns)]
             _ => return None,
         };
@@ -128,7 +147,25 @@ impl Kernels {
     /// If `x.len()` is not a multiple of 32, or `row` is shorter than its row or not 64-byte aligned.
     pub fn quantize_activations(&self, x: &[f32], row: &mut [u8]) {
         let (codes, scales, offsets) = operands::split_row_mut(row, x.len());
-        // SAFETY: the table's instruction set is there; `split_row_mut` made the lengths fit.
+        self.quantize_activation_parts(x, codes, scales, offsets);
+    }
+
+    /// Quantises some blocks of a token into the parts of its activation row that are theirs ([`ActivationParts`]), as
+    /// [`Self::quantize_activations`] does the whole: several threads may fill one row.
+    ///
+    /// # Panics
+    /// If the lengths are not those of the blocks of `x`.
+    pub fn quantize_activation_parts(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
+        let blocks = x.len() / BLOCK;
+        assert!(
+            x.len().is_multiple_of(BLOCK) && (codes.len(), scales.len(), offsets.len()) == (x.len(), blocks, blocks),
+            "activations: {} values, {} codes, {} scales, {} offsets",
+            x.len(),
+            codes.len(),
+            scales.len(),
+            offsets.len()
+        );
+        // SAFETY: the table's instruction set is there; the lengths fit.
         unsafe { (self.table.quantize_activations)(x, codes, scales, offsets) }
     }
 
@@ -156,25 +193,36 @@ impl Kernels {
     }
 
     /// Product of weights and activations: `out[t][r] = Σ w[r][c] * x[t][c]` for each row `r` of `rows` (absolute row
-    /// numbers of `w`) and each token `t` of `x`.
+    /// numbers of `w`) and each token row `t` of `x`. With [`SCRATCH_BYTES`] of `scratch`, whose contents count for
+    /// nothing, many tokens are faster.
     ///
     /// # Panics
     /// If the pair of types is none of [`supports`], or the operands do not fit each other.
-    pub fn matmul(&self, w: Matrix<'_>, rows: Range<usize>, x: Input<'_>, out: Output<'_>) {
+    pub fn matmul(&self, w: Matrix<'_>, rows: Range<usize>, x: Input<'_>, out: Output<'_>, scratch: &mut [u8]) {
         operands::check(&w, &rows, &x, &out);
-        if rows.is_empty() || x.count() == 0 {
+        if rows.is_empty() || x.tokens().count() == 0 {
             return;
         }
+        let interleaved = w.order == Order::Interleaved;
         let matmul = match (w.dtype, &x) {
             (DType::F32, _) => self.table.matmul_f32,
             (DType::F16, _) => self.table.matmul_f16,
+            (DType::Q40, _) if interleaved => self
+                .table
+                .matmul_interleaved_q40_q80
+                .unwrap_or_else(|| panic!("matmul: {self:?} takes no interleaved rows")),
             (DType::Q40, _) => self.table.matmul_q40_q80,
             (DType::Q80, Input::F32 { .. }) => self.table.matmul_q80,
             (DType::Q80, Input::Q80 { .. }) => self.table.matmul_q80_q80,
         };
         // SAFETY: the table's instruction set is there; `check` saw that the types are a supported pair and that every
         // row, token and output element lies inside its buffer.
-        unsafe { matmul(&w, rows, &x, &out) }
+        unsafe { matmul(&w, rows, &x, &out, scratch) }
+    }
+
+    /// Whether there is a product of interleaved Q40 rows, which then is faster than that of rows as in files.
+    pub fn takes_interleaved(&self) -> bool {
+        self.table.matmul_interleaved_q40_q80.is_some()
     }
 
     /// `Σ a[i] * b[i]`.
@@ -274,13 +322,11 @@ impl Kernels {
     /// Writes one key or value of `head_dim` values to its `position` in the cache of a head; nothing else is touched.
     ///
     /// # Panics
-    /// If `x` is not `head_dim` values or the position lies behind the end of `head`.
-    pub fn store_position(&self, to: &KvLayout, part: KvPart, x: &[f32], position: usize, head: &mut [u8]) {
-        assert_eq!(x.len(), to.head_dim(), "KV cache: values of a position");
-        let tile_bytes = to.tile_bytes(part) as usize;
-        let tile = head.chunks_exact_mut(tile_bytes).nth(position / cache::TILE).expect("the position is in the cache");
-        // SAFETY: the table's instruction set is there; `x` and the tile are as long as the layout says.
-        unsafe { (self.table.store_position)(to, part, x, position % cache::TILE, tile) }
+    /// If `x` is not `head_dim` values or the position lies behind the end of the memory.
+    pub fn store_position(&self, x: &[f32], position: usize, to: &KvHead<'_>) {
+        to.check(x, position);
+        // SAFETY: the table's instruction set is there; `check` saw that the position lies inside the memory.
+        unsafe { (self.table.store_position)(to, x, position) }
     }
 
     /// The states of a few queries over the positions of one chunk that each of them sees: for query `q` and position

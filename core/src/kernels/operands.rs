@@ -1,14 +1,16 @@
 //! What products work on: a matrix in mapped bytes, token rows, and an output that several threads fill.
 
-use crate::quant::{BLOCK, DType};
+use crate::quant::{BLOCK, DType, INTERLEAVED_ROWS, Order};
 use core::marker::PhantomData;
 use core::ops::Range;
 
-/// Weights as they lie in the file, row by row; any alignment.
+/// Weights as they lie in the file, row by row, or interleaved; any alignment.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'w> {
     /// Type of the weights.
     pub dtype: DType,
+    /// How the rows lie. Interleaved ones are Q40 without gaps, their number a multiple of [`INTERLEAVED_ROWS`].
+    pub order: Order,
     /// The rows; the last one may end without the padding of its stride.
     pub bytes: &'w [u8],
     /// Rows: outputs of the product.
@@ -19,7 +21,44 @@ pub struct Matrix<'w> {
     pub row_stride: usize,
 }
 
-/// Activations of `count` tokens, one row each.
+/// Tokens of a product: which rows of its input and of its output.
+#[derive(Clone, Copy, Debug)]
+pub enum Tokens<'x> {
+    /// As many rows from the first on.
+    First(usize),
+    /// These rows, such as the tokens that were routed to an expert.
+    Listed(&'x [u32]),
+}
+
+impl Tokens<'_> {
+    /// How many.
+    #[inline(always)]
+    pub const fn count(&self) -> usize {
+        match self {
+            Self::First(count) => *count,
+            Self::Listed(rows) => rows.len(),
+        }
+    }
+
+    /// Row of token `t`.
+    #[inline(always)]
+    pub(super) fn row(&self, t: usize) -> usize {
+        match self {
+            Self::First(_) => t,
+            Self::Listed(rows) => rows[t] as usize,
+        }
+    }
+
+    /// Rows up to the last one.
+    fn extent(&self) -> usize {
+        match self {
+            Self::First(count) => *count,
+            Self::Listed(rows) => rows.iter().max().map_or(0, |row| *row as usize + 1),
+        }
+    }
+}
+
+/// Activations, one row per token.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'x> {
     /// Plain values, for F32, F16 and Q80 weights.
@@ -28,8 +67,8 @@ pub enum Input<'x> {
         x: &'x [f32],
         /// Values from the start of a row to the start of the next.
         stride: usize,
-        /// Tokens.
-        count: usize,
+        /// Which rows.
+        tokens: Tokens<'x>,
     },
     /// Activation rows as [`Kernels::quantize_activations`](super::Kernels::quantize_activations) makes them, for
     /// Q40 and Q80 weights; 64-byte aligned.
@@ -38,16 +77,16 @@ pub enum Input<'x> {
         rows: &'x [u8],
         /// Bytes from the start of a row to the start of the next, a multiple of 64.
         stride: usize,
-        /// Tokens.
-        count: usize,
+        /// Which rows.
+        tokens: Tokens<'x>,
     },
 }
 
-impl Input<'_> {
-    /// Tokens.
-    pub const fn count(&self) -> usize {
+impl<'x> Input<'x> {
+    /// Which rows.
+    pub const fn tokens(&self) -> Tokens<'x> {
         match self {
-            Input::F32 { count, .. } | Input::Q80 { count, .. } => *count,
+            Input::F32 { tokens, .. } | Input::Q80 { tokens, .. } => *tokens,
         }
     }
 
@@ -60,7 +99,7 @@ impl Input<'_> {
     }
 }
 
-/// Where a product goes: the value of token `t` and row `r` at `t * stride + r`.
+/// Where a product goes: the value of weight row `r` for token row `t` at `t * stride + r`.
 ///
 /// Several threads may hold such views of one buffer while each writes rows of its own.
 #[derive(Debug)]
@@ -86,16 +125,21 @@ impl<'o> Output<'o> {
         Self { ptr, stride, len, buffer: PhantomData }
     }
 
-    /// Address of the value of token `t` and row `r`.
+    /// Address of the value of token row `t` and weight row `r`.
     ///
     /// # Safety
-    /// [`check`] accepted this view for a product with token `t` and row `r`.
+    /// [`check`] accepted this view for a product with these rows.
     #[inline(always)]
     pub(super) unsafe fn at(&self, t: usize, r: usize) -> *mut f32 {
         // SAFETY: inside the buffer, as `check` saw.
         unsafe { self.ptr.add(t * self.stride + r) }
     }
 }
+
+/// Memory that a product of many tokens unpacks weights into: its bytes at most, 64-byte aligned.
+///
+/// With less, products are the same and slower; one token at a time needs none.
+pub const SCRATCH_BYTES: usize = 384 << 10;
 
 /// Whether there is a product of `weight` weights with `input` activations.
 pub const fn supports(weight: DType, input: DType) -> bool {
@@ -110,10 +154,32 @@ pub const fn supports(weight: DType, input: DType) -> bool {
 ///
 /// The row is not a file format: `n` codes (i8), `n / 32` scales (F32, already rounded to F16), `n / 32` offsets (i32),
 /// padding. An offset is -8 times the sum of its block's codes: it takes back what a product with unsigned nibbles
-/// counts too much.
+/// counts too much. The number of cache lines is odd, so that the rows of a batch do not meet in a few sets of a cache.
 pub const fn activation_row_bytes(n: usize) -> usize {
     assert!(n.is_multiple_of(BLOCK), "activations come in blocks of 32");
-    (n + n / BLOCK * 8).next_multiple_of(64)
+    (n + n / BLOCK * 8).next_multiple_of(64) | 64
+}
+
+/// Where the parts of some values of an activation row lie, in bytes from the start of the row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActivationParts {
+    /// A code (i8) per value.
+    pub codes: Range<usize>,
+    /// A scale (F32) per block.
+    pub scales: Range<usize>,
+    /// An offset (i32) per block.
+    pub offsets: Range<usize>,
+}
+
+impl ActivationParts {
+    /// The parts of `values`, whole blocks of a row of `n` values.
+    pub const fn of(n: usize, values: Range<usize>) -> Self {
+        assert!(n.is_multiple_of(BLOCK) && values.end <= n, "activations come in blocks of 32");
+        assert!(values.start.is_multiple_of(BLOCK) && values.end.is_multiple_of(BLOCK), "parts are whole blocks");
+        let (start, end, scales) = (values.start / BLOCK * 4, values.end / BLOCK * 4, n);
+        let offsets = scales + n / BLOCK * 4;
+        Self { codes: values, scales: scales + start..scales + end, offsets: offsets + start..offsets + end }
+    }
 }
 
 /// Codes, scales and offsets of an activation row of `n` values.
@@ -135,8 +201,8 @@ pub(super) fn split_row_mut(row: &mut [u8], n: usize) -> (&mut [i8], &mut [f32],
 pub(super) struct ActivationRows<'x> {
     rows: &'x [u8],
     stride: usize,
-    /// Tokens.
-    pub count: usize,
+    /// Which rows.
+    pub tokens: Tokens<'x>,
     /// Values of a row.
     pub cols: usize,
 }
@@ -153,7 +219,7 @@ impl<'x> ActivationRows<'x> {
     /// The rows of an input that passed [`check`] for block weights.
     pub fn new(x: &Input<'x>, cols: usize) -> Self {
         match *x {
-            Input::Q80 { rows, stride, count } => Self { rows, stride, count, cols },
+            Input::Q80 { rows, stride, tokens } => Self { rows, stride, tokens, cols },
             Input::F32 { .. } => unreachable!("checked: block weights meet Q80 activations"),
         }
     }
@@ -162,7 +228,7 @@ impl<'x> ActivationRows<'x> {
     #[inline(always)]
     pub fn row(&self, t: usize) -> ActivationRow<'x> {
         let scales_bytes = self.cols / BLOCK * 4;
-        let (codes, rest) = self.rows[t * self.stride..].split_at(self.cols);
+        let (codes, rest) = self.rows[self.tokens.row(t) * self.stride..].split_at(self.cols);
         let (scales, rest) = rest.split_at(scales_bytes);
         ActivationRow {
             codes: bytemuck::cast_slice(codes),
@@ -197,22 +263,33 @@ pub(super) fn check(w: &Matrix<'_>, rows: &Range<usize>, x: &Input<'_>, out: &Ou
         w.row_stride,
         w.bytes.len()
     );
+    if w.order == Order::Interleaved {
+        let whole = [w.rows, rows.start, rows.end].iter().all(|row| row.is_multiple_of(INTERLEAVED_ROWS));
+        assert!(
+            w.dtype == DType::Q40 && whole && row_bytes == Some(w.row_stride),
+            "matmul: interleaved {} weights, rows {rows:?} of {}, {} columns, stride {}",
+            w.dtype,
+            w.rows,
+            w.cols,
+            w.row_stride
+        );
+    }
+    let tokens = x.tokens().extent();
     let (held, needed) = match *x {
-        Input::F32 { x, stride, count } => (x.len(), extent(count, stride, w.cols)),
-        Input::Q80 { rows, stride, count } => {
+        Input::F32 { x, stride, .. } => (x.len(), extent(tokens, stride, w.cols)),
+        Input::Q80 { rows, stride, .. } => {
             assert!(
-                rows.as_ptr().addr().is_multiple_of(64) && (stride.is_multiple_of(64) || count < 2),
+                rows.as_ptr().addr().is_multiple_of(64) && (stride.is_multiple_of(64) || tokens < 2),
                 "matmul: activation rows are not 64-byte aligned"
             );
-            (rows.len(), extent(count, stride, activation_row_bytes(w.cols)))
+            (rows.len(), extent(tokens, stride, activation_row_bytes(w.cols)))
         }
     };
-    assert!(needed.is_some_and(|needed| needed <= held), "matmul: {} tokens of {} in {held}", x.count(), w.cols);
-    let end = extent(x.count(), out.stride, rows.end);
+    assert!(needed.is_some_and(|needed| needed <= held), "matmul: {tokens} tokens of {} in {held}", w.cols);
+    let end = extent(tokens, out.stride, rows.end);
     assert!(
         end.is_some_and(|end| end <= out.len),
-        "matmul: output of {} tokens, rows {rows:?}, stride {}, in {}",
-        x.count(),
+        "matmul: output of {tokens} tokens, rows {rows:?}, stride {}, in {}",
         out.stride,
         out.len
     );

@@ -8,7 +8,7 @@ use crate::quant::{BLOCK, BlockQ40, BlockQ80, f16_to_f32, f32_to_f16};
 use bytemuck::AnyBitPattern;
 use core::ops::Range;
 
-pub(super) static TABLE: Table = table!(Isa::Scalar, Scalar, matmul_q40, matmul_q80, []);
+pub(super) static TABLE: Table = table!(Isa::Scalar, Scalar, matmul_q40, None, matmul_q80, []);
 
 /// Sixteen numbers, one by one.
 #[derive(Clone, Copy)]
@@ -35,7 +35,8 @@ fn tree(mut v: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
 
 impl Lanes for Scalar {
     type V = [f32; LANES];
-    const ACCUMULATORS: usize = 1;
+    // The compiler makes of it what it likes: one sum at a time is the least code.
+    const REGISTERS: usize = 1;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -69,6 +70,12 @@ impl Lanes for Scalar {
     fn store_f16(self, v: Self::V, out: &mut [u8; 2 * LANES]) {
         for (out, v) in out.as_chunks_mut().0.iter_mut().zip(v) {
             *out = f32_to_f16(v).to_le_bytes();
+        }
+    }
+    #[inline(always)]
+    fn store_bytes(self, v: Self::V, out: &mut [u8; 4 * LANES]) {
+        for (out, v) in out.as_chunks_mut().0.iter_mut().zip(v) {
+            *out = v.to_le_bytes();
         }
     }
     #[inline(always)]
@@ -118,8 +125,6 @@ impl Lanes for Scalar {
         each(|i| f32::from_bits((n[i] as i32).wrapping_add(127).cast_unsigned() << 23))
     }
     #[inline(always)]
-    fn prefetch(self, _: *const u8) {}
-    #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
         tree(v, |a, b| a + b)
     }
@@ -130,7 +135,7 @@ impl Lanes for Scalar {
 }
 
 /// Product of Q40 weights; the operands passed `check`.
-unsafe fn matmul_q40(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>) {
+unsafe fn matmul_q40(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, _: &mut [u8]) {
     matmul(w, rows, x, out, BlockQ40::scale, |block, x| {
         let mut dot = 0;
         for (j, q) in block.qs.iter().enumerate() {
@@ -142,7 +147,7 @@ unsafe fn matmul_q40(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Ou
 }
 
 /// Product of Q80 weights; the operands passed `check`.
-unsafe fn matmul_q80(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>) {
+unsafe fn matmul_q80(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, _: &mut [u8]) {
     matmul(w, rows, x, out, BlockQ80::scale, |block, x| {
         block.qs.iter().zip(x).map(|(q, x)| i32::from(*q) * i32::from(*x)).sum()
     });
@@ -161,14 +166,14 @@ fn matmul<B: AnyBitPattern>(
     let blocks = w.cols / BLOCK;
     for r in rows {
         let row: &[B] = bytemuck::cast_slice(&w.bytes[r * w.row_stride..][..blocks * size_of::<B>()]);
-        for t in 0..x.count {
-            let x = x.row(t);
+        for t in 0..x.tokens.count() {
+            let token = x.row(t);
             let mut acc = 0.0;
-            for ((block, codes), d) in row.iter().zip(x.codes.as_chunks().0).zip(x.scales) {
+            for ((block, codes), d) in row.iter().zip(token.codes.as_chunks().0).zip(token.scales) {
                 acc = libm::fmaf(dot(block, codes) as f32, scale(block) * d, acc);
             }
             // SAFETY: `check` saw that tokens and rows of the product lie inside the output.
-            unsafe { out.at(t, r).write(acc) }
+            unsafe { out.at(x.tokens.row(t), r).write(acc) }
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The table of functions of one instruction set, and the macro that compiles the shared bodies for it.
 
-use super::{Attend, Input, Isa, KvLayout, KvPart, Matrix, Output, SCORES};
+use super::{Attend, Input, Isa, KvHead, Matrix, Output, SCORES};
 use crate::quant::BlockQ80;
 use core::ops::Range;
 
 /// A product; the operands passed [`check`](super::operands::check), and the processor has the instruction set.
-pub(super) type Matmul = unsafe fn(&Matrix<'_>, Range<usize>, &Input<'_>, &Output<'_>);
+pub(super) type Matmul = unsafe fn(&Matrix<'_>, Range<usize>, &Input<'_>, &Output<'_>, &mut [u8]);
 
 /// The functions behind [`Kernels`](super::Kernels). To call one, the processor must have the instruction set, and
 /// the lengths must have passed the checks of the method of the same name.
@@ -21,6 +21,8 @@ pub(super) struct Table {
     pub matmul_q80: Matmul,
     /// Q40 weights, Q80 activations.
     pub matmul_q40_q80: Matmul,
+    /// The same, rows interleaved.
+    pub matmul_interleaved_q40_q80: Option<Matmul>,
     /// Q80 weights, Q80 activations.
     pub matmul_q80_q80: Matmul,
     pub dot: unsafe fn(&[f32], &[f32]) -> f32,
@@ -33,19 +35,19 @@ pub(super) struct Table {
     pub add_scaled: unsafe fn(&mut [f32], f32, &[f32]),
     pub rotate_pairs: unsafe fn(&mut [f32], &[f32]),
     pub rotate_halves: unsafe fn(&mut [f32], &[f32]),
-    pub store_position: unsafe fn(&KvLayout, KvPart, &[f32], usize, &mut [u8]),
+    pub store_position: unsafe fn(&KvHead<'_>, &[f32], usize),
     pub attend: unsafe fn(&Attend<'_>, &mut [f32; SCORES], &mut [f32]),
     pub merge_states: unsafe fn(&mut [f32], &[f32]),
     pub finish_state: unsafe fn(&[f32], &mut [f32]),
 }
 
-/// `table!(isa, token, matmul_q40_q80, matmul_q80_q80, [attribute, …])`: the [`Table`] whose shared bodies are compiled under
+/// `table!(isa, token, matmul_q40_q80, matmul_interleaved_q40_q80, matmul_q80_q80, [attribute, …])`: the [`Table`] whose shared bodies are compiled under
 /// attributes that enable what `token` stands for.
 #[rustfmt::skip]
 macro_rules! table {
-    ($isa:expr, $token:expr, $matmul_q40_q80:path, $matmul_q80_q80:path, $attributes:tt) => {{
+    ($isa:expr, $token:expr, $matmul_q40_q80:path, $interleaved:expr, $matmul_q80_q80:path, $attributes:tt) => {{
         use $crate::kernels::table::{Table, compile};
-        use $crate::kernels::{Attend, Input, KvLayout, KvPart, Matrix, Output, SCORES, attention, cache, dense, elementwise, quantize};
+        use $crate::kernels::{Attend, Input, KvHead, Matrix, Output, SCORES, attention, cache, dense, elementwise, quantize};
         use $crate::quant::BlockQ80;
         use core::ops::Range;
 
@@ -54,10 +56,11 @@ macro_rules! table {
             quantize_activations: compile!($token, $attributes, quantize::quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], offsets: &mut [i32])),
             quantize_q80: compile!($token, $attributes, quantize::quantize_q80(x: &[f32], out: &mut [BlockQ80])),
             add_q80: compile!($token, $attributes, quantize::add_q80(x: &mut [f32], blocks: &[BlockQ80])),
-            matmul_f32: compile!($token, $attributes, dense::matmul_f32(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>)),
-            matmul_f16: compile!($token, $attributes, dense::matmul_f16(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>)),
-            matmul_q80: compile!($token, $attributes, dense::matmul_q80(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>)),
+            matmul_f32: compile!($token, $attributes, dense::matmul_f32(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
+            matmul_f16: compile!($token, $attributes, dense::matmul_f16(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
+            matmul_q80: compile!($token, $attributes, dense::matmul_q80(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
             matmul_q40_q80: $matmul_q40_q80,
+            matmul_interleaved_q40_q80: $interleaved,
             matmul_q80_q80: $matmul_q80_q80,
             dot: compile!($token, $attributes, dense::dot(a: &[f32], b: &[f32]) -> f32),
             rms_norm: compile!($token, $attributes, elementwise::rms_norm(x: &mut [f32], inv_rms: f32, weight: &[u8])),
@@ -69,7 +72,7 @@ macro_rules! table {
             add_scaled: compile!($token, $attributes, elementwise::add_scaled(y: &mut [f32], a: f32, x: &[f32])),
             rotate_pairs: compile!($token, $attributes, elementwise::rotate_pairs(x: &mut [f32], cos_sin: &[f32])),
             rotate_halves: compile!($token, $attributes, elementwise::rotate_halves(x: &mut [f32], cos_sin: &[f32])),
-            store_position: compile!($token, $attributes, cache::store_position(to: &KvLayout, part: KvPart, x: &[f32], lane: usize, tile: &mut [u8])),
+            store_position: compile!($token, $attributes, cache::store_position(to: &KvHead<'_>, x: &[f32], position: usize)),
             attend: compile!($token, $attributes, attention::attend(a: &Attend<'_>, scores: &mut [f32; SCORES], states: &mut [f32])),
             merge_states: compile!($token, $attributes, attention::merge_states(into: &mut [f32], from: &[f32])),
             finish_state: compile!($token, $attributes, attention::finish_state(state: &[f32], out: &mut [f32])),

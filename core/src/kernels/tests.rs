@@ -5,38 +5,69 @@
 mod attention;
 
 use super::*;
-use crate::quant::{BlockQ40, f32_to_f16};
+use crate::quant::{BlockQ40, INTERLEAVED_ROWS, f32_to_f16, interleave_q40};
 use bytemuck::Zeroable;
 use std::vec::Vec;
 use std::{format, vec};
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    std::is_x86_feature_detected!("avx2")
+        && std::is_x86_feature_detected!("fma")
+        && std::is_x86_feature_detected!("f16c")
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_avx512() -> bool {
+    has_avx2()
+        && std::is_x86_feature_detected!("avx512f")
+        && std::is_x86_feature_detected!("avx512bw")
+        && std::is_x86_feature_detected!("avx512vl")
+        && std::is_x86_feature_detected!("avx512vnni")
+}
 
 /// The kernels that this machine can run, the reference excepted.
 fn fast() -> Vec<Kernels> {
     let mut isas: Vec<Isa> = vec![];
     #[cfg(target_arch = "x86_64")]
-    if std::is_x86_feature_detected!("avx2")
-        && std::is_x86_feature_detected!("fma")
-        && std::is_x86_feature_detected!("f16c")
-    {
+    if has_avx2() {
         isas.push(Isa::Avx2);
     }
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512() {
+        isas.push(Isa::Avx512);
+        #[cfg(target_os = "linux")]
+        {
+            // By the processor or by the emulator.
+            x86_64::amx::emulated::enable();
+            isas.push(Isa::Amx);
+        }
+    }
     #[cfg(target_arch = "aarch64")]
-    isas.push(Isa::Neon);
+    {
+        isas.push(Isa::Neon);
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            isas.push(Isa::Dotprod);
+            if std::arch::is_aarch64_feature_detected!("i8mm") {
+                isas.push(Isa::I8mm);
+            }
+        }
+    }
     // SAFETY: the features were just detected; NEON belongs to the target.
     isas.drain(..).map(|isa| unsafe { Kernels::for_isa(isa) }.unwrap()).collect()
 }
 
 /// SplitMix64.
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
-    fn bits(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         (self.bits() % n as u64) as usize
     }
     /// Uniform in -1..1.
@@ -107,11 +138,13 @@ struct Tokens {
     rows: Vec<Line>,
     row_stride: usize,
     count: usize,
+    /// The rows that take part, where not all of them do.
+    listed: Option<Vec<u32>>,
 }
 
 impl Tokens {
     fn new(values: Vec<f32>, cols: usize, stride: usize, count: usize, padding: usize) -> Self {
-        let mut tokens = Tokens { values, stride, rows: vec![], row_stride: 0, count };
+        let mut tokens = Tokens { values, stride, rows: vec![], row_stride: 0, count, listed: None };
         if cols.is_multiple_of(BLOCK) {
             tokens.row_stride = activation_row_bytes(cols) + 64 * padding;
             tokens.rows = aligned(tokens.row_stride * count);
@@ -123,11 +156,14 @@ impl Tokens {
         }
         tokens
     }
+    fn rows_of(&self) -> super::Tokens<'_> {
+        self.listed.as_deref().map_or(super::Tokens::First(self.count), super::Tokens::Listed)
+    }
     fn input(&self, dtype: DType) -> Input<'_> {
         if dtype == DType::F32 {
-            Input::F32 { x: &self.values, stride: self.stride, count: self.count }
+            Input::F32 { x: &self.values, stride: self.stride, tokens: self.rows_of() }
         } else {
-            Input::Q80 { rows: bytemuck::cast_slice(&self.rows), stride: self.row_stride, count: self.count }
+            Input::Q80 { rows: bytemuck::cast_slice(&self.rows), stride: self.row_stride, tokens: self.rows_of() }
         }
     }
 }
@@ -144,9 +180,16 @@ fn every_product_has_the_bits_of_the_reference() {
         let random = &mut Random(seed);
         let (dtype, input) = pairs()[seed as usize % pairs().len()];
         let block = dtype.block_len() as usize;
-        let cols = if block == 1 { random.below(150) } else { random.below(12) * block };
+        let most_blocks = [12, 12, 12, 150][random.below(4)];
+        let cols = random.below(if block == 1 { 150 } else { most_blocks }) * block;
         let most = [40, 6, 6][random.below(3)];
-        let (rows, count) = (1 + random.below(45), 1 + random.below(most));
+        // Many rows and tokens, and room to unpack rows: tiles of all sizes.
+        let tiles = random.below(3) == 0;
+        let (rows, count) = if tiles {
+            (16 + random.below(60), 5 + random.below(40))
+        } else {
+            (1 + random.below(45), 1 + random.below(most))
+        };
         // The stride of a single row counts for nothing.
         let row_bytes = dtype.bytes(cols as u64).unwrap() as usize;
         let row_stride = if rows == 1 { random.below(9) } else { row_bytes + [0, 1, 5, 64][random.below(4)] };
@@ -160,20 +203,69 @@ fn every_product_has_the_bits_of_the_reference() {
         let bytes = bytes.into_boxed_slice(); // no room behind the end: a sanitizer sees a read too far
         let stride = cols + random.below(20);
         let values = random.wild(stride * count);
-        let tokens = Tokens::new(values, cols, stride, count, random.below(2));
-        let w = Matrix { dtype, bytes: &bytes[misalignment..], rows, cols, row_stride };
-        let start = random.below(rows);
-        let range = start..start + random.below(rows - start + 1);
+        let mut tokens = Tokens::new(values, cols, stride, count, random.below(2));
+        if seed % 3 == 0 {
+            // Any rows in any order, the output's others left alone.
+            let mut rows: Vec<u32> = (0..count as u32).collect();
+            (1..count).for_each(|i| rows.swap(i, random.below(i + 1)));
+            rows.truncate(1 + random.below(count));
+            tokens.listed = Some(rows);
+        }
+        let room = if tiles { SCRATCH_BYTES } else { [0, SCRATCH_BYTES, SCRATCH_BYTES, 1 << 12][random.below(4)] };
+        let w = Matrix { dtype, order: Order::Rows, bytes: &bytes[misalignment..], rows, cols, row_stride };
+        let start = random.below(if tiles { rows - 15 } else { rows });
+        let range = start..if tiles { rows } else { start + random.below(rows - start + 1) };
         let out_stride = rows + random.below(9);
         let product = |kernels: Kernels| {
             let mut out = vec![-7.5; out_stride * count];
-            kernels.matmul(w, range.clone(), tokens.input(input), Output::from_slice(&mut out, out_stride));
+            let mut scratch = aligned(room);
+            kernels.matmul(
+                w,
+                range.clone(),
+                tokens.input(input),
+                Output::from_slice(&mut out, out_stride),
+                bytemuck::cast_slice_mut(&mut scratch),
+            );
             bits(&out)
         };
         let expected = product(Kernels::SCALAR);
         for kernels in fast() {
             let what = format!("{kernels:?} {dtype} seed {seed}: {range:?} of {rows} x {cols}, {count} tokens");
             assert_eq!(product(kernels), expected, "{what}");
+        }
+    }
+}
+
+#[test]
+fn interleaved_rows_have_the_product_of_rows_as_in_files() {
+    for seed in 0..100 {
+        let random = &mut Random(seed);
+        let cols = (1 + random.below(if seed % 5 == 0 { 80 } else { 6 })) * BLOCK;
+        let (groups, count) = (1 + random.below(4), 1 + random.below([1, 4, 30][seed as usize % 3]));
+        let rows = groups * INTERLEAVED_ROWS;
+        let row_stride = cols / BLOCK * size_of::<BlockQ40>();
+        let bytes: Vec<u8> = (0..rows).flat_map(|_| random.weights(DType::Q40, cols)).collect();
+        let group_bytes = INTERLEAVED_ROWS * row_stride;
+        let mut interleaved = vec![0; bytes.len()];
+        for (from, to) in bytes.chunks(group_bytes).zip(interleaved.chunks_mut(group_bytes)) {
+            interleave_q40(from, to);
+        }
+        let tokens = Tokens::new(random.wild(cols * count), cols, cols, count, 0);
+        let first = random.below(groups);
+        let range = first * INTERLEAVED_ROWS..(first + 1 + random.below(groups - first)) * INTERLEAVED_ROWS;
+        let room = [0, SCRATCH_BYTES][random.below(2)];
+        let product = |kernels: &Kernels, order, bytes: &[u8]| {
+            let mut out = vec![-7.5; rows * count];
+            let mut scratch = aligned(room);
+            let w = Matrix { dtype: DType::Q40, order, bytes, rows, cols, row_stride };
+            let scratch = bytemuck::cast_slice_mut(&mut scratch);
+            kernels.matmul(w, range.clone(), tokens.input(DType::Q80), Output::from_slice(&mut out, rows), scratch);
+            bits(&out)
+        };
+        let expected = product(&Kernels::SCALAR, Order::Rows, &bytes);
+        for kernels in fast().iter().filter(|kernels| kernels.takes_interleaved()) {
+            let what = format!("{kernels:?} seed {seed}: {range:?} of {rows} x {cols}, {count} tokens");
+            assert_eq!(product(kernels, Order::Interleaved, &interleaved), expected, "{what}");
         }
     }
 }
@@ -265,8 +357,8 @@ fn results_are_the_bits_of_every_other_machine() {
         crate::quant::quantize(dtype, &random.units(rows * cols), &mut bytes);
         let tokens = Tokens::new(random.units(cols * count), cols, cols, count, 0);
         let mut out = vec![0.0; rows * count];
-        let w = Matrix { dtype, bytes: &bytes, rows, cols, row_stride };
-        k.matmul(w, 0..rows, tokens.input(input), Output::from_slice(&mut out, rows));
+        let w = Matrix { dtype, order: Order::Rows, bytes: &bytes, rows, cols, row_stride };
+        k.matmul(w, 0..rows, tokens.input(input), Output::from_slice(&mut out, rows), &mut []);
         add(&out);
     }
     let (mut x, y) = (random.units(77), random.units(77));
@@ -295,9 +387,9 @@ fn product_error(dtype: DType, input: DType, cols: usize) -> f64 {
     let mut w = vec![0.0; rows * cols];
     crate::quant::dequantize(dtype, &bytes, &mut w);
     let tokens = Tokens::new(random.units(cols * count), cols, cols, count, 0);
-    let matrix = Matrix { dtype, bytes: &bytes, rows, cols, row_stride };
+    let matrix = Matrix { dtype, order: Order::Rows, bytes: &bytes, rows, cols, row_stride };
     let mut out = vec![0.0; rows * count];
-    Kernels::SCALAR.matmul(matrix, 0..rows, tokens.input(input), Output::from_slice(&mut out, rows));
+    Kernels::SCALAR.matmul(matrix, 0..rows, tokens.input(input), Output::from_slice(&mut out, rows), &mut []);
 
     let mut worst = 0f64;
     for t in 0..count {
@@ -372,7 +464,7 @@ fn activation_rows_hold_the_codes_scales_and_offsets_of_q80_blocks() {
     let mut row = aligned(activation_row_bytes(n));
     let row: &mut [u8] = bytemuck::cast_slice_mut(&mut row);
     Kernels::SCALAR.quantize_activations(&x, row);
-    assert_eq!(row.len(), 128);
+    assert_eq!(row.len(), 192);
     for (b, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
         let block = BlockQ80::quantize(x);
         assert_eq!(row[b * BLOCK..][..BLOCK], *bytemuck::cast_slice::<i8, u8>(&block.qs));
@@ -389,9 +481,9 @@ fn threads_fill_disjoint_rows_of_one_output() {
     let bytes: Vec<u8> = (0..rows).flat_map(|_| random.weights(DType::Q40, cols)).collect();
     let tokens = Tokens::new(random.units(cols * count), cols, cols, count, 0);
     let row_stride = cols / BLOCK * size_of::<BlockQ40>();
-    let w = Matrix { dtype: DType::Q40, bytes: &bytes, rows, cols, row_stride };
+    let w = Matrix { dtype: DType::Q40, order: Order::Rows, bytes: &bytes, rows, cols, row_stride };
     let mut whole = vec![0.0; rows * count];
-    Kernels::SCALAR.matmul(w, 0..rows, tokens.input(DType::Q80), Output::from_slice(&mut whole, rows));
+    Kernels::SCALAR.matmul(w, 0..rows, tokens.input(DType::Q80), Output::from_slice(&mut whole, rows), &mut []);
     for kernels in fast() {
         let mut parts = vec![0f32; rows * count];
         let (len, ptr) = (parts.len(), parts.as_mut_ptr().expose_provenance());
@@ -401,7 +493,7 @@ fn threads_fill_disjoint_rows_of_one_output() {
                 scope.spawn(move || {
                     // SAFETY: the buffer outlives the scope, and the threads' rows are disjoint.
                     let out = unsafe { Output::from_raw(core::ptr::with_exposed_provenance_mut(ptr), rows, len) };
-                    kernels.matmul(w, range, tokens.input(DType::Q80), out);
+                    kernels.matmul(w, range, tokens.input(DType::Q80), out, &mut []);
                 });
             }
         });
@@ -412,23 +504,23 @@ fn threads_fill_disjoint_rows_of_one_output() {
 #[test]
 #[should_panic(expected = "matmul: rows 0..3 of 2")]
 fn rows_outside_of_the_matrix_are_refused() {
-    let w = Matrix { dtype: DType::F32, bytes: &[0; 16], rows: 2, cols: 2, row_stride: 8 };
-    let x = Input::F32 { x: &[0.0; 2], stride: 2, count: 1 };
-    Kernels::SCALAR.matmul(w, 0..3, x, Output::from_slice(&mut [0.0; 3], 3));
+    let w = Matrix { dtype: DType::F32, order: Order::Rows, bytes: &[0; 16], rows: 2, cols: 2, row_stride: 8 };
+    let x = Input::F32 { x: &[0.0; 2], stride: 2, tokens: super::Tokens::First(1) };
+    Kernels::SCALAR.matmul(w, 0..3, x, Output::from_slice(&mut [0.0; 3], 3), &mut []);
 }
 
 #[test]
 #[should_panic(expected = "matmul: output of 2 tokens")]
 fn an_output_too_small_for_the_last_token_is_refused() {
-    let w = Matrix { dtype: DType::F32, bytes: &[0; 16], rows: 2, cols: 2, row_stride: 8 };
-    let x = Input::F32 { x: &[0.0; 4], stride: 2, count: 2 };
-    Kernels::SCALAR.matmul(w, 0..2, x, Output::from_slice(&mut [0.0; 3], 2));
+    let w = Matrix { dtype: DType::F32, order: Order::Rows, bytes: &[0; 16], rows: 2, cols: 2, row_stride: 8 };
+    let x = Input::F32 { x: &[0.0; 4], stride: 2, tokens: super::Tokens::First(2) };
+    Kernels::SCALAR.matmul(w, 0..2, x, Output::from_slice(&mut [0.0; 3], 2), &mut []);
 }
 
 #[test]
 #[should_panic(expected = "matmul: q40 weights with f32 input")]
 fn a_pair_of_types_without_a_product_is_refused() {
-    let w = Matrix { dtype: DType::Q40, bytes: &[0; 18], rows: 1, cols: 32, row_stride: 18 };
-    let x = Input::F32 { x: &[0.0; 32], stride: 32, count: 1 };
-    Kernels::SCALAR.matmul(w, 0..1, x, Output::from_slice(&mut [0.0], 1));
+    let w = Matrix { dtype: DType::Q40, order: Order::Rows, bytes: &[0; 18], rows: 1, cols: 32, row_stride: 18 };
+    let x = Input::F32 { x: &[0.0; 32], stride: 32, tokens: super::Tokens::First(1) };
+    Kernels::SCALAR.matmul(w, 0..1, x, Output::from_slice(&mut [0.0], 1), &mut []);
 }

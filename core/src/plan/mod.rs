@@ -27,10 +27,16 @@ pub struct Cut {
     pub batch_max: u32,
     /// Positions of the KV cache.
     pub seq_len: u32,
+    /// Rows of Q40 matrices lie interleaved, where their number allows.
+    pub interleave: bool,
 }
 
 /// Rows of a batch that the C++ system uses.
 pub const DLLAMA_BATCH: u32 = 32;
+
+/// Rows of a batch on one node: enough that reading and unpacking weights cost little beside the products, and few
+/// enough that their activations stay small beside the weights.
+pub const SINGLE_BATCH: u32 = 128;
 
 impl Cut {
     /// One node: activations as the weights want them, and a residual stream that is never quantised.
@@ -39,8 +45,9 @@ impl Cut {
             nodes: 1,
             activation: activations_of(header.weights)[0],
             exchange: DType::F32,
-            batch_max: DLLAMA_BATCH,
+            batch_max: SINGLE_BATCH,
             seq_len: header.seq_len,
+            interleave: false,
         }
     }
 
@@ -50,7 +57,7 @@ impl Cut {
             DType::F32 | DType::F16 => DType::F32,
             DType::Q40 | DType::Q80 => DType::Q80,
         };
-        Self { nodes, exchange, ..Self::single(header) }
+        Self { nodes, exchange, batch_max: DLLAMA_BATCH, ..Self::single(header) }
     }
 
     /// Checks that every part is whole: heads, blocks, and at least one KV head for each node.

@@ -1,18 +1,19 @@
 //! The `host-worker` command: computes a part of a model for a root.
 
 use clap::Parser;
+use dair_host::cli::IsaArgs;
 use dair_host::kv::Kv;
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, DEFAULT_PORT, Timeouts};
 use dair_host::node::{self, Event};
 use dair_host::pool::{MAX_LANES, Threads};
-use dair_host::{cpu, memory};
+use dair_host::{cores, cpu, memory};
 use std::process::ExitCode;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
-  host-worker                                  all processors, port 9990 on every interface
+  host-worker                                  all cores, port 9990      on every interface
   host-worker --port 9991 --threads 4
   host-worker --host 127.0.0.1 --max-memory 2GB
 Then, on the root:
@@ -30,9 +31,15 @@ struct Args {
     /// Port to listen on; 0 takes one that is free, and prints it
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
     port: u16,
-    /// Threads [default: one per processor that may be used]
+    /// Threads [default: one per core that may be used; of large and small cores, only the large ones where the others
+    /// would hold them up]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_LANES as i64))]
     threads: Option<u16>,
+    /// Keep each thread on a processor of its own (Linux)
+    #[arg(long)]
+    pin: bool,
+    #[command(flatten)]
+    isa: IsaArgs,
     /// Seconds without a byte after which a peer that owes one is given up
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout_s: u64,
@@ -55,17 +62,21 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     let threads = args.threads.map_or_else(cpu::threads, usize::from);
+    let kernels = cpu::choose_kernels(args.isa.isa()).map_err(|error| error.to_string())?;
     let pool = Threads::new(threads).map_err(|error| format!("cannot start {threads} threads: {error}"))?;
+    if args.pin {
+        cores::pin(&pool).map_err(|error| format!("cannot get a processor for each thread (--pin): {error}"))?;
+    }
     let progress = Duration::from_secs(args.timeout_s);
     let address = Address { host: args.host.clone(), port: args.port };
     let timeouts = Timeouts { progress, ..Timeouts::default() };
     let mut listener = Listener::bind(&address, timeouts).map_err(|error| error.to_string())?;
     if !args.quiet {
         let local = listener.local_addr().map_err(|error| error.to_string())?;
-        println!("listening on {local}, {threads} threads, {}", cpu::best_kernels().isa().name());
+        println!("listening on {local}, {threads} threads, {}", kernels.isa());
     }
     let max_memory = || args.max_memory.unwrap_or_else(memory::usable_bytes);
-    let served = node::serve(&mut listener, &pool, args.kv.into(), max_memory, |event| match event {
+    let served = node::serve(&mut listener, &pool, kernels, args.kv.into(), max_memory, |event| match event {
         Event::Joined(joined) if !args.quiet => {
             println!("{}: node {} of {}", joined.root(), joined.node(), joined.nodes());
             joined.warnings.iter().for_each(|warning| println!("{}: {warning}", joined.root()));

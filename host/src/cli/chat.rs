@@ -170,7 +170,11 @@ impl Chat<'_> {
         let since = |(sent, received): (u64, u64), (s, r): (u64, u64)| (sent - s, received - r);
         let network = root.network_bytes().zip(before).map(|(now, before)| since(now, before));
         if self.args.json {
-            writeln!(std::io::stdout().lock(), "{}", Report { load, answer, network }.json(text))?;
+            writeln!(
+                std::io::stdout().lock(),
+                "{}",
+                Report { load, repack: root.repack_time(), answer, network }.json(text)
+            )?;
             return Ok(());
         }
         if self.args.quiet {

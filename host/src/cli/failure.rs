@@ -1,5 +1,6 @@
 //! Why a command failed, as one line.
 
+use crate::bench::BenchError;
 use crate::convert::ConvertError;
 use crate::generate::GenerateError;
 use crate::model::ModelError;
@@ -51,6 +52,7 @@ macro_rules! line_from {
 }
 
 line_from!(
+    BenchError,
     ChatError,
     ConvertError,
     EncodeError,

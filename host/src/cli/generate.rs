@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let answer = generator.run(root, request, |piece| stream.show(piece));
         let text = stream.finish(answer.is_err())?;
         let answer = answer?;
-        let report = Report { load, answer: &answer, network: root.network_bytes() };
+        let report = Report { load, repack: root.repack_time(), answer: &answer, network: root.network_bytes() };
         if args.json {
             writeln!(std::io::stdout().lock(), "{}", report.json(&text))?;
         } else if !args.quiet {

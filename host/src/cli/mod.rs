@@ -1,11 +1,13 @@
 //! The commands of the `dair` binary, one file each: arguments, what is printed, exit codes.
 
+mod bench;
 mod chat;
 mod convert;
 mod failure;
 mod generate;
 mod inspect;
 mod interrupt;
+mod isa_args;
 mod model_args;
 mod perplexity;
 mod progress;
@@ -14,6 +16,7 @@ mod stream;
 
 use clap::{Parser, Subcommand};
 pub use failure::Failure;
+pub use isa_args::IsaArgs;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -38,6 +41,7 @@ enum Command {
     Chat(chat::Args),
     Perplexity(perplexity::Args),
     Inspect(inspect::Args),
+    Bench(bench::Args),
 }
 
 /// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage.
@@ -48,6 +52,7 @@ pub fn run() -> ExitCode {
         Command::Chat(args) => chat::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,12 +1,12 @@
 //! Flags that several commands share: which model, on what, and how tokens are chosen.
 
-use super::{Failure, progress};
+use super::{Failure, IsaArgs, progress};
 use crate::cpu;
 use crate::kv::Kv;
 use crate::model::Model;
 use crate::net::{Address, Timeouts};
 use crate::pool::MAX_LANES;
-use crate::root::{self, Options, Root};
+use crate::root::{self, Options, Repack, Root};
 use dair_core::quant::DType;
 use dair_core::text::{SampleError, Sampler};
 use std::io::Read;
@@ -23,9 +23,15 @@ pub struct ModelArgs {
     /// Tokenizer file (.t) [default: the model's name with .t]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// Threads on this machine [default: one per processor that may be used]
+    /// Threads on this machine [default: one per core that may be used; of large and small cores, only the large ones
+    /// where the others would hold them up]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_LANES as i64))]
     pub threads: Option<u16>,
+    /// Keep each thread on a processor of its own (Linux)
+    #[arg(long)]
+    pub pin: bool,
+    #[command(flatten)]
+    pub isa: IsaArgs,
     /// Shortens the context, and with it the memory for the KV cache
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_seq_len: Option<u32>,
@@ -35,6 +41,10 @@ pub struct ModelArgs {
     /// Type in which this machine keeps keys and values: f32 is exact and doubles the memory, q80 nearly halves it at some cost of quality
     #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
     pub kv: Kv,
+    /// Repack weights at the start into the form that the processor likes best: takes some tenths of a second per GB, and
+    /// memory that the system can't take back, for faster tokens [default: where it pays and half of the memory stays free]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t, hide_default_value = true)]
+    pub repack: RepackArg,
     /// Workers that share the model: `host-worker` or C++ Distributed-Llama 0.16 [default port: 9990]
     #[arg(long, value_name = "HOST:PORT", num_args = 1..)]
     pub workers: Vec<Address>,
@@ -50,6 +60,18 @@ pub enum Activations {
     F32,
     /// 8 bits and a scale per 32 values
     Q80,
+}
+
+/// What `--repack` takes.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum RepackArg {
+    /// Where it pays
+    #[default]
+    Auto,
+    /// Wherever the processor has use for it
+    Always,
+    /// Weights stay in the mapped file
+    Never,
 }
 
 impl ModelArgs {
@@ -82,12 +104,19 @@ impl ModelArgs {
     fn options(&self) -> Options {
         Options {
             threads: self.threads.map_or_else(cpu::threads, usize::from),
+            pin: self.pin,
+            isa: self.isa.isa(),
             kv: self.kv.into(),
             max_seq_len: self.max_seq_len,
             activations: self.activations.map(|activations| match activations {
                 Activations::F32 => DType::F32,
                 Activations::Q80 => DType::Q80,
             }),
+            repack: match self.repack {
+                RepackArg::Auto => Repack::Auto,
+                RepackArg::Always => Repack::Always,
+                RepackArg::Never => Repack::Never,
+            },
             workers: self.workers.clone(),
             timeouts: Timeouts { progress: Duration::from_secs(self.timeout_s), ..Timeouts::default() },
         }

@@ -13,3 +13,13 @@ pub fn bar(hidden: bool) -> ProgressBar {
             .expect("the template is valid");
     ProgressBar::new(0).with_style(style)
 }
+
+/// Says on a terminal what takes its time, unless it is to be `hidden`.
+pub fn spinner(hidden: bool, message: &'static str) -> ProgressBar {
+    if hidden || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let spinner = ProgressBar::new_spinner().with_message(message);
+    spinner.tick();
+    spinner
+}

@@ -1,6 +1,7 @@
 //! What is printed about a run: to people on standard error, to scripts as JSON.
 
 use crate::generate::{Answer, Phase};
+use crate::memory;
 use console::style;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -10,6 +11,8 @@ use std::time::Duration;
 pub struct Report<'r> {
     /// From the start of the command to the first forward pass.
     pub load: Duration,
+    /// Of that, repacking weights, if they were.
+    pub repack: Option<Duration>,
     /// What was computed.
     pub answer: &'r Answer,
     /// Bytes sent to and received from workers, if there are any.
@@ -24,13 +27,14 @@ impl Report<'_> {
             format!("{} tokens in {:.2} s, {:.1} tokens/s", phase.tokens, phase.time.as_secs_f64(), phase.rate())
         };
         eprintln!();
-        line("load", format!("{:.2} s", self.load.as_secs_f64()));
+        let repack = self.repack.map(|time| format!(", {:.2} s of it to repack weights", time.as_secs_f64()));
+        line("load", format!("{:.2} s{}", self.load.as_secs_f64(), repack.unwrap_or_default()));
         line("prefill", phase(&self.answer.prefill));
         line("decode", phase(&self.answer.decode));
         if let Some((sent, received)) = self.per_token() {
             line("network", format!("{:.1} kB sent, {:.1} kB received per token", sent / 1e3, received / 1e3));
         }
-        line("memory", format!("{:.1} MB at its peak", peak_memory_bytes() as f64 / 1e6));
+        line("memory", format!("{:.1} MB at its peak", memory::peak_bytes() as f64 / 1e6));
     }
 
     /// The same as JSON, with `text`.
@@ -44,10 +48,11 @@ impl Report<'_> {
             "finish_reason": self.answer.finish.name(),
             "generated_tokens": self.answer.tokens,
             "load_seconds": self.load.as_secs_f64(),
+            "repack_seconds": self.repack.map(|time| time.as_secs_f64()),
             "prefill": phase(&self.answer.prefill),
             "decode": phase(&self.answer.decode),
             "network": network,
-            "peak_memory_bytes": peak_memory_bytes(),
+            "peak_memory_bytes": memory::peak_bytes(),
         })
     }
 
@@ -56,16 +61,4 @@ impl Report<'_> {
         let tokens = f64::from(self.answer.prefill.tokens + self.answer.decode.tokens);
         Some((sent as f64 / tokens, received as f64 / tokens))
     }
-}
-
-/// Largest resident size of this process so far; mapped weights that were read count.
-pub fn peak_memory_bytes() -> u64 {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: `usage` has room for what the call writes, and all-zero is a valid value of it.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
-    usage.ru_maxrss as u64 * unit
 }

@@ -1,6 +1,7 @@
 //! An output file that takes its name only when it is complete.
 
 use super::error::ConvertError;
+use crate::disk;
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -94,20 +95,8 @@ pub fn same_file(file: &File, path: &Path) -> std::io::Result<bool> {
 /// # Errors
 /// [`ConvertError::DiskSpace`] with both numbers.
 pub fn check_space(path: &Path, needed: u64) -> Result<(), ConvertError> {
-    use std::os::unix::ffi::OsStrExt;
     let folder = folder_of(path);
-    let name = std::ffi::CString::new(folder.as_os_str().as_bytes())
-        .map_err(|error| ConvertError::io("read", folder)(error.into()))?;
-    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: `name` is a C string and `stat` room for the answer; both outlive the call.
-    let result = unsafe { libc::statvfs(name.as_ptr(), stat.as_mut_ptr()) };
-    if result != 0 {
-        return Err(ConvertError::io("read", folder)(std::io::Error::last_os_error()));
-    }
-    // SAFETY: all-zero bytes are a valid `statvfs`, which is plain numbers, and the call has filled it.
-    let stat = unsafe { stat.assume_init() };
-    #[allow(clippy::unnecessary_cast, clippy::cast_lossless)] // narrower on 32-bit machines
-    let free = (stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64);
+    let free = disk::free_bytes(folder).map_err(ConvertError::io("read", folder))?;
     if free < needed {
         return Err(ConvertError::DiskSpace { path: path.to_owned(), needed, free });
     }

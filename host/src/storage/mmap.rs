@@ -24,6 +24,10 @@ impl MappedFile {
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self { map })
     }
+
+    pub(super) fn map(&self) -> &Mmap {
+        &self.map
+    }
 }
 
 impl std::ops::Deref for MappedFile {

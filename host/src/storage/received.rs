@@ -19,7 +19,11 @@ impl Received {
     /// Where this machine has no such address range.
     pub fn new(bytes: u64) -> io::Result<Self> {
         let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        Ok(Self { map: MmapMut::map_anon(bytes.max(1))?, bytes })
+        let map = MmapMut::map_anon(bytes.max(1))?;
+        // Large pages are a matter of speed, and not every system has them.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Ok(Self { map, bytes })
     }
 }
 

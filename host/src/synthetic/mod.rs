@@ -16,4 +16,4 @@ mod weights;
 
 pub use presets::{PRESETS, Preset, preset};
 pub use vocabulary::{MIN_VOCAB_SIZE, tokenizer_bytes, write_tokenizer};
-pub use weights::{model_bytes, write_model};
+pub use weights::{model_bytes, write_model, write_model_with};

@@ -5,6 +5,7 @@ use dair_core::format::{Header, Layout, TensorId, layout::LayerTensor};
 use dair_core::quant::{DType, quantize};
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
@@ -19,7 +20,21 @@ const WINDOW_PIECES: usize = 256;
 /// # Errors
 /// A header that describes no model, or what the file system says.
 pub fn write_model(path: &Path, header: &Header, seed: u64) -> io::Result<u64> {
+    write_model_with(path, header, seed, |_| ControlFlow::Continue(()))
+}
+
+/// [`write_model`], which tells `progress` the bytes written so far and ends where that breaks.
+///
+/// # Errors
+/// As [`write_model`]; [`io::ErrorKind::Interrupted`] where `progress` broke. What was written stays as `PATH.part`.
+pub fn write_model_with(
+    path: &Path,
+    header: &Header,
+    seed: u64,
+    mut progress: impl FnMut(u64) -> ControlFlow<()>,
+) -> io::Result<u64> {
     let layout = layout(header)?;
+    let mut written = EMITTED_BYTES as u64;
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let mut file = File::create(&part)?;
@@ -30,6 +45,10 @@ pub fn write_model(path: &Path, header: &Header, seed: u64) -> io::Result<u64> {
         window.resize(pieces.iter().map(Piece::bytes).sum(), 0);
         fill(pieces, &mut window);
         file.write_all(&window)?;
+        written += window.len() as u64;
+        if progress(written).is_break() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
     }
     drop(file);
     fs::rename(&part, path)?;
@@ -187,6 +206,21 @@ mod tests {
         }
         let (mean, variance) = moments(TensorId::FinalNorm);
         assert!((mean - 1.0).abs() < 0.03 && (variance - 0.01).abs() < 0.003, "{mean} {variance}");
+    }
+
+    #[test]
+    fn writing_tells_how_far_it_is_and_can_be_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, header) = (folder.path().join("model.m"), preset("tiny-llama31").unwrap());
+        let mut last = 0;
+        let progress = |bytes| {
+            last = bytes;
+            ControlFlow::Continue(())
+        };
+        assert_eq!(write_model_with(&path, &header, 1, progress).unwrap(), last);
+        fs::remove_file(&path).unwrap();
+        let error = write_model_with(&path, &header, 1, |_| ControlFlow::Break(())).unwrap_err();
+        assert!(error.kind() == io::ErrorKind::Interrupted && !path.exists());
     }
 
     #[test]

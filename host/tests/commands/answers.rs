@@ -1,7 +1,7 @@
 //! What `generate`, `chat` and `perplexity` print when all is well.
 
 use crate::model::{Files, header};
-use crate::run::{dair, dair_reading};
+use crate::run::{dair, dair_knowing, dair_reading};
 use dair_core::format::{Header, Layout, TensorId};
 use dair_core::quant::DType;
 use serde_json::Value;
@@ -51,6 +51,17 @@ fn every_type_of_kv_cache_answers_and_half_the_bits_take_half_the_memory() {
     }
     assert_eq!(kv_bytes("f32"), 2 * kv_bytes("f16"));
     assert_eq!(kv_bytes("q80") * 16, kv_bytes("f32") * 34 / 8);
+}
+
+#[test]
+fn the_text_does_not_depend_on_the_instruction_set() {
+    let files = Files::new("tiny-qwen3-moe", 2);
+    let args = ["generate", "--model", &files.model, "--prompt", "a day at the sea", "--max-tokens", "24", "--quiet"];
+    let args = [&args[..], &["--temperature", "0"]].concat();
+    let text = dair_knowing(&[("DAIR_ISA", "scalar")], &args).quiet_success();
+    for isa in dair_host::cpu::isas() {
+        assert_eq!(dair(&[&args[..], &["--isa", isa.name()]].concat()).quiet_success(), text, "{isa}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::run::dair;
 use std::collections::BTreeSet;
 
-const COMMANDS: [&str; 5] = ["convert", "generate", "chat", "perplexity", "inspect"];
+const COMMANDS: [&str; 6] = ["convert", "generate", "chat", "perplexity", "inspect", "bench"];
 
 /// Flags as they appear in a text.
 fn flags(text: &str) -> BTreeSet<&str> {

@@ -2,6 +2,7 @@
 //! ends when it is given nonsense.
 
 mod answers;
+mod bench;
 mod help;
 mod inspect;
 mod model;

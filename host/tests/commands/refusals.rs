@@ -1,7 +1,7 @@
 //! Every command with files that are missing, broken or do not belong together: one line, exit code 1, no panic.
 
 use crate::model::{Files, header};
-use crate::run::{Outcome, dair, dair_reading};
+use crate::run::{Outcome, dair, dair_knowing, dair_reading, host_worker, host_worker_knowing};
 use dair_core::format::model::EMITTED_BYTES;
 use dair_core::format::tokenizer::{TokenizerHeader, TokenizerWriter};
 use dair_host::synthetic;
@@ -176,4 +176,17 @@ fn a_model_that_cannot_be_cut_as_asked_is_refused() {
     let files = Files::new("tiny-llama", 10);
     dair(&["inspect", "--model", &files.model, "--nodes", "3"]).refused(&["n_kv_heads 4", "3 equal parts"]);
     dair(&["inspect", "--model", &files.model, "--nodes", "4000000000"]).refused(&["4000000000"]);
+}
+
+#[test]
+fn an_instruction_set_that_is_not_here_is_refused_with_those_that_are() {
+    let files = Files::new("tiny-llama", 11);
+    let args = ["generate", "--model", &files.model, "--prompt", "a", "--max-tokens", "1", "--quiet"];
+    dair(&[&args[..], &["--isa", "mmx"]].concat()).misused(&["--isa", "mmx", "scalar"]);
+    host_worker(&["--isa", "mmx"]).misused(&["--isa", "mmx", "scalar"]);
+    let wrong = [("DAIR_ISA", "mmx")];
+    dair_knowing(&wrong, &args).refused(&["DAIR_ISA=mmx", "scalar"]);
+    host_worker_knowing(&wrong, &["--port", "0"]).refused(&["DAIR_ISA=mmx", "scalar"]);
+    // What a flag says, the environment need not know.
+    dair_knowing(&wrong, &[&args[..], &["--isa", "scalar"]].concat()).quiet_success();
 }

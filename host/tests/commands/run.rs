@@ -26,19 +26,29 @@ pub fn dair(args: &[&str]) -> Outcome {
 
 /// Runs `dair` with `input` on its standard input.
 pub fn dair_reading(input: &str, args: &[&str]) -> Outcome {
-    run(env!("CARGO_BIN_EXE_dair"), input, args)
+    run(env!("CARGO_BIN_EXE_dair"), input, args, &[])
+}
+
+/// Runs `dair` with variables in its environment.
+pub fn dair_knowing(variables: &[(&str, &str)], args: &[&str]) -> Outcome {
+    run(env!("CARGO_BIN_EXE_dair"), "", args, variables)
 }
 
 /// Runs `host-worker` until it gives up.
 pub fn host_worker(args: &[&str]) -> Outcome {
-    run(env!("CARGO_BIN_EXE_host-worker"), "", args)
+    host_worker_knowing(&[], args)
+}
+
+/// Runs `host-worker` with variables in its environment until it gives up.
+pub fn host_worker_knowing(variables: &[(&str, &str)], args: &[&str]) -> Outcome {
+    run(env!("CARGO_BIN_EXE_host-worker"), "", args, variables)
 }
 
 /// # Panics
 /// If it does not end in time, or prints something other than UTF-8.
-fn run(binary: &str, input: &str, args: &[&str]) -> Outcome {
+fn run(binary: &str, input: &str, args: &[&str], variables: &[(&str, &str)]) -> Outcome {
     let mut command = Command::new(binary);
-    command.args(args).env_remove("RUST_BACKTRACE");
+    command.args(args).env_remove("RUST_BACKTRACE").envs(variables.iter().copied());
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     // It may end before it reads anything; that is not for this function to judge.

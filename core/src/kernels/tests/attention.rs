@@ -22,7 +22,7 @@ fn stored(kernels: &Kernels, layout: KvLayout, part: KvPart, rows: &[f32], garba
     let positions = rows.len() / layout.head_dim();
     let mut cache = vec![garbage; layout.head_bytes(part, positions as u64).unwrap() as usize];
     for (position, row) in rows.chunks_exact(layout.head_dim()).enumerate() {
-        kernels.store_position(&layout, part, row, position, &mut cache);
+        kernels.store_position(row, position, &KvHead::from_slice(layout, part, &mut cache));
     }
     cache
 }
@@ -277,8 +277,8 @@ fn a_tile_that_is_not_there_is_refused() {
 }
 
 #[test]
-#[should_panic(expected = "the position is in the cache")]
+#[should_panic(expected = "KV cache: position 16 in 512 bytes")]
 fn a_position_behind_the_cache_is_refused() {
     let layout = KvLayout::new(KvType::F16, 16).unwrap();
-    Kernels::SCALAR.store_position(&layout, KvPart::Keys, &[0.0; 16], 16, &mut [0; 512]);
+    Kernels::SCALAR.store_position(&[0.0; 16], 16, &KvHead::from_slice(layout, KvPart::Keys, &mut [0; 512]));
 }

@@ -3,7 +3,7 @@
 use super::bytes::{Reader, Shape, put_shape, put_text, put_u32};
 use crate::format::{RopeKind, RopeScaling};
 use crate::graph::{Attention, Buffer, MAX_LAYERS, Op, OpKind, Operand, Pipe, Place, Rope, View, Weight};
-use crate::quant::DType;
+use crate::quant::{DType, Order};
 use crate::wire::{Fault, ReadError};
 use embedded_io::{Read, Write};
 
@@ -201,7 +201,7 @@ fn weight_of<R: Read>(reader: &Reader<'_, R>, kind: &OpKind, shape: Shape) -> Re
     };
     // The size record was checked: the product of all three extents is in range.
     let mat_stride = u64::from(rows) * row_bytes;
-    Ok(Weight { dtype, offset: 0, rows, cols, row_stride: row_bytes, mats, mat_stride })
+    Ok(Weight { dtype, order: Order::Rows, offset: 0, rows, cols, row_stride: row_bytes, mats, mat_stride })
 }
 
 fn read_operand<R: Read>(

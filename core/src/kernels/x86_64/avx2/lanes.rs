@@ -10,8 +10,7 @@ pub(super) struct V(__m256, __m256);
 
 impl Lanes for Avx2 {
     type V = V;
-    // Of 16 registers, 8 hold these.
-    const ACCUMULATORS: usize = 4;
+    const REGISTERS: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V {
@@ -68,6 +67,14 @@ impl Lanes for Avx2 {
         unsafe {
             _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v.0));
             _mm_storeu_si128(out.as_mut_ptr().add(16).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v.1));
+        }
+    }
+    #[inline(always)]
+    fn store_bytes(self, v: V, out: &mut [u8; 4 * LANES]) {
+        // SAFETY: an `Avx2` proves the feature, and the array is as long as the stores.
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr().cast(), v.0);
+            _mm256_storeu_ps(out.as_mut_ptr().add(32).cast(), v.1);
         }
     }
     #[inline(always)]
@@ -142,11 +149,6 @@ impl Lanes for Avx2 {
             let high = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(n.1), bias));
             V(_mm256_castsi256_ps(low), _mm256_castsi256_ps(high))
         }
-    }
-    #[inline(always)]
-    fn prefetch(self, address: *const u8) {
-        // SAFETY: a hint; any address will do.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
     #[inline(always)]
     fn sum(self, v: V) -> f32 {

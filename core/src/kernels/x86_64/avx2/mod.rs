@@ -1,7 +1,7 @@
 //! AVX2 with FMA and F16C.
 
 mod lanes;
-mod products;
+pub(super) mod products;
 
 use crate::kernels::Isa;
 use crate::kernels::table::{Table, table};
@@ -15,6 +15,7 @@ pub(in crate::kernels) static TABLE: Table = table!(
     // SAFETY: functions of this table are called only on a processor that has the features.
     unsafe { Avx2::new() },
     products::matmul_q40,
+    None,
     products::matmul_q80,
     [target_feature(enable = "avx2,fma,f16c")]
 );

@@ -34,8 +34,7 @@ fn narrow(wide: float32x4_t) -> uint16x4_t {
 
 impl Lanes for Neon {
     type V = V;
-    // Of 32 registers, 16 hold these.
-    const ACCUMULATORS: usize = 4;
+    const REGISTERS: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V {
@@ -108,13 +107,16 @@ impl Lanes for Neon {
     }
     #[inline(always)]
     fn store_f16(self, v: V, out: &mut [u8; 2 * LANES]) {
-        // SAFETY: NEON belongs to the target, and the array is as long as the stores.
-        unsafe {
-            let p = out.as_mut_ptr();
-            vst1_u8(p, vreinterpret_u8_u16(narrow(v[0])));
-            vst1_u8(p.add(8), vreinterpret_u8_u16(narrow(v[1])));
-            vst1_u8(p.add(16), vreinterpret_u8_u16(narrow(v[2])));
-            vst1_u8(p.add(24), vreinterpret_u8_u16(narrow(v[3])));
+        for (v, out) in v.into_iter().zip(out.as_chunks_mut::<8>().0) {
+            // SAFETY: NEON belongs to the target, and the array is as long as the store.
+            unsafe { vst1_u8(out.as_mut_ptr(), vreinterpret_u8_u16(narrow(v))) }
+        }
+    }
+    #[inline(always)]
+    fn store_bytes(self, v: V, out: &mut [u8; 4 * LANES]) {
+        for (v, out) in v.into_iter().zip(out.as_chunks_mut::<16>().0) {
+            // SAFETY: NEON belongs to the target, and the array is as long as the store.
+            unsafe { vst1q_u8(out.as_mut_ptr(), vreinterpretq_u8_f32(v)) }
         }
     }
     #[inline(always)]
@@ -196,11 +198,6 @@ impl Lanes for Neon {
                 vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(n[3]), bias))),
             ]
         }
-    }
-    #[inline(always)]
-    fn prefetch(self, address: *const u8) {
-        // SAFETY: a hint; any address will do.
-        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) address, options(readonly, nostack, preserves_flags)) }
     }
     #[inline(always)]
     fn sum(self, v: V) -> f32 {

@@ -1,0 +1,343 @@
+//! Quantised products of x86-64: a lane per row, so that no sum runs across lanes.
+//!
+//! Dwords of as many rows as a vector has lanes are transposed; each piece of four codes meets the same four codes of
+//! the activations in every lane. Written once over [`Ints`], which is what a generation of vector instructions offers.
+
+#![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
+
+use crate::kernels::Output;
+use crate::kernels::groups::{FromRows, Group, MAX_ROWS, MAX_TILE, Panel, Sums, panel_bytes, tile_bytes};
+use crate::kernels::operands::ActivationRows;
+use crate::quant::{BLOCK, BlockQ40, BlockQ80};
+use core::marker::PhantomData;
+use core::ops::Range;
+
+/// Pieces of four codes in a block.
+const PIECES: usize = BLOCK / 4;
+
+/// Vectors of one lane per row. A caller of any of these has the instructions; all are `#[inline(always)]`.
+#[allow(clippy::missing_safety_doc, reason = "said above")]
+pub(super) trait Ints {
+    /// A dword, or four bytes, a lane.
+    type I: Copy;
+    /// An F32 a lane.
+    type F: Copy;
+    /// Lanes.
+    const ROWS: usize;
+    /// Most tokens of a tile: as many as registers hold sums for.
+    const TILE: usize;
+
+    /// Vector `j` holds bytes `offset + 4 * j..` of each row's block.
+    unsafe fn dwords(w: Column, offset: usize) -> [Self::I; 4];
+    /// Scales of the blocks, which begin with them.
+    unsafe fn scales(w: Column) -> Self::F;
+    /// A number in every lane.
+    unsafe fn splat(x: f32) -> Self::F;
+    /// The lower four bits of each byte.
+    unsafe fn low_nibbles(v: Self::I) -> Self::I;
+    /// The upper four bits of each byte.
+    unsafe fn high_nibbles(v: Self::I) -> Self::I;
+    /// Bytes of Q80 weights in the form that [`Self::dots_q80`] wants.
+    unsafe fn prepare_q80(v: Self::I) -> Self::I;
+    /// Exact dot products of a block of nibbles (0 to 15) with a block of each token, `offsets` added.
+    unsafe fn dots_q40<const T: usize>(
+        w: impl Fn(usize) -> Self::I,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [Self::I; T];
+    /// Exact dot products of a block of prepared bytes with a block of each token; `offsets` as in activation rows.
+    unsafe fn dots_q80<const T: usize>(
+        w: impl Fn(usize) -> Self::I,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [Self::I; T];
+    /// `fma(f32(dots), d * x, acc)`
+    unsafe fn add_block(acc: Self::F, dots: Self::I, d: Self::F, x: Self::F) -> Self::F;
+    unsafe fn load(from: *const u8) -> Self::I;
+    unsafe fn load_f32(from: *const f32) -> Self::F;
+    unsafe fn store(v: Self::I, to: *mut u8);
+    unsafe fn store_f32(v: Self::F, to: *mut f32);
+}
+
+/// Blocks of a group of rows, one of each.
+#[derive(Clone, Copy)]
+pub(super) struct Column {
+    /// The block of the first row.
+    pub first: *const u8,
+    /// Bytes to the block of the next row.
+    pub stride: usize,
+}
+
+impl Column {
+    /// Byte `offset` of the block of row `r`.
+    #[inline(always)]
+    pub fn at(self, r: usize, offset: usize) -> *const u8 {
+        self.first.wrapping_add(r * self.stride + offset)
+    }
+}
+
+/// A block type over vectors `V`.
+pub(super) trait Format<V: Ints> {
+    /// Bytes from a column of blocks to the next.
+    const STEP_BYTES: usize;
+
+    /// Scales of a column of blocks.
+    ///
+    /// # Safety
+    /// As [`Self::codes`].
+    unsafe fn scales(w: Column) -> V::F;
+
+    /// The codes of a column of blocks, ready for [`Self::dots`].
+    ///
+    /// # Safety
+    /// The blocks are readable; the processor has the instructions.
+    unsafe fn codes(w: Column) -> [V::I; PIECES];
+
+    /// Exact dot products with a block of `T` tokens each: `x(t, j)` is piece `j` of token `t`.
+    ///
+    /// # Safety
+    /// The processor has the instructions.
+    unsafe fn dots<const T: usize>(
+        w: impl Fn(usize) -> V::I,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [V::I; T];
+}
+
+/// Weights of [`BlockQ40`].
+pub(super) struct Q40;
+/// Weights of [`BlockQ80`].
+pub(super) struct Q80;
+
+impl<V: Ints> Format<V> for Q40 {
+    const STEP_BYTES: usize = size_of::<BlockQ40>();
+
+    #[inline(always)]
+    unsafe fn scales(w: Column) -> V::F {
+        // SAFETY: as promised to this function.
+        unsafe { V::scales(w) }
+    }
+
+    #[inline(always)]
+    unsafe fn codes(w: Column) -> [V::I; PIECES] {
+        // SAFETY: 16 bytes of nibbles after the scale.
+        unsafe {
+            let [a, b, c, d] = V::dwords(w, 2);
+            [
+                V::low_nibbles(a),
+                V::low_nibbles(b),
+                V::low_nibbles(c),
+                V::low_nibbles(d),
+                V::high_nibbles(a),
+                V::high_nibbles(b),
+                V::high_nibbles(c),
+                V::high_nibbles(d),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dots<const T: usize>(
+        w: impl Fn(usize) -> V::I,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [V::I; T] {
+        // SAFETY: as promised to this function.
+        unsafe { V::dots_q40(w, x, offsets) }
+    }
+}
+
+impl<V: Ints> Format<V> for Q80 {
+    const STEP_BYTES: usize = size_of::<BlockQ80>();
+
+    #[inline(always)]
+    unsafe fn scales(w: Column) -> V::F {
+        // SAFETY: as promised to this function.
+        unsafe { V::scales(w) }
+    }
+
+    #[inline(always)]
+    unsafe fn codes(w: Column) -> [V::I; PIECES] {
+        // SAFETY: 32 bytes of codes after the scale.
+        unsafe {
+            let ([a, b, c, d], [e, f, g, h]) = (V::dwords(w, 2), V::dwords(w, 18));
+            [
+                V::prepare_q80(a),
+                V::prepare_q80(b),
+                V::prepare_q80(c),
+                V::prepare_q80(d),
+                V::prepare_q80(e),
+                V::prepare_q80(f),
+                V::prepare_q80(g),
+                V::prepare_q80(h),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dots<const T: usize>(
+        w: impl Fn(usize) -> V::I,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [V::I; T] {
+        // SAFETY: as promised to this function.
+        unsafe { V::dots_q80(w, x, offsets) }
+    }
+}
+
+/// The product of weights `F` over vectors `V`.
+pub(super) struct Rows<V, F>(PhantomData<(V, F)>);
+
+impl<V: Ints, F: Format<V>> FromRows for Rows<V, F> {
+    const ROWS: usize = V::ROWS;
+
+    #[inline(always)]
+    unsafe fn rows<const G: usize, const T: usize>(
+        groups: &[Group; G],
+        x: &ActivationRows<'_>,
+        t: usize,
+        out: &Output<'_>,
+    ) {
+        let blocks = x.cols / BLOCK;
+        let mut codes = [core::ptr::null::<i32>(); T];
+        let mut scales = [core::ptr::null(); T];
+        let mut offsets = [core::ptr::null(); T];
+        for k in 0..T {
+            let row = x.row(t + k);
+            (codes[k], scales[k], offsets[k]) = (row.codes.as_ptr().cast(), row.scales.as_ptr(), row.offsets.as_ptr());
+        }
+        let mut columns = [Column { first: core::ptr::null(), stride: 0 }; G];
+        for g in 0..G {
+            columns[g] = Column { first: groups[g].first, stride: groups[g].stride };
+        }
+        // SAFETY: block `b` of rows and tokens is inside them.
+        unsafe {
+            let mut acc = [[V::splat(0.0); T]; G];
+            for b in 0..blocks {
+                let mut block_offsets = [0; T];
+                for k in 0..T {
+                    block_offsets[k] = *offsets[k].add(b);
+                }
+                for g in 0..G {
+                    let d = F::scales(columns[g]);
+                    let w = F::codes(columns[g]);
+                    let piece = |k: usize, j| codes[k].add(b * PIECES + j).read_unaligned();
+                    let dots = F::dots(|j| w[j], piece, block_offsets);
+                    for k in 0..T {
+                        acc[g][k] = V::add_block(acc[g][k], dots[k], d, V::splat(*scales[k].add(b)));
+                    }
+                    columns[g].first = columns[g].first.wrapping_add(F::STEP_BYTES);
+                }
+            }
+            for g in 0..G {
+                for k in 0..T {
+                    let mut lanes = [0.0; MAX_ROWS];
+                    V::store_f32(acc[g][k], lanes.as_mut_ptr());
+                    groups[g].write(&lanes[..V::ROWS], out, x.tokens.row(t + k));
+                }
+            }
+        }
+    }
+}
+
+impl<V: Ints, F: Format<V>> Panel for Rows<V, F> {
+    const ROWS: usize = V::ROWS;
+    const TILE: usize = V::TILE;
+
+    #[inline(always)]
+    unsafe fn unpack(group: &Group, blocks: Range<usize>, panel: *mut u8) {
+        let mut panel = panel;
+        for b in blocks {
+            let column = Column { first: group.first.wrapping_add(b * F::STEP_BYTES), stride: group.stride };
+            // SAFETY: the block is inside the group's rows; the panel has room for it.
+            unsafe {
+                for (j, codes) in F::codes(column).into_iter().enumerate() {
+                    V::store(codes, panel.add(4 * V::ROWS * j));
+                }
+                V::store_f32(F::scales(column), panel.add(BLOCK * V::ROWS).cast());
+                panel = panel.add(panel_bytes(V::ROWS));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile(panel: *const u8, x: *const u8, blocks: usize, sums: &Sums, first: bool) {
+        const { assert!(V::TILE.is_multiple_of(4) && V::TILE <= MAX_TILE) };
+        // SAFETY: as promised to this function; a tile of more tokens than count reads packed bytes of others.
+        unsafe {
+            match sums.tokens.div_ceil(4) {
+                3.. if V::TILE >= 12 => tile_of::<V, F, 12>(panel, x, blocks, sums, first),
+                2.. if V::TILE >= 8 => tile_of::<V, F, 8>(panel, x, blocks, sums, first),
+                _ => tile_of::<V, F, 4>(panel, x, blocks, sums, first),
+            }
+        }
+    }
+}
+
+/// [`Panel::tile`] for `T` tokens, of which `sums.tokens` count.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn tile_of<V: Ints, F: Format<V>, const T: usize>(
+    mut panel: *const u8,
+    mut x: *const u8,
+    blocks: usize,
+    sums: &Sums,
+    first: bool,
+) {
+    // SAFETY: panel and tile have `blocks` blocks; sums that count are valid for as many values as there are rows.
+    unsafe {
+        let mut acc = [V::splat(0.0); T];
+        if !first {
+            for k in 0..T.min(sums.tokens) {
+                acc[k] = V::load_f32(sums.rows[k]);
+            }
+        }
+        for _ in 0..blocks {
+            let mut offsets = [0; T];
+            for k in 0..T {
+                offsets[k] = x.add(V::TILE * (BLOCK + 4) + 4 * k).cast::<i32>().read();
+            }
+            let dots = F::dots(
+                |j| V::load(panel.add(4 * V::ROWS * j)),
+                |k, j| x.add(BLOCK * k + 4 * j).cast::<i32>().read(),
+                offsets,
+            );
+            let d = V::load_f32(panel.add(BLOCK * V::ROWS).cast());
+            for k in 0..T {
+                let scale = V::splat(x.add(V::TILE * BLOCK + 4 * k).cast::<f32>().read());
+                acc[k] = V::add_block(acc[k], dots[k], d, scale);
+            }
+            panel = panel.add(panel_bytes(V::ROWS));
+            x = x.add(tile_bytes(V::TILE));
+        }
+        for k in 0..T.min(sums.tokens) {
+            V::store_f32(acc[k], sums.rows[k]);
+        }
+    }
+}
+
+/// `products!([attribute, …], name = few tokens, many tokens; …)`: functions of products, under attributes that enable
+/// the instruction set.
+macro_rules! products {
+    ($attributes:tt, $($name:ident = $few:ty, $many:ty);+ $(;)?) => {
+        $($crate::kernels::x86_64::products::products!(@one $attributes, $name, $few, $many);)+
+    };
+    (@one [$($attribute:meta),*], $name:ident, $few:ty, $many:ty) => {
+        /// # Safety
+        /// The operands passed `check`; the processor has the instructions.
+        $(#[$attribute])*
+        pub(in $crate::kernels::x86_64) unsafe fn $name(
+            w: &$crate::kernels::Matrix<'_>,
+            rows: core::ops::Range<usize>,
+            x: &$crate::kernels::Input<'_>,
+            out: &$crate::kernels::Output<'_>,
+            scratch: &mut [u8],
+        ) {
+            // SAFETY: as promised to this function.
+            unsafe { $crate::kernels::groups::matmul::<$few, $many>(w, rows, x, out, scratch) }
+        }
+    };
+}
+pub(super) use products;
