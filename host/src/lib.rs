@@ -14,6 +14,7 @@ pub mod cores;
 pub mod cpu;
 pub mod disk;
 pub mod generate;
+pub mod kv;
 pub mod memory;
 pub mod model;
 pub mod net;

@@ -9,7 +9,7 @@ use crate::tables::GraphTables;
 use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::Sizes;
 use dair_core::io::Pool;
-use dair_core::kernels::Kernels;
+use dair_core::kernels::{Kernels, KvType};
 use std::convert::Infallible;
 use std::{fmt, io};
 
@@ -92,7 +92,7 @@ impl From<NetError> for SessionError {
     }
 }
 
-/// Serves one root after the other, for ever; `event` hears what happens.
+/// Serves one root after the other, for ever, with keys and values kept as `kv`; `event` hears what happens.
 ///
 /// # Errors
 /// Where the port itself fails.
@@ -100,6 +100,7 @@ pub fn serve(
     listener: &mut Listener,
     pool: &Threads,
     kernels: Kernels,
+    kv: KvType,
     max_memory: impl Fn() -> u64,
     mut event: impl FnMut(Event<'_>),
 ) -> Result<Infallible, NetError> {
@@ -108,7 +109,7 @@ pub fn serve(
         let from = client.1;
         let result = listener.join(client).map_err(SessionError::Net).and_then(|joined| {
             event(Event::Joined(&joined));
-            run(joined, pool, kernels, max_memory())
+            run(joined, pool, (kernels, kv), max_memory())
         });
         event(Event::Ended(from, &result));
     }
@@ -127,13 +128,18 @@ pub enum Event<'e> {
 ///
 /// # Errors
 /// Whatever ends it before the root says so.
-pub fn run(mut joined: Joined, pool: &Threads, kernels: Kernels, max_memory: u64) -> Result<Summary, SessionError> {
+pub fn run(
+    mut joined: Joined,
+    pool: &Threads,
+    (kernels, kv): (Kernels, KvType),
+    max_memory: u64,
+) -> Result<Summary, SessionError> {
     let mut tables = GraphTables::new(Sizes::MAX);
     let (graph, weight_bytes) = joined.configure(&mut tables)?;
     let mut places = vec![Place::default(); Program::places_len(&graph)];
     let mut steps = vec![Step::default(); graph.ops.len()];
     let rooms = Rooms { places: &mut places, steps: &mut steps };
-    let program = Program::new(&graph, weight_bytes, pool.lanes(), rooms).map_err(SessionError::Graph)?;
+    let program = Program::new(&graph, weight_bytes, kv, pool.lanes(), rooms).map_err(SessionError::Graph)?;
     let arena_bytes = program.arena_bytes() as u64;
     if weight_bytes.checked_add(arena_bytes).is_none_or(|bytes| bytes > max_memory) {
         return Err(SessionError::Memory { weights: weight_bytes, arena: arena_bytes, max: max_memory });

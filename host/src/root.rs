@@ -3,6 +3,7 @@
 use crate::arena::ArenaMemory;
 use crate::cores;
 use crate::cpu::{self, IsaError};
+use crate::kv::{self, Unfit};
 use crate::memory;
 use crate::model::Model;
 use crate::net::{Address, Mesh, NetError, Timeouts, dial};
@@ -12,7 +13,7 @@ use crate::tables::GraphTables;
 use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::{Graph, Sizes};
 use dair_core::io::Pool;
-use dair_core::kernels::Isa;
+use dair_core::kernels::{Isa, KvType};
 use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError};
 use dair_core::quant::DType;
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ pub struct Options {
     pub isa: Option<Isa>,
     /// Type of the inputs of products, where the model's usual one is not wanted.
     pub activations: Option<DType>,
+    /// Type in which this machine keeps keys and values.
+    pub kv: KvType,
     /// Shortens the context; it never exceeds the model's.
     pub max_seq_len: Option<u32>,
     /// Whether weights are repacked into memory.
@@ -70,6 +73,7 @@ impl Options {
             pin: false,
             isa: None,
             activations: None,
+            kv: KvType::default(),
             max_seq_len: None,
             repack: Repack::Auto,
             workers: Vec::new(),
@@ -96,6 +100,8 @@ impl Options {
 pub enum RootError {
     /// The model can't be cut as asked; the node counts that it can be cut into.
     Plan(PlanError, Vec<u32>),
+    /// The model does not go with the KV cache.
+    Kv(Unfit),
     /// The graph does not fit its weights.
     Graph(GraphError),
     /// This processor lacks the instruction set.
@@ -119,6 +125,7 @@ impl fmt::Display for RootError {
                 write!(f, "{error}; nodes that this model can be cut into, the root included: {}", counts.join(", "))
             }
             Self::Plan(error, _) => error.fmt(f),
+            Self::Kv(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
             Self::Isa(error) => error.fmt(f),
             Self::System(what, error) => write!(f, "cannot get {what}: {error}"),
@@ -159,6 +166,7 @@ pub fn with_root<R, E: From<RootError>>(
     body: impl FnOnce(&mut Root<'_>) -> Result<R, E>,
 ) -> Result<R, E> {
     let (header, cut) = (model.header(), options.cut(model));
+    kv::layout(options.kv, header).map_err(RootError::Kv)?;
     let kernels = cpu::choose_kernels(options.isa).map_err(RootError::Isa)?;
     let interleave = kernels.takes_interleaved() && options.repack.of(model.layout.file_bytes());
     let mut tables: Vec<_> = (0..cut.nodes).map(|_| GraphTables::new(Sizes::of_layers(header.n_layers))).collect();
@@ -176,7 +184,8 @@ pub fn with_root<R, E: From<RootError>>(
     let mut places = vec![Place::default(); Program::places_len(&graphs[0])];
     let mut steps = vec![Step::default(); graphs[0].ops.len()];
     let rooms = Rooms { places: &mut places, steps: &mut steps };
-    let program = Program::new(&graphs[0], model.layout.file_bytes(), pool.lanes(), rooms).map_err(RootError::Graph)?;
+    let program = Program::new(&graphs[0], model.layout.file_bytes(), options.kv, pool.lanes(), rooms)
+        .map_err(RootError::Graph)?;
     let mut arena = ArenaMemory::new(program.arena_bytes())
         .map_err(|error| RootError::System(format!("{} bytes of memory", program.arena_bytes()), error))?;
     let start = Instant::now();

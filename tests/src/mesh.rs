@@ -3,7 +3,7 @@
 use crate::run::{feed, with_engine};
 use dair_core::graph::Collective;
 use dair_core::io::{Exchange, Links, Pool};
-use dair_core::kernels::Kernels;
+use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::Cut;
 use std::fmt;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -96,14 +96,14 @@ impl Links for Peers {
 /// Logits of every token of a sequence, computed by all nodes of `cut` together; `pool` makes each node's threads.
 pub fn logits<P: Pool>(
     file: &[u8],
-    cut: &Cut,
+    (cut, kv): (&Cut, KvType),
     (pool, kernels): (impl Fn() -> P + Sync, Kernels),
     tokens: &[u32],
     batches: &[usize],
 ) -> Vec<Vec<f32>> {
     let run = |mut peers: Peers| {
         let pool = pool();
-        with_engine(file, (cut, peers.node), (&pool, kernels), 0xFF, |engine| {
+        with_engine(file, (cut, kv, peers.node), (&pool, kernels), 0xFF, |engine| {
             feed(engine, &mut peers, tokens, 0, batches)
         })
     };

@@ -4,15 +4,16 @@ use dair_core::exec::{Batch, Engine, Logits, Place, Program, Rooms, Step};
 use dair_core::format::{Header, Layout};
 use dair_core::graph::Sizes;
 use dair_core::io::{Alone, Links, Pool};
-use dair_core::kernels::Kernels;
+use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{self, Cut};
 use dair_host::arena::ArenaMemory;
 use dair_host::tables::GraphTables;
 
-/// Builds the engine of `node` and hands it to `body`. Its memory starts out as `garbage` bytes.
+/// Builds the engine of `node`, which keeps keys and values as `kv`, and hands it to `body`. Its memory starts out as
+/// `garbage` bytes.
 pub fn with_engine<P: Pool, R>(
     file: &[u8],
-    (cut, node): (&Cut, u32),
+    (cut, kv, node): (&Cut, KvType, u32),
     (pool, kernels): (&P, Kernels),
     garbage: u8,
     body: impl FnOnce(&mut Engine<'_, [u8], P>) -> R,
@@ -25,7 +26,7 @@ pub fn with_engine<P: Pool, R>(
     let mut places = vec![Place::default(); Program::places_len(&graph)];
     let mut steps = vec![Step::default(); graph.ops.len()];
     let rooms = Rooms { places: &mut places, steps: &mut steps };
-    let program = Program::new(&graph, file.len() as u64, pool.lanes(), rooms).unwrap();
+    let program = Program::new(&graph, file.len() as u64, kv, pool.lanes(), rooms).unwrap();
     let mut arena = ArenaMemory::new(program.arena_bytes()).unwrap();
     arena.fill(garbage);
     body(&mut Engine::new(&program, file, pool, kernels, &mut arena))
@@ -60,12 +61,12 @@ pub fn feed<P: Pool>(
 /// Logits of every token of a sequence on one node.
 pub fn logits<P: Pool>(
     file: &[u8],
-    cut: &Cut,
+    (cut, kv): (&Cut, KvType),
     (pool, kernels): (&P, Kernels),
     tokens: &[u32],
     batches: &[usize],
 ) -> Vec<Vec<f32>> {
-    with_engine(file, (cut, 0), (pool, kernels), 0xFF, |engine| feed(engine, &mut Alone, tokens, 0, batches))
+    with_engine(file, (cut, kv, 0), (pool, kernels), 0xFF, |engine| feed(engine, &mut Alone, tokens, 0, batches))
 }
 
 /// Fails unless two runs agree in every bit; `what` names them.

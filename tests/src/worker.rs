@@ -1,5 +1,6 @@
 //! Workers in threads of the test, on ports of their own.
 
+use dair_core::kernels::KvType;
 use dair_host::cpu::best_kernels;
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, Timeouts};
@@ -31,11 +32,11 @@ pub const HASTY: Timeouts =
     Timeouts { handshake: Duration::from_millis(400), progress: Duration::from_millis(400), ..PATIENT };
 
 impl Worker {
-    /// Starts a worker with `threads` lanes.
+    /// Starts a worker with `threads` lanes that keeps keys and values as `kv`.
     ///
     /// # Panics
     /// If there is no port or thread for it.
-    pub fn start(timeouts: Timeouts, threads: usize, max_memory: u64) -> Self {
+    pub fn start(timeouts: Timeouts, threads: usize, kv: KvType, max_memory: u64) -> Self {
         let mut listener = Listener::bind_to(([127, 0, 0, 1], 0).into(), timeouts).unwrap();
         let address = listener.local_addr().unwrap();
         let (end, ended) = channel();
@@ -45,6 +46,7 @@ impl Worker {
                 &mut listener,
                 &pool,
                 best_kernels(),
+                kv,
                 || max_memory,
                 |event| {
                     if let Event::Ended(_, result) = event {
@@ -59,9 +61,9 @@ impl Worker {
         Self { address, ended }
     }
 
-    /// Starts a patient worker with one lane.
+    /// Starts a patient worker with one lane and the usual KV cache.
     pub fn patient() -> Self {
-        Self::start(PATIENT, 1, u64::MAX)
+        Self::start(PATIENT, 1, KvType::default(), u64::MAX)
     }
 
     /// As a root's user writes it.

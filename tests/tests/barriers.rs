@@ -1,8 +1,9 @@
 //! How often the lanes of a node meet in one pass: the numbers of ARCHITECTURE.md.
 
+use dair_core::exec::{Batch, Logits};
 use dair_core::format::Header;
-use dair_core::io::Serial;
-use dair_core::kernels::Kernels;
+use dair_core::io::{Alone, Serial};
+use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::Cut;
 use dair_core::quant::DType;
 use dair_host::synthetic::{model_bytes, preset};
@@ -14,7 +15,9 @@ use dair_tests::turns::Turns;
 fn barriers(name: &str, n_layers: u32, cut: impl Fn(&Header) -> Cut) -> usize {
     let header = Header { n_layers, weights: DType::Q40, ..preset(name).unwrap() };
     let file = model_bytes(&header, 1);
-    with_engine(&file, (&cut(&header), 0), (&Serial, Kernels::SCALAR), 0, |engine| engine.program().barriers())
+    with_engine(&file, (&cut(&header), KvType::default(), 0), (&Serial, Kernels::SCALAR), 0, |engine| {
+        engine.program().barriers()
+    })
 }
 
 #[track_caller]
@@ -45,11 +48,33 @@ fn without_any_one_of_its_barriers_a_pass_depends_on_the_order_of_lanes() {
         let header = Header { n_layers: 2, weights: DType::Q40, ..preset(name).unwrap() };
         let (file, cut) = (model_bytes(&header, 1), Cut::single(&header));
         let tokens = tokens(1, 12, header.vocab_size);
-        let logits = |pool: &Turns| logits(&file, &cut, (pool, Kernels::SCALAR), &tokens, &[1, 5]);
+        let logits = |pool: &Turns| logits(&file, (&cut, KvType::default()), (pool, Kernels::SCALAR), &tokens, &[1, 5]);
         let want = logits(&Turns::new(3, 0));
         for barrier in 0..barriers(name, 2, Cut::single) {
             let found = (0..20).any(|seed| logits(&Turns::new(3, seed).without(barrier)) != want);
             assert!(found, "{name}: barrier {barrier} of a pass");
         }
+    }
+}
+
+/// One token behind so many others that lanes share out chunks of positions: then they meet inside attention, too.
+#[test]
+fn without_any_one_of_its_barriers_a_token_in_a_long_context_depends_on_the_order_of_lanes() {
+    let header = Header { n_layers: 2, weights: DType::F32, seq_len: 640, ..preset("tiny-llama31").unwrap() };
+    let (file, cut) = (model_bytes(&header, 1), Cut::single(&header));
+    let logits = |pool: &Turns| {
+        // What memory is full of stands for the positions before.
+        with_engine(&file, (&cut, KvType::F16, 0), (pool, Kernels::SCALAR), 0x11, |engine| {
+            let batch = Batch { position: 600, rows: 1, tokens: &[7], logits: Logits::Last };
+            engine.forward(&mut Alone, batch).unwrap();
+            engine.last_logits().to_vec()
+        })
+    };
+    let planned = barriers("tiny-llama31", 2, Cut::single);
+    let want = logits(&Turns::new(3, 0));
+    assert_eq!(logits(&Turns::new(3, 1).without(planned + 2)), want, "there are no more barriers");
+    for barrier in 0..planned + 2 {
+        let found = (0..20).any(|seed| logits(&Turns::new(3, seed).without(barrier)) != want);
+        assert!(found, "barrier {barrier} of a pass");
     }
 }

@@ -2,6 +2,7 @@
 
 use dair_core::exec::Logits;
 use dair_core::io::Serial;
+use dair_core::kernels::KvType;
 use dair_core::plan::node_counts;
 use dair_core::quant::DType;
 use dair_host::cpu::best_kernels;
@@ -52,7 +53,13 @@ fn sockets_carry_the_same_bits_as_one_process() {
         let prompt = tokens(4, 40, header.vocab_size);
         for nodes in node_counts(header).filter(|nodes| *nodes > 1) {
             let workers: Vec<_> = (1..nodes).map(|_| Worker::patient()).collect();
-            let want = mesh::logits(&file, &case.columns(nodes), (|| Serial, best_kernels()), &prompt, &[32]);
+            let want = mesh::logits(
+                &file,
+                (&case.columns(nodes), KvType::default()),
+                (|| Serial, best_kernels()),
+                &prompt,
+                &[32],
+            );
             // Twice: a worker is as good as new after a session.
             for _ in 0..2 {
                 let got = logits(&model, &workers, Some(case.activation), &prompt).unwrap();
@@ -81,7 +88,7 @@ fn refusal(workers: &[Worker], timeouts: Timeouts) -> String {
 
 #[test]
 fn a_worker_without_memory_says_so_and_serves_the_next_root() {
-    let worker = Worker::start(PATIENT, 1, 100_000);
+    let worker = Worker::start(PATIENT, 1, KvType::default(), 100_000);
     for _ in 0..2 {
         let line = refusal(std::slice::from_ref(&worker), PATIENT);
         assert_eq!(line, format!("worker {} closed the connection during the node config", worker.address));

@@ -2,7 +2,7 @@
 
 use dair_core::format::Header;
 use dair_core::io::Serial;
-use dair_core::kernels::Kernels;
+use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{Cut, node_counts};
 use dair_core::quant::DType;
 use dair_host::cpu::best_kernels;
@@ -26,7 +26,7 @@ fn nodes_together_compute_what_the_oracle_computes() {
             for seed in 1..=60 {
                 let prompt = tokens(seed, 12, header.vocab_size);
                 let want = Oracle::new(&model, Numerics::of(&cut)).run(&prompt);
-                let got = mesh::logits(&file, &cut, (|| Serial, best_kernels()), &prompt, &[5, 1]);
+                let got = mesh::logits(&file, (&cut, KvType::F32), (|| Serial, best_kernels()), &prompt, &[5, 1]);
                 agreement.add(&format!("{name}, {nodes} nodes, prompt {seed}"), &got, &want);
             }
             println!("{name}, {nodes} nodes: {agreement}");
@@ -44,9 +44,9 @@ fn the_number_of_nodes_is_all_that_bits_depend_on() {
         let prompt = tokens(2, 40, header.vocab_size);
         for nodes in node_counts(&header).filter(|nodes| *nodes > 1) {
             let cut = case.columns(nodes);
-            let want = mesh::logits(&file, &cut, (|| Serial, Kernels::SCALAR), &prompt, &[1]);
+            let want = mesh::logits(&file, (&cut, KvType::F16), (|| Serial, Kernels::SCALAR), &prompt, &[1]);
             let pool = || Threads::new(2).unwrap();
-            let got = mesh::logits(&file, &cut, (pool, best_kernels()), &prompt, &[7, 32, 1]);
+            let got = mesh::logits(&file, (&cut, KvType::F16), (pool, best_kernels()), &prompt, &[7, 32, 1]);
             run::assert_same_bits(&got, &want, &format!("{name}, {nodes} nodes"));
         }
     }
@@ -60,7 +60,7 @@ fn a_width_that_is_not_cut_need_not_be_a_multiple_of_the_nodes() {
     let prompt = tokens(4, 12, header.vocab_size);
     let cut = Cut::dllama(&header, 3);
     let want = Oracle::new(&Model::read(&file), Numerics::of(&cut)).run(&prompt);
-    let got = mesh::logits(&file, &cut, (|| Serial, best_kernels()), &prompt, &[12]);
+    let got = mesh::logits(&file, (&cut, KvType::F32), (|| Serial, best_kernels()), &prompt, &[12]);
     let mut agreement = Agreement::default();
     agreement.add("3 nodes", &got, &want);
     agreement.assert_close("3 nodes", 0.75, 0.0);
@@ -72,10 +72,10 @@ fn unquantised_cuts_differ_from_one_node_by_rounding_only() {
         let (name, header) = (&case.name, &case.header);
         let file = model_bytes(header, 3);
         let prompt = tokens(3, 40, header.vocab_size);
-        let alone = run::logits(&file, &case.single(), (&Serial, best_kernels()), &prompt, &[8]);
+        let alone = run::logits(&file, (&case.single(), KvType::F32), (&Serial, best_kernels()), &prompt, &[8]);
         let together = mesh::logits(
             &file,
-            &Cut { exchange: DType::F32, ..case.columns(2) },
+            (&Cut { exchange: DType::F32, ..case.columns(2) }, KvType::F32),
             (|| Serial, best_kernels()),
             &prompt,
             &[8],
@@ -115,7 +115,7 @@ fn nodes_together_and_the_oracle_compute_what_the_cpp_system_computed() {
 
         let (mut engine, mut oracle) = (Agreement::default(), Agreement::default());
         let cut = Cut::dllama(&header, nodes);
-        let got = mesh::logits(&file, &cut, (|| Serial, best_kernels()), &tokens, &batches);
+        let got = mesh::logits(&file, (&cut, KvType::F32), (|| Serial, best_kernels()), &tokens, &batches);
         let widened: Vec<Vec<_>> = recorded.iter().map(|row| row.iter().map(|x| f64::from(*x)).collect()).collect();
         engine.add(name, &got, &widened);
         oracle.add(name, &recorded, &Oracle::new(&Model::read(&file), Numerics::of(&cut)).run(&tokens));

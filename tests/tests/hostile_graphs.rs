@@ -8,6 +8,7 @@ use dair_core::graph::{
     Weight, pipes,
 };
 use dair_core::io::{Exchange, Links, Pool, Serial};
+use dair_core::kernels::KvType;
 use dair_core::plan::{self, Cut, names};
 use dair_core::quant::DType;
 use dair_host::arena::ArenaMemory;
@@ -306,6 +307,7 @@ const ARENA_BYTES: usize = 8 << 20;
 fn run(
     valid: &Valid,
     tables: &Tables,
+    kv: KvType,
     pool: &impl Pool,
     (seed, fill): (u64, Fill),
 ) -> Result<Option<Vec<u8>>, GraphError> {
@@ -314,12 +316,12 @@ fn run(
     let mut steps = vec![Step::default(); graph.ops.len()];
     let mut program = |lanes| {
         let rooms = Rooms { places: &mut places, steps: &mut steps };
-        Program::new(&graph, valid.file.len() as u64, lanes, rooms).map(|program| program.arena_bytes())
+        Program::new(&graph, valid.file.len() as u64, kv, lanes, rooms).map(|program| program.arena_bytes())
     };
     // Without lanes there is no scratch, which may hold anything in the end.
     let places_bytes = program(0)?;
     let rooms = Rooms { places: &mut places, steps: &mut steps };
-    let program = Program::new(&graph, valid.file.len() as u64, pool.lanes(), rooms)?;
+    let program = Program::new(&graph, valid.file.len() as u64, kv, pool.lanes(), rooms)?;
     if program.arena_bytes() > ARENA_BYTES {
         return Ok(None);
     }
@@ -365,7 +367,8 @@ fn one(valid: &[Valid], pools: (&Serial, &Threads), seed: u64) -> Outcome {
     let (valid, tables) = changed(valid, random);
     let fill = (seed, noise as Fill);
     let result = catch_unwind(AssertUnwindSafe(|| {
-        if random.once_in(8) { run(valid, &tables, pools.1, fill) } else { run(valid, &tables, pools.0, fill) }
+        let kv = random.pick(&KvType::ALL);
+        if random.once_in(8) { run(valid, &tables, kv, pools.1, fill) } else { run(valid, &tables, kv, pools.0, fill) }
     }));
     match result {
         Ok(Ok(Some(_))) => Outcome::Ran,
@@ -400,8 +403,10 @@ fn in_a_changed_graph_the_order_of_lanes_between_barriers_does_not_matter() {
     let (valid, mut ran) = (valid(), 0);
     for seed in 0..SEEDS {
         let (valid, tables) = changed(&valid, &mut Random::new(seed));
-        let Ok(Some(want)) = run(valid, &tables, &Serial, (seed, numbers)) else { continue };
-        let got = run(valid, &tables, &Turns::new(3, seed), (seed, numbers)).unwrap().unwrap();
+        // All of the memory is words of F32 then, for which it is known what a NaN is.
+        let kv = KvType::F32;
+        let Ok(Some(want)) = run(valid, &tables, kv, &Serial, (seed, numbers)) else { continue };
+        let got = run(valid, &tables, kv, &Turns::new(3, seed), (seed, numbers)).unwrap().unwrap();
         // Which NaN it is may depend on where a vector starts.
         let same = |(got, want): (&[u8; 4], &[u8; 4])| {
             got == want || f32::from_le_bytes(*got).is_nan() && f32::from_le_bytes(*want).is_nan()
@@ -417,7 +422,9 @@ fn in_a_changed_graph_the_order_of_lanes_between_barriers_does_not_matter() {
 #[test]
 fn graphs_that_were_not_changed_run() {
     for valid in valid() {
-        assert!(run(&valid, &valid.tables, &Serial, (1, noise)).unwrap().is_some());
+        for kv in [KvType::F16, KvType::F32] {
+            assert!(run(&valid, &valid.tables, kv, &Serial, (1, noise)).unwrap().is_some());
+        }
     }
 }
 
@@ -428,7 +435,7 @@ fn what_would_leave_its_memory_or_race_is_refused_by_name() {
     let check = |name: &str, what: &str, change: &dyn Fn(&mut Tables)| {
         let mut tables = valid.tables.clone();
         change(&mut tables);
-        let error = run(valid, &tables, &Serial, (1, noise)).unwrap_err();
+        let error = run(valid, &tables, KvType::F16, &Serial, (1, noise)).unwrap_err();
         assert_eq!((&*error.op, error.what), (name, what), "{error}");
     };
     check("", "number of nodes", &|t| t.nodes = MAX_NODES + 1);
@@ -453,4 +460,70 @@ fn what_would_leave_its_memory_or_race_is_refused_by_name() {
         op.weight.as_mut().unwrap().offset = valid.file.len() as u64 - 100;
     });
     check(names::MATMUL_Q, "end of a weight in bytes", &|op| op.weight.as_mut().unwrap().row_stride = u64::MAX);
+}
+
+#[test]
+fn a_kv_cache_is_for_shifts_and_attention_alone() {
+    const OTHER: &str = "number of operands in a KV cache, other than of shift and attention";
+    let valid = &valid()[0];
+    let cache = |tables: &Tables, key: bool| match tables.ops[tables.graph().op(names::ATTENTION, 0).unwrap()].kind {
+        OpKind::Attention(a) => {
+            if key {
+                a.key_cache
+            } else {
+                a.value_cache
+            }
+        }
+        _ => panic!("not attention"),
+    };
+    let refused = |kv: KvType, change: &dyn Fn(&mut Tables)| {
+        let mut tables = valid.tables.clone();
+        change(&mut tables);
+        run(valid, &tables, kv, &Serial, (1, noise)).unwrap_err()
+    };
+    for kv in [KvType::F16, KvType::F32] {
+        // Whatever else would touch a cache as rows: read it, write it, or use it by the way.
+        let buffer = |t: &mut Tables, key| graph::Place::Buffer(cache(t, key));
+        let op = |t: &Tables, name| t.graph().op(name, 0).unwrap();
+        let as_rows = |t: &mut Tables, key| {
+            let index = cache(t, key) as usize;
+            t.buffers[index].rows = t.batch_max;
+        };
+        let error = refused(kv, &|t| {
+            as_rows(t, true);
+            let (index, place) = (op(t, names::CAST_D), buffer(t, true));
+            t.ops[index].input = Operand::rows(place);
+        });
+        assert_eq!((&*error.op, error.what), (names::CAST_D, OTHER));
+        let error = refused(kv, &|t| {
+            as_rows(t, false);
+            let (index, place) = (op(t, names::MATMUL_V), buffer(t, false));
+            t.ops[index].output = Operand::rows(place);
+        });
+        assert_eq!((&*error.op, error.what), (names::MATMUL_V, OTHER));
+        let error = refused(kv, &|t| {
+            as_rows(t, true);
+            let (index, by) = (op(t, names::MUL), cache(t, true));
+            t.ops[index].kind = OpKind::Mul { by };
+        });
+        assert_eq!((&*error.op, error.what), (names::MUL, OTHER));
+        // One cache for both.
+        let error = refused(kv, &|t| {
+            let (index, keys) = (op(t, names::ATTENTION), cache(t, true));
+            let OpKind::Attention(a) = &mut t.ops[index].kind else { panic!("not attention") };
+            a.value_cache = keys;
+        });
+        assert_eq!((&*error.op, error.what), (names::ATTENTION, "number of layouts of one KV cache"));
+        // A shift to what no attention reads.
+        let error = refused(kv, &|t| {
+            let (index, place) = (op(t, names::SHIFT_K), buffer(t, true));
+            t.buffers.push(t.buffers[cache(t, true) as usize].clone());
+            assert_eq!(t.ops[index].output.place, place);
+            t.ops[index].output.place = graph::Place::Buffer(t.buffers.len() as u32 - 1);
+        });
+        assert_eq!((&*error.op, error.what), (names::SHIFT_K, "number of attention ops that read a cache"));
+    }
+    let line = run(valid, &valid.tables, KvType::Q80, &Serial, (1, noise)).unwrap_err().to_string();
+    let want = "head_dim of a q80 KV cache is 16; it must be a positive multiple of 32";
+    assert_eq!(line, format!("graph: op {} of layer 0: {want}", names::ATTENTION));
 }

@@ -6,6 +6,7 @@ use dair_core::format::layout::LayerTensor;
 use dair_core::format::model::{EMITTED_BYTES, Key, MAGIC, MAX_HEADER_BYTES, OLD_MAGICS};
 use dair_core::format::{Header, Layout, TensorId};
 use dair_core::graph::Sizes;
+use dair_core::kernels::KvType;
 use dair_core::plan::{Cut, PlanError, build, node_counts};
 use dair_host::model::Model;
 use dair_host::synthetic::{PRESETS, model_bytes, preset};
@@ -140,7 +141,7 @@ fn check_cuts(header: &Header, layout: &Layout, seed: u64) -> bool {
         let mut places = vec![Place::default(); Program::places_len(&graph)];
         let mut steps = vec![Step::default(); graph.ops.len()];
         let rooms = Rooms { places: &mut places, steps: &mut steps };
-        let program = Program::new(&graph, layout.file_bytes(), 4, rooms);
+        let program = Program::new(&graph, layout.file_bytes(), KvType::F32, 4, rooms);
         assert!(program.is_ok(), "seed {seed}: {}", program.unwrap_err());
     }
     nodes > 1

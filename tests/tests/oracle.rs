@@ -1,6 +1,7 @@
 //! The engine on one node against the independent forward pass in F64.
 
 use dair_core::io::Serial;
+use dair_core::kernels::KvType;
 use dair_host::cpu::best_kernels;
 use dair_host::synthetic::model_bytes;
 use dair_tests::compare::{Agreement, BOUND, relative_error, shares};
@@ -19,7 +20,7 @@ fn the_engine_computes_what_the_oracle_computes() {
             let file = model_bytes(&header, seed);
             let prompt = tokens(seed, 24, header.vocab_size);
             let want = Oracle::new(&Model::read(&file), Numerics::of(&cut)).run(&prompt);
-            let got = run::logits(&file, &cut, (&Serial, best_kernels()), &prompt, &[1, 9]);
+            let got = run::logits(&file, (&cut, KvType::F32), (&Serial, best_kernels()), &prompt, &[1, 9]);
             agreement.add(&format!("{name}, seed {seed}"), &got, &want);
         }
         println!("{name}: {agreement}");

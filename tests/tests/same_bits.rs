@@ -3,16 +3,18 @@
 use dair_core::exec::{Batch, Engine, Logits};
 use dair_core::format::Header;
 use dair_core::io::{Alone, Pool, Serial};
-use dair_core::kernels::Kernels;
+use dair_core::kernels::{Isa, Kernels, KvType};
 use dair_core::plan::Cut;
 use dair_core::quant::DType;
 use dair_host::cpu::{best_kernels, isas, kernels};
 use dair_host::pool::Threads;
-use dair_host::synthetic::model_bytes;
+use dair_host::synthetic::{model_bytes, preset};
+use dair_tests::compare::relative_error;
 use dair_tests::random::{Random, tokens};
 use dair_tests::run::{assert_same_bits, feed, logits, with_engine};
 use dair_tests::turns::Turns;
 use dair_tests::{mesh, models};
+use std::sync::LazyLock;
 
 const TOKENS: usize = 40;
 
@@ -21,24 +23,50 @@ struct Reference {
     name: String,
     header: Header,
     cut: Cut,
+    kv: KvType,
     file: Vec<u8>,
     tokens: Vec<u32>,
     logits: Vec<Vec<f32>>,
 }
 
-fn references() -> impl Iterator<Item = Reference> {
-    models::all().into_iter().map(|case| {
-        let (header, cut) = (case.header, case.single());
-        let file = model_bytes(&header, 5);
-        let tokens = tokens(5, TOKENS, header.vocab_size);
-        let logits = logits(&file, &cut, (&Serial, Kernels::SCALAR), &tokens, &[1]);
-        Reference { name: case.name, header, cut, file, tokens, logits }
+/// Every model with the usual cache, and those of F32 weights with every other.
+fn references() -> &'static [Reference] {
+    static REFERENCES: LazyLock<Vec<Reference>> = LazyLock::new(|| all_references().collect());
+    &REFERENCES
+}
+
+fn all_references() -> impl Iterator<Item = Reference> {
+    models::all().into_iter().flat_map(|case| {
+        let usual = |kv: &KvType| *kv == KvType::default();
+        let goes = |header: &Header, kv: KvType| (header.head_dim as usize).is_multiple_of(kv.block_len());
+        let others = case.header.weights == DType::F32;
+        let kinds = KvType::ALL.into_iter().filter(move |kv| usual(kv) || (others && goes(&case.header, *kv)));
+        kinds.map(move |kv| Reference::new(&case.name, case.header, case.single(), kv, TOKENS))
     })
 }
 
+/// A model that attends to three chunks of positions, with every cache.
+fn long_references() -> &'static [Reference] {
+    static REFERENCES: LazyLock<Vec<Reference>> = LazyLock::new(|| all_long_references().collect());
+    &REFERENCES
+}
+
+fn all_long_references() -> impl Iterator<Item = Reference> {
+    let header = preset("tiny-llama31").unwrap();
+    let header = Header { weights: DType::F32, n_layers: 1, hidden_dim: 64, seq_len: 600, ..header };
+    KvType::ALL.into_iter().map(move |kv| Reference::new("long tiny-llama31", header, Cut::single(&header), kv, 560))
+}
+
 impl Reference {
+    fn new(name: &str, header: Header, cut: Cut, kv: KvType, len: usize) -> Self {
+        let file = model_bytes(&header, 5);
+        let tokens = tokens(5, len, header.vocab_size);
+        let logits = logits(&file, (&cut, kv), (&Serial, Kernels::SCALAR), &tokens, &[1]);
+        Self { name: format!("{name}, {kv} cache"), header, cut, kv, file, tokens, logits }
+    }
+
     fn check<P: Pool>(&self, (pool, kernels): (&P, Kernels), batches: &[usize]) {
-        let got = logits(&self.file, &self.cut, (pool, kernels), &self.tokens, batches);
+        let got = logits(&self.file, (&self.cut, self.kv), (pool, kernels), &self.tokens, batches);
         let what = format!("{}, {} lanes, {kernels:?}, batches {batches:?}", self.name, pool.lanes());
         assert_same_bits(&got, &self.logits, &what);
     }
@@ -72,7 +100,7 @@ impl Reference {
     /// An engine of several lanes over the model.
     fn with_engine<R>(&self, body: impl FnOnce(&mut Engine<'_, [u8], Threads>) -> R) -> R {
         let pool = Threads::new(2).unwrap();
-        with_engine(&self.file, (&self.cut, 0), (&pool, best_kernels()), 0, body)
+        with_engine(&self.file, (&self.cut, self.kv, 0), (&pool, best_kernels()), 0, body)
     }
 }
 
@@ -108,14 +136,67 @@ fn the_number_of_threads_does_not_matter() {
 }
 
 #[test]
+fn a_long_context_is_no_exception() {
+    let pools = [2, 3, 4, 5].map(|lanes| Threads::new(lanes).unwrap());
+    // All but the last 48 tokens in few batches.
+    let mostly_large = [vec![128; 4], vec![1; 48]].concat();
+    for (reference, seed) in long_references().iter().zip(0..) {
+        for isa in isas().filter(|isa| *isa != Isa::Scalar) {
+            for batches in [&[1][..], &[128], &[5, 1, 9, 2, 23]] {
+                reference.check((&Serial, kernels(isa).unwrap()), batches);
+            }
+        }
+        for pool in &pools {
+            for batches in [&mostly_large[..], &[2], &[128], &[29, 1]] {
+                reference.check((pool, best_kernels()), batches);
+            }
+        }
+        for lanes in [3, 5] {
+            reference.check((&Turns::new(lanes, seed), best_kernels()), &mostly_large);
+        }
+        reference.check((&pools[1], Kernels::SCALAR), &mostly_large);
+    }
+}
+
+#[test]
 fn the_order_of_lanes_between_barriers_does_not_matter() {
-    for (reference, seed) in references().zip(0..) {
+    for (reference, seed) in references().iter().zip(0..) {
         for lanes in 2..6 {
             reference.check((&Turns::new(lanes, seed), best_kernels()), &[1, 6, 3]);
         }
-        with_engine(&reference.file, (&reference.cut, 0), (&Turns::new(3, seed), best_kernels()), 0, |engine| {
-            reference.ask(engine, seed);
-        });
+        let (node, pool) = ((&reference.cut, reference.kv, 0), Turns::new(3, seed));
+        with_engine(&reference.file, node, (&pool, best_kernels()), 0, |engine| reference.ask(engine, seed));
+    }
+}
+
+#[test]
+fn what_memory_held_before_does_not_matter() {
+    for reference in references().iter().chain(long_references()) {
+        // NaN in each type of the cache, the largest numbers, zeros.
+        for garbage in [0xFF, 0x7F, 0x7B, 0x00] {
+            let cut = (&reference.cut, reference.kv, 0);
+            let got = with_engine(&reference.file, cut, (&Serial, best_kernels()), garbage, |engine| {
+                feed(engine, &mut Alone, &reference.tokens, 0, &[7, 1, 32])
+            });
+            assert_same_bits(&got, &reference.logits, &format!("{}, memory full of {garbage:#x}", reference.name));
+        }
+    }
+}
+
+#[test]
+fn a_rounded_cache_costs_little() {
+    for reference in references().iter().chain(long_references()) {
+        if reference.kv == KvType::F32 || reference.cut.activation != DType::F32 {
+            continue;
+        }
+        let cut = (&reference.cut, KvType::F32);
+        let exact = logits(&reference.file, cut, (&Serial, best_kernels()), &reference.tokens, &[32]);
+        let exact: Vec<Vec<_>> = exact.iter().map(|row| row.iter().map(|x| f64::from(*x)).collect()).collect();
+        let errors = reference.logits.iter().zip(&exact).map(|(got, want)| relative_error(got, want));
+        let worst = errors.fold(0f64, f64::max);
+        println!("{}: {worst:.1e}", reference.name);
+        let bound = if reference.kv == KvType::F16 { 2e-3 } else { 3e-2 };
+        assert!(worst < bound, "{}: {worst:e}", reference.name);
     }
 }
 
@@ -123,9 +204,9 @@ fn the_order_of_lanes_between_barriers_does_not_matter() {
 fn the_order_of_lanes_does_not_matter_on_two_nodes() {
     for (case, seed) in models::tiny().into_iter().zip(0..) {
         let (file, cut) = (model_bytes(&case.header, 5), case.columns(2));
-        let tokens = tokens(seed, 12, case.header.vocab_size);
-        let want = mesh::logits(&file, &cut, (|| Serial, best_kernels()), &tokens, &[1, 4]);
-        let got = mesh::logits(&file, &cut, (|| Turns::new(3, seed), best_kernels()), &tokens, &[1, 4]);
+        let (cut, tokens) = ((&cut, KvType::default()), tokens(seed, 12, case.header.vocab_size));
+        let want = mesh::logits(&file, cut, (|| Serial, best_kernels()), &tokens, &[1, 4]);
+        let got = mesh::logits(&file, cut, (|| Turns::new(3, seed), best_kernels()), &tokens, &[1, 4]);
         assert_same_bits(&got, &want, &case.name);
     }
 }
@@ -135,7 +216,8 @@ fn one_node_of_the_cpp_cut_with_unquantised_exchanges_is_the_same_as_a_single_on
     for reference in references() {
         let cut =
             Cut { exchange: DType::F32, activation: reference.cut.activation, ..Cut::dllama(&reference.header, 1) };
-        let got = mesh::logits(&reference.file, &cut, (|| Serial, best_kernels()), &reference.tokens, &[4]);
+        let got =
+            mesh::logits(&reference.file, (&cut, reference.kv), (|| Serial, best_kernels()), &reference.tokens, &[4]);
         assert_same_bits(&got, &reference.logits, &reference.name);
     }
 }
@@ -144,7 +226,7 @@ fn one_node_of_the_cpp_cut_with_unquantised_exchanges_is_the_same_as_a_single_on
 fn a_shorter_context_and_another_batch_limit_do_not_matter() {
     for reference in references() {
         let cut = Cut { seq_len: TOKENS as u32, batch_max: 9, ..reference.cut };
-        let got = logits(&reference.file, &cut, (&Serial, best_kernels()), &reference.tokens, &[9]);
+        let got = logits(&reference.file, (&cut, reference.kv), (&Serial, best_kernels()), &reference.tokens, &[9]);
         assert_same_bits(&got, &reference.logits, &reference.name);
     }
 }
@@ -208,9 +290,9 @@ fn the_last_position_of_the_context_can_be_computed() {
     for reference in references() {
         let seq_len = reference.header.seq_len as usize;
         let tokens = tokens(9, seq_len, reference.header.vocab_size);
-        let cut = reference.cut;
-        let whole = logits(&reference.file, &cut, (&Serial, best_kernels()), &tokens, &[32]);
-        let one_by_one = logits(&reference.file, &cut, (&Serial, best_kernels()), &tokens, &[1]);
+        let cut = (&reference.cut, reference.kv);
+        let whole = logits(&reference.file, cut, (&Serial, best_kernels()), &tokens, &[32]);
+        let one_by_one = logits(&reference.file, cut, (&Serial, best_kernels()), &tokens, &[1]);
         assert_eq!(whole.len(), seq_len);
         assert_same_bits(&whole, &one_by_one, &reference.name);
     }

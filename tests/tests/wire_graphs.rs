@@ -4,6 +4,7 @@ use dair_core::exec::{Batch, Engine, Logits, Place, Program, Rooms, Step};
 use dair_core::format::{Arch, Header, Layout, RopeKind, RopeScaling};
 use dair_core::graph::{Graph, Sizes};
 use dair_core::io::{Alone, Serial};
+use dair_core::kernels::KvType;
 use dair_core::plan::{Cut, build, node_counts};
 use dair_core::quant::DType;
 use dair_core::wire::ReadError;
@@ -180,7 +181,7 @@ fn run(graph: &Graph<'_>, weight_bytes: u64) -> bool {
     let mut places = vec![Place::default(); Program::places_len(graph)];
     let mut steps = vec![Step::default(); graph.ops.len()];
     let rooms = Rooms { places: &mut places, steps: &mut steps };
-    let Ok(program) = Program::new(graph, weight_bytes, 1, rooms) else { return false };
+    let Ok(program) = Program::new(graph, weight_bytes, KvType::default(), 1, rooms) else { return false };
     if program.arena_bytes() > 64 << 20 {
         return false;
     }

@@ -1,5 +1,6 @@
 //! Clients that are no proper root: each gets one clear line, and the worker serves the next one.
 
+use dair_core::kernels::KvType;
 use dair_core::wire::dllama::Control;
 use dair_tests::golden::Case;
 use dair_tests::random::Random;
@@ -136,7 +137,7 @@ fn peak_bytes() -> u64 {
 
 #[test]
 fn a_silent_client_holds_the_worker_for_the_timeout_and_no_longer() {
-    let worker = Worker::start(HASTY, 1, u64::MAX);
+    let worker = Worker::start(HASTY, 1, KvType::default(), u64::MAX);
     let script = Script::new();
     let start = Instant::now();
     let _silent = worker.connect();
@@ -159,7 +160,7 @@ fn say_later(worker: &Worker, script: &Script) -> thread::JoinHandle<()> {
 
 #[test]
 fn a_client_that_drips_bytes_is_over_when_the_handshake_is() {
-    let worker = Worker::start(HASTY, 1, u64::MAX);
+    let worker = Worker::start(HASTY, 1, KvType::default(), u64::MAX);
     let mut stream = worker.connect();
     let start = Instant::now();
     for byte in [2u8, 0, 0, 0, 0, 0, 0, 0, 200, 0, 0].into_iter().chain([0]).chain([b'a'; 200]) {
@@ -175,7 +176,7 @@ fn a_client_that_drips_bytes_is_over_when_the_handshake_is() {
 #[test]
 fn a_root_that_falls_silent_is_given_up_in_every_phase_but_the_wait_for_its_next_pass() {
     let script = Script::new();
-    let worker = Worker::start(HASTY, 1, u64::MAX);
+    let worker = Worker::start(HASTY, 1, KvType::default(), u64::MAX);
     let pass = script.control + Control::BYTES;
     for (until, phase) in [
         (8, "the handshake"),
@@ -199,7 +200,7 @@ fn a_root_that_falls_silent_is_given_up_in_every_phase_but_the_wait_for_its_next
 
 #[test]
 fn a_worker_that_is_missing_from_the_mesh_is_named() {
-    let worker = Worker::start(HASTY, 1, u64::MAX);
+    let worker = Worker::start(HASTY, 1, KvType::default(), u64::MAX);
     let ack = 23_571_114u32.to_le_bytes();
     let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
     // Worker 1 of 2: worker 0 should dial.

@@ -1,6 +1,7 @@
 //! Our worker over real sockets, fed with what a C++ root and C++ workers sent: its answers are the recorded ones.
 
 use dair_core::graph::{Collective, Graph, Sizes};
+use dair_core::kernels::KvType;
 use dair_core::plan::{Cut, build};
 use dair_core::quant::dequantize;
 use dair_core::wire::dllama::{Hello, read_hello, read_peer, write_hello};
@@ -8,7 +9,7 @@ use dair_host::model::Model;
 use dair_host::tables::GraphTables;
 use dair_tests::golden::{CASES, Case};
 use dair_tests::trace;
-use dair_tests::worker::Worker;
+use dair_tests::worker::{PATIENT, Worker};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
@@ -26,7 +27,8 @@ fn play(stream: &TcpStream, bytes: &[u8]) -> Vec<u8> {
 
 /// What the worker `index` sends to its root and to every other worker when it is fed with the recorded bytes.
 fn replay(case: &Case, index: u32) -> (Vec<u8>, Vec<(u32, Vec<u8>)>) {
-    let worker = Worker::patient();
+    // As there.
+    let worker = Worker::start(PATIENT, 1, KvType::F32, u64::MAX);
     let recorded = case.root_bytes(index);
     let mut rest = &recorded[..];
     let hello = read_hello(&mut rest).unwrap();

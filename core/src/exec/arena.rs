@@ -1,10 +1,12 @@
 //! One block of the caller's memory that all lanes work in, and the rule that makes it sound:
 //! between two barriers, no lane writes what another lane reads or writes. [`share`](super::share) sets the barriers.
 
+use super::attend::Needs;
 use super::error::GraphError;
 use crate::kernels::SCRATCH_BYTES;
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 /// Alignment of the arena and of everything in it, in bytes: a cache line.
@@ -32,20 +34,22 @@ pub(super) struct Sizes {
     rope_offset: usize,
     frequencies_offset: usize,
     scratch_offset: usize,
-    /// Values of one lane's scratch: a score for every position, or the rows of every expert.
+    /// Values of one lane's scratch: what attention needs, or the rows of every expert.
     scratch_len: usize,
+    partials_offset: usize,
+    partials_len: usize,
     unpacked_offset: usize,
     /// Bytes that one lane's products unpack weights into.
     unpacked_bytes: usize,
 }
 
 impl Sizes {
-    /// Adds to the places' `arena_bytes` the RoPE table for heads of `head_dim` values, its frequencies, and scratch of
-    /// `scratch_len` values for each lane.
+    /// Adds to the places' `arena_bytes` the RoPE table for heads of `head_dim` values, its frequencies, scratch for
+    /// each lane, and the states of attention that lanes hand to each other.
     pub fn new(
         arena_bytes: u64,
         head_dim: u32,
-        scratch_len: u32,
+        needs: Needs,
         batch_max: u32,
         lanes: usize,
     ) -> Result<Self, GraphError> {
@@ -56,17 +60,26 @@ impl Sizes {
             end = values.checked_mul(4).and_then(aligned).and_then(|bytes| end.checked_add(bytes))?;
             usize::try_from(offset).ok()
         };
-        let scratch_len = u64::from(scratch_len).next_multiple_of(ARENA_ALIGN as u64 / 4);
+        let Needs { scratch_len, partials_len } = needs;
         // One token at a time takes weights as they are.
         let unpacked_bytes = if batch_max > 1 { SCRATCH_BYTES } else { 0 };
         let offsets = [
             region(head_dim * u64::from(batch_max)),
             region(head_dim / 2),
             scratch_len.checked_mul(lanes as u64).and_then(&mut region),
+            region(partials_len),
             region((unpacked_bytes / 4) as u64 * lanes as u64),
         ];
-        let ([Some(rope_offset), Some(frequencies_offset), Some(scratch_offset), Some(unpacked_offset)], Ok(bytes)) =
-            (offsets, usize::try_from(end))
+        let (
+            [
+                Some(rope_offset),
+                Some(frequencies_offset),
+                Some(scratch_offset),
+                Some(partials_offset),
+                Some(unpacked_offset),
+            ],
+            Ok(bytes),
+        ) = (offsets, usize::try_from(end))
         else {
             return Err(GraphError::too_large(end));
         };
@@ -79,6 +92,8 @@ impl Sizes {
             frequencies_offset,
             scratch_offset,
             scratch_len: scratch_len as usize,
+            partials_offset,
+            partials_len: partials_len as usize,
             unpacked_offset,
             unpacked_bytes,
         })
@@ -144,6 +159,11 @@ impl<'a> Arena<'a> {
         unsafe { core::slice::from_raw_parts_mut(self.f32_ptr(offset, len), len) }
     }
 
+    /// Where `bytes` bytes from byte `offset` on lie.
+    pub fn byte_ptr(&self, offset: usize, bytes: usize) -> *mut u8 {
+        self.at(offset, bytes)
+    }
+
     /// Where `len` values from byte `offset` on lie.
     pub fn f32_ptr(&self, offset: usize, len: usize) -> *mut f32 {
         assert!(offset.is_multiple_of(align_of::<f32>()), "F32 values at byte {offset}");
@@ -187,6 +207,17 @@ impl<'a> Arena<'a> {
     pub unsafe fn scratch(&self, sizes: &Sizes, lane: usize) -> &mut [f32] {
         // SAFETY: the caller's promise.
         unsafe { self.f32s_mut(sizes.scratch_offset + lane * 4 * sizes.scratch_len, sizes.scratch_len) }
+    }
+
+    /// Values of the region through which lanes hand states of attention to each other.
+    ///
+    /// # Safety
+    /// As for [`Self::f32s_mut`].
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn partials(&self, sizes: &Sizes, values: Range<usize>) -> &mut [f32] {
+        assert!(values.end <= sizes.partials_len, "values {values:?} of {} of states", sizes.partials_len);
+        // SAFETY: the caller's promise.
+        unsafe { self.f32s_mut(sizes.partials_offset + 4 * values.start, values.len()) }
     }
 
     /// What one lane's products unpack weights into.

@@ -1,11 +1,12 @@
 //! Resolves a graph's ops into steps: every operand exists, has the type and the shape that its op needs, and every
 //! weight lies inside Storage. A graph may come off the wire; after this it is trusted.
 
+use super::attend::Needs;
 use super::error::GraphError;
 use super::places::Places;
 use super::rope::Frequencies;
 use super::run::lists_len;
-use super::step::{Heads, Kind, Repr, Rows, Step};
+use super::step::{Cache, Heads, Kind, Repr, Rows, Step};
 use crate::format::RopeKind;
 use crate::graph::{
     Attention, Collective, Graph, MAX_BATCH, MAX_EXPERTS, MAX_NODES, Name, Op, OpKind, Operand, Place, Rope, View,
@@ -22,10 +23,8 @@ pub(super) struct Limits {
     pub seq_len: u32,
     /// Rows of the embedding, where this node has it.
     pub vocab_size: Option<u32>,
-    /// Positions that one head attends to at most.
-    pub scores_len: u32,
-    /// What sorting rows by their experts takes at most.
-    pub lists_len: u32,
+    /// Memory beside operands: what attention needs, or sorting rows by their experts.
+    pub needs: Needs,
 }
 
 /// Resolves every op of `graph` into `steps`.
@@ -33,18 +32,14 @@ pub(super) fn resolve(
     graph: &Graph<'_>,
     places: Places<'_>,
     storage_bytes: u64,
+    lanes: usize,
     steps: &mut [Step],
 ) -> Result<Limits, GraphError> {
     check_graph(graph)?;
-    let mut limits = Limits {
-        frequencies: Frequencies::default(),
-        seq_len: u32::MAX,
-        vocab_size: None,
-        scores_len: 0,
-        lists_len: 0,
-    };
+    let (frequencies, needs) = (Frequencies::default(), Needs::default());
+    let mut limits = Limits { frequencies, seq_len: u32::MAX, vocab_size: None, needs };
     for (op, step) in graph.ops.iter().zip(steps) {
-        let check = Check { graph, places, storage_bytes, op };
+        let check = Check { graph, places, storage_bytes, lanes, op };
         *step = Step { kind: check.step(&mut limits)?, ..Step::default() };
     }
     Ok(limits)
@@ -110,12 +105,13 @@ struct Check<'c, 'g> {
     graph: &'c Graph<'g>,
     places: Places<'c>,
     storage_bytes: u64,
+    lanes: usize,
     op: &'c Op,
 }
 
 impl Check<'_, '_> {
     fn error<T>(&self, what: &'static str, found: u64, rule: &'static str, allowed: u64) -> Result<T, GraphError> {
-        Err(GraphError { op: self.op.name.clone(), layer: self.op.layer, what, found, rule, allowed })
+        Err(GraphError::of(self.op, what, found, rule, allowed))
     }
 
     fn equal(&self, what: &'static str, found: usize, allowed: usize) -> Result<(), GraphError> {
@@ -201,6 +197,9 @@ impl Check<'_, '_> {
             return self.error("planes of an operand", 0, "must exceed", 0);
         }
         let place = self.places.of(operand.place);
+        if place.cache.is_some() {
+            return self.error("number of operands in a KV cache, other than of shift and attention", 1, "must be", 0);
+        }
         let whole = Rows {
             offset: place.offset,
             row_stride: place.row_bytes,
@@ -343,7 +342,8 @@ impl Check<'_, '_> {
             }
         }
         let pairs = active as usize * self.graph.batch_max as usize;
-        limits.lists_len = limits.lists_len.max(lists_len(experts.max(1) as usize, pairs) as u32);
+        let lists_len = lists_len(experts.max(1) as usize, pairs) as u64;
+        limits.needs = limits.needs.max(Needs { scratch_len: lists_len.next_multiple_of(16), partials_len: 0 });
         Ok(Kind::ExpertMatmul { x, out, weight, indexes })
     }
 
@@ -369,8 +369,8 @@ impl Check<'_, '_> {
         Ok(Kind::Rope { x, halves: kind == RopeKind::Falcon })
     }
 
-    /// A buffer as cache: its rows are positions.
-    fn cache(&self, index: u32, width: usize, limits: &mut Limits) -> Result<Rows, GraphError> {
+    /// A buffer as cache: its rows are positions, though they do not lie in memory as such.
+    fn cache(&self, index: u32, width: usize, limits: &mut Limits) -> Result<Cache, GraphError> {
         let place = Place::Buffer(index);
         let (dtype, planes, rows, cache_width) = self.shape(place)?;
         self.equal("type code of a cache", dtype.code() as usize, DType::F32.code() as usize)?;
@@ -378,8 +378,11 @@ impl Check<'_, '_> {
         self.equal("width of a cache", cache_width as usize, width)?;
         limits.seq_len = limits.seq_len.min(rows);
         let place = self.places.of(place);
-        let row_stride = place.row_bytes;
-        Ok(Rows { offset: place.offset, row_stride, plane_stride: place.bytes, planes: 1, width, repr: Repr::F32 })
+        let Some((part, layout)) = place.cache else {
+            return self.error("number of attention ops that read a cache", 0, "must be at least", 1);
+        };
+        let heads = self.divides("width of a cache", width, layout.head_dim())?;
+        Ok(Cache { offset: place.offset, head_bytes: place.bytes / heads, heads, part, layout })
     }
 
     fn shift(&self, positions: u32, limits: &mut Limits) -> Result<Kind, GraphError> {
@@ -403,10 +406,10 @@ impl Check<'_, '_> {
         self.equal("width of the query", query.width, q_dim0)?;
         self.equal("width of attention", out.width, q_dim0)?;
         let group = self.divides("query heads", a.n_heads as usize, a.n_kv_heads as usize)?;
-        self.divides("width of a cache", keys.width, head_dim)?;
-        self.equal("query heads of this node", n_heads, (keys.width / head_dim).saturating_mul(group))?;
-        limits.scores_len = limits.scores_len.max(limits.seq_len);
-        Ok(Kind::Attention { query, keys, values, out, heads: Heads { n_heads, head_dim, group } })
+        self.equal("query heads of this node", n_heads, keys.heads.saturating_mul(group))?;
+        let heads = Heads { kv_heads: keys.heads, head_dim, group };
+        limits.needs = limits.needs.max(Needs::of(&heads, limits.seq_len, self.graph.batch_max, self.lanes));
+        Ok(Kind::Attention { query, keys, values, out, heads })
     }
 
     fn mul(&self, by: u32) -> Result<Kind, GraphError> {

@@ -1,6 +1,6 @@
 //! Why a graph is refused.
 
-use crate::graph::Name;
+use crate::graph::{Name, Op};
 use crate::quant::DType;
 use core::fmt;
 
@@ -22,6 +22,10 @@ pub struct GraphError {
 }
 
 impl GraphError {
+    pub(super) fn of(op: &Op, what: &'static str, found: u64, rule: &'static str, allowed: u64) -> Self {
+        Self { op: op.name.clone(), layer: op.layer, what, found, rule, allowed }
+    }
+
     pub(super) fn too_large(found: u64) -> Self {
         let rule = "must not exceed";
         Self { op: Name::new(), layer: 0, what: "memory in bytes", found, rule, allowed: usize::MAX as u64 }

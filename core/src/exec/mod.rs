@@ -5,6 +5,7 @@
 //! sync. It allocates nothing.
 
 mod arena;
+mod attend;
 mod check;
 mod error;
 mod places;
@@ -20,7 +21,7 @@ pub use step::Step;
 
 use crate::graph::{Graph, Segment, pipes};
 use crate::io::{Exchange, Links, Pool, Span, Storage};
-use crate::kernels::Kernels;
+use crate::kernels::{Kernels, KvType};
 use arena::{Arena, FirstError};
 use core::fmt;
 use core::ops::Range;
@@ -54,31 +55,32 @@ impl<'p> Program<'p> {
         graph.pipes.len() + graph.buffers.len()
     }
 
-    /// Checks `graph` against itself and against the `storage_bytes` of its weights, for a pool of `lanes`.
+    /// Checks `graph` against itself and against the `storage_bytes` of its weights, for a pool of `lanes`. Keys and values
+    /// are kept as `kv`, whatever the graph declares: only shifts and attention touch them, which is checked.
     ///
     /// # Errors
     /// Names the op, what is wrong, the value found and the value allowed.
     ///
     /// # Panics
     /// If the rooms are smaller than the graph.
-    pub fn new(graph: &Graph<'p>, storage_bytes: u64, lanes: usize, rooms: Rooms<'p>) -> Result<Self, GraphError> {
+    pub fn new(
+        graph: &Graph<'p>,
+        storage_bytes: u64,
+        kv: KvType,
+        lanes: usize,
+        rooms: Rooms<'p>,
+    ) -> Result<Self, GraphError> {
         let Rooms { places, steps } = rooms;
         let places = &mut places[..Self::places_len(graph)];
         let steps = &mut steps[..graph.ops.len()];
-        let arena_bytes = places::lay_out(graph, places)?;
-        let limits = check::resolve(graph, Places::new(graph, places), storage_bytes, steps)?;
+        let arena_bytes = places::lay_out(graph, kv, places)?;
+        let limits = check::resolve(graph, Places::new(graph, places), storage_bytes, lanes, steps)?;
         share::plan(graph, steps);
         Ok(Self {
             graph: *graph,
             places,
             steps,
-            arena: arena::Sizes::new(
-                arena_bytes,
-                limits.frequencies.head_dim,
-                limits.scores_len.max(limits.lists_len),
-                graph.batch_max,
-                lanes,
-            )?,
+            arena: arena::Sizes::new(arena_bytes, limits.frequencies.head_dim, limits.needs, graph.batch_max, lanes)?,
             frequencies: limits.frequencies,
             seq_len: limits.seq_len,
             vocab_size: limits.vocab_size,
@@ -342,7 +344,9 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
                         lane.barrier();
                     }
                     // After a failure lanes still meet at every barrier.
-                    if !error.is_set() {
+                    if error.is_set() {
+                        run.skip(step, &lane);
+                    } else {
                         run.step(step, &lane);
                     }
                 }

@@ -2,8 +2,8 @@
 
 use super::arena::{ARENA_ALIGN, aligned};
 use super::error::GraphError;
-use crate::graph::{self, Graph, OpKind};
-use crate::kernels::activation_row_bytes;
+use crate::graph::{self, Graph, Op, OpKind};
+use crate::kernels::{KvLayout, KvPart, KvType, activation_row_bytes};
 use crate::quant::DType;
 
 /// Where a pipe or buffer lies; 0 bytes where nothing reads or writes it.
@@ -12,6 +12,8 @@ pub struct Place {
     pub(super) offset: usize,
     pub(super) bytes: usize,
     pub(super) row_bytes: usize,
+    /// What attention keeps here; its memory has no rows then.
+    pub(super) cache: Option<(KvPart, KvLayout)>,
 }
 
 /// The places of a graph, pipes first.
@@ -42,10 +44,22 @@ fn slot(place: graph::Place, n_pipes: usize) -> usize {
 /// Gives every pipe and every buffer that an op touches its place; returns the bytes of all.
 ///
 /// The C++ system declares more than it uses, and two buffers that are used there are not here: the RoPE cache
-/// (a row of angles per token is enough) and the attention scores (each lane has scratch for one head).
-pub(super) fn lay_out(graph: &Graph<'_>, places: &mut [Place]) -> Result<u64, GraphError> {
+/// (a row of angles per token is enough) and the attention scores (each lane has scratch for a chunk of positions).
+/// What attention uses as a cache is laid out as its kernels want it, in type `kv`.
+pub(super) fn lay_out(graph: &Graph<'_>, kv: KvType, places: &mut [Place]) -> Result<u64, GraphError> {
     let n_pipes = graph.pipes.len();
     places.fill(Place::default());
+    for op in graph.ops {
+        let OpKind::Attention(a) = op.kind else { continue };
+        let layout = cache_layout(op, kv, a.head_dim)?;
+        for (index, part) in [(a.key_cache, KvPart::Keys), (a.value_cache, KvPart::Values)] {
+            let Some(place) = places.get_mut(slot(graph::Place::Buffer(index), n_pipes)) else { continue };
+            if place.cache.is_some_and(|known| known != (part, layout)) {
+                return Err(GraphError::of(op, "number of layouts of one KV cache", 2, "must be", 1));
+            }
+            place.cache = Some((part, layout));
+        }
+    }
     let mut touch = |place: graph::Place| {
         // An index that does not exist is refused, with its op's name, when operands are resolved.
         if let Some(place) = places.get_mut(slot(place, n_pipes)) {
@@ -82,16 +96,34 @@ pub(super) fn lay_out(graph: &Graph<'_>, places: &mut [Place]) -> Result<u64, Gr
         if !u64::from(width).is_multiple_of(dtype.block_len()) {
             return Err(GraphError::broken_blocks(width, dtype));
         }
-        let row_bytes = row_bytes(dtype, width);
-        let bytes = row_bytes.and_then(|bytes| bytes.checked_mul(u64::from(planes))?.checked_mul(u64::from(rows)));
+        let row_bytes = if place.cache.is_some() { Some(0) } else { row_bytes(dtype, width) };
+        let plane = match place.cache {
+            // That the heads fill the width is checked with their op.
+            Some((part, layout)) => layout
+                .head_bytes(part, u64::from(rows))
+                .and_then(|bytes| bytes.checked_mul(u64::from(width) / layout.head_dim() as u64)),
+            None => row_bytes.and_then(|bytes| bytes.checked_mul(u64::from(rows))),
+        };
+        let bytes = plane.and_then(|bytes| bytes.checked_mul(u64::from(planes)));
         let next = bytes.and_then(|bytes| aligned(end.checked_add(bytes)?)).filter(|end| usize::try_from(*end).is_ok());
         let (Some(row_bytes), Some(bytes), Some(next)) = (row_bytes, bytes, next) else {
             return Err(GraphError::too_large(u64::MAX));
         };
-        *place = Place { offset: end as usize, bytes: bytes as usize, row_bytes: row_bytes as usize };
+        *place = Place { offset: end as usize, bytes: bytes as usize, row_bytes: row_bytes as usize, ..*place };
         end = next;
     }
     Ok(end)
+}
+
+fn cache_layout(op: &Op, kv: KvType, head_dim: u32) -> Result<KvLayout, GraphError> {
+    let what = match kv {
+        KvType::F16 => "head_dim of an f16 KV cache",
+        KvType::F32 => "head_dim of an f32 KV cache",
+        KvType::Q80 => "head_dim of a q80 KV cache",
+    };
+    let (found, block_len) = (u64::from(head_dim), kv.block_len() as u64);
+    let layout = KvLayout::new(kv, head_dim as usize);
+    layout.ok_or_else(|| GraphError::of(op, what, found, "must be a positive multiple of", block_len))
 }
 
 /// Bytes from row to row; `None` where they exceed memory.

@@ -1,14 +1,15 @@
 //! One lane's part of one step.
 //!
 //! Every step is shared out so that lanes write apart: whole rows of the batch, or columns of all rows, as [`share`]
-//! settled; products by output rows, which are columns of the output; attention by heads. What a step reads was written
-//! before the last barrier, or by this lane.
+//! settled; products by output rows, which are columns of the output; attention as [`attend`] says. What a step reads was
+//! written before the last barrier, or by this lane.
 //!
 //! [`share`]: super::share
+//! [`attend`]: super::attend
 
 use super::arena::{Arena, FirstError, Sizes};
 use super::share::Share;
-use super::step::{Heads, Kind, Repr, Rows, Step};
+use super::step::{Kind, Repr, Rows, Step};
 use crate::graph::Weight;
 use crate::io::{Lane, Span, Storage};
 use crate::kernels::{ActivationParts, Input, Kernels, Matrix, Output, Tokens};
@@ -77,21 +78,30 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         }
     }
 
+    /// Meets the other lanes at the barriers inside `step`, and does nothing else.
+    pub fn skip(&self, step: &Step, lane: &Lane<'_>) {
+        if let Kind::Attention { heads, .. } = &step.kind
+            && self.splits(heads, lane.count)
+        {
+            lane.barrier();
+        }
+    }
+
     /// Values of an F32 row.
-    fn values(&self, rows: &Rows, plane: usize, row: usize, cols: Range<usize>) -> &[f32] {
+    pub(super) fn values(&self, rows: &Rows, plane: usize, row: usize, cols: Range<usize>) -> &[f32] {
         // SAFETY: apart.
         unsafe { self.arena.f32s(rows.row(plane, row) + 4 * cols.start, cols.len()) }
     }
 
     /// Values of an F32 row that only this lane touches now.
     #[allow(clippy::mut_from_ref)]
-    fn values_mut(&self, rows: &Rows, plane: usize, row: usize, cols: Range<usize>) -> &mut [f32] {
+    pub(super) fn values_mut(&self, rows: &Rows, plane: usize, row: usize, cols: Range<usize>) -> &mut [f32] {
         // SAFETY: apart.
         unsafe { self.arena.f32s_mut(rows.row(plane, row) + 4 * cols.start, cols.len()) }
     }
 
     /// Shares out whole rows: a lane's are the same in every step of a segment.
-    fn for_rows(&self, lane: &Lane<'_>, planes: usize, mut body: impl FnMut(usize, usize)) {
+    pub(super) fn for_rows(&self, lane: &Lane<'_>, planes: usize, mut body: impl FnMut(usize, usize)) {
         for row in lane.share(self.rows.len(), 1) {
             for plane in 0..planes {
                 body(plane, self.rows.start + row);
@@ -262,30 +272,6 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
                 }
             }
         });
-    }
-
-    fn shift(&self, lane: &Lane<'_>, x: &Rows, cache: &Rows) {
-        self.for_rows(lane, 1, |_, row| {
-            let to = self.values_mut(cache, 0, self.position + row, 0..x.width);
-            to.copy_from_slice(self.values(x, 0, row, 0..x.width));
-        });
-    }
-
-    fn attention(&self, lane: &Lane<'_>, query: &Rows, (keys, values): (&Rows, &Rows), out: &Rows, heads: &Heads) {
-        let Heads { n_heads, head_dim, group } = *heads;
-        // SAFETY: each lane has scratch of its own.
-        let scores = unsafe { self.arena.scratch(self.sizes, lane.index) };
-        for item in lane.share(self.rows.len() * n_heads, 1) {
-            let (row, head) = (self.rows.start + item / n_heads, item % n_heads);
-            let (len, stride, kv) = (self.position + row + 1, keys.width, head / group * head_dim);
-            let cached =
-                // SAFETY: apart; the positions up to this one are in the cache.
-                |cache: &Rows| unsafe { self.arena.f32s(cache.offset + 4 * kv, (len - 1) * stride + head_dim) };
-            let span = head * head_dim..(head + 1) * head_dim;
-            let q = self.values(query, 0, row, span.clone());
-            let to = self.values_mut(out, 0, row, span);
-            self.kernels.attention(q, cached(keys), cached(values), stride, len, scores, to);
-        }
     }
 
     fn cast(&self, lane: &Lane<'_>, share: Share, x: &Rows, out: &Rows, source_plane: impl Fn(usize) -> usize) {

@@ -5,7 +5,7 @@
 //! it unless bytes that it touches are touched by a step since the last barrier, one of the two writes them, and they are
 //! not the same lane's own on both sides.
 
-use super::step::{Kind, Repr, Rows, Step};
+use super::step::{Cache, Kind, Repr, Rows, Step};
 use crate::graph::{Graph, Segment};
 use crate::quant::{BLOCK, BlockQ80};
 use core::ops::Range;
@@ -26,36 +26,49 @@ pub(super) enum Share {
 const STEPS_MAX: usize = 64;
 
 /// Bytes that a step touches.
-#[derive(Clone, Copy)]
-struct Access<'s> {
-    of: &'s Rows,
+struct Access {
+    bytes: Range<usize>,
+    /// Of rows, the first byte and the width.
+    of: (usize, usize),
     write: bool,
     /// A lane touches only rows, or columns, of its share.
     local: bool,
 }
 
-impl Access<'_> {
-    /// From the first byte to the last; what lies between rows of a slice belongs to it.
-    fn bytes(&self) -> Range<usize> {
-        let Rows { offset, row_stride, plane_stride, planes, width, repr } = *self.of;
-        let row_bytes = match repr {
-            Repr::F32 => 4 * width,
-            Repr::Blocks => width / BLOCK * size_of::<BlockQ80>(),
-            Repr::Activations => row_stride,
-        };
-        offset..offset + (planes * plane_stride).saturating_sub(row_stride) + row_bytes
+/// Stands for the memory through which lanes hand states of attention to each other, which lies behind all places.
+const PARTIALS: Range<usize> = usize::MAX - 1..usize::MAX;
+
+/// From the first byte to the last; what lies between rows of a slice belongs to it.
+fn bytes_of_rows(rows: &Rows) -> Range<usize> {
+    let Rows { offset, row_stride, plane_stride, planes, width, repr } = *rows;
+    let row_bytes = match repr {
+        Repr::F32 => 4 * width,
+        Repr::Blocks => width / BLOCK * size_of::<BlockQ80>(),
+        Repr::Activations => row_stride,
+    };
+    offset..offset + (planes * plane_stride).saturating_sub(row_stride) + row_bytes
+}
+
+impl Access {
+    /// Bytes that are no rows.
+    fn anywhere(bytes: Range<usize>, write: bool) -> Self {
+        Self { of: (bytes.start, 0), bytes, write, local: false }
+    }
+
+    fn of_cache(cache: &Cache, write: bool) -> Self {
+        Self::anywhere(cache.offset..cache.offset + cache.heads * cache.head_bytes, write)
     }
 
     /// Whether the lanes would have to meet between these two, which steps of these shares make.
-    fn meets(&self, other: &Access<'_>, share: (Share, Share), same_rows: bool) -> bool {
-        let (a, b) = (self.bytes(), other.bytes());
+    fn meets(&self, other: &Access, share: (Share, Share), same_rows: bool) -> bool {
+        let (a, b) = (&self.bytes, &other.bytes);
         if !(self.write || other.write) || a.end <= b.start || b.end <= a.start {
             return false;
         }
         // Places do not overlap, so this is one place: its rows begin at the same bytes for both.
         let own = match share {
             (Share::Rows, Share::Rows) => same_rows,
-            (Share::Columns, Share::Columns) => (self.of.offset, self.of.width) == (other.of.offset, other.of.width),
+            (Share::Columns, Share::Columns) => self.of == other.of,
             _ => false,
         };
         !(own && self.local && other.local)
@@ -64,34 +77,38 @@ impl Access<'_> {
 
 /// Everything in the arena that a step touches when it is divided by `share`, but for scratch of a lane's own and the
 /// RoPE table, which no step writes.
-fn accesses(kind: &Kind, share: Share) -> [Option<Access<'_>>; 4] {
-    let local = |of, write| Some(Access { of, write, local: true });
-    let any = |of, write| Some(Access { of, write, local: false });
-    let (reads, writes) = (|of| local(of, false), |of| local(of, true));
+fn accesses(kind: &Kind, share: Share) -> [Option<Access>; 5] {
+    let rows =
+        |of: &Rows, write, local| Some(Access { bytes: bytes_of_rows(of), of: (of.offset, of.width), write, local });
+    let any = |of, write| rows(of, write, false);
+    let (reads, writes) = (|of| rows(of, false, true), |of| rows(of, true, true));
     match kind {
-        Kind::Nothing => [None; 4],
-        Kind::Embedding { tokens: x, out, .. } | Kind::InvRms { x, out, .. } => [reads(x), writes(out), None, None],
-        Kind::RmsNorm { x, out, inv_rms, .. } => [reads(x), reads(inv_rms), writes(out), None],
-        Kind::Matmul { x, out, .. } => [any(x, false), writes(out), None, None],
-        Kind::ExpertMatmul { x, out, indexes, .. } => [any(x, false), any(indexes, false), writes(out), None],
-        Kind::Rope { x, .. } | Kind::Softmax { x } | Kind::Silu { x } => [writes(x), None, None, None],
-        // Rows of a cache are positions.
-        Kind::Shift { x, cache } => [reads(x), any(cache, true), None, None],
-        Kind::Attention { query, keys, values, out, .. } => {
-            [any(query, false), any(keys, false), any(values, false), any(out, true)]
+        Kind::Nothing => [const { None }; 5],
+        Kind::Embedding { tokens: x, out, .. } | Kind::InvRms { x, out, .. } => {
+            [reads(x), writes(out), None, None, None]
         }
-        Kind::Mul { x, by } => [writes(x), reads(by), None, None],
+        Kind::RmsNorm { x, out, inv_rms, .. } => [reads(x), reads(inv_rms), writes(out), None, None],
+        Kind::Matmul { x, out, .. } => [any(x, false), writes(out), None, None, None],
+        Kind::ExpertMatmul { x, out, indexes, .. } => [any(x, false), any(indexes, false), writes(out), None, None],
+        Kind::Rope { x, .. } | Kind::Softmax { x } | Kind::Silu { x } => [writes(x), None, None, None, None],
+        // Rows of a cache are positions.
+        Kind::Shift { x, cache } => [reads(x), Some(Access::of_cache(cache, true)), None, None, None],
+        Kind::Attention { query, keys, values, out, .. } => {
+            let [keys, values] = [keys, values].map(|cache| Some(Access::of_cache(cache, false)));
+            [any(query, false), keys, values, any(out, true), Some(Access::anywhere(PARTIALS, true))]
+        }
+        Kind::Mul { x, by } => [writes(x), reads(by), None, None, None],
         // One factor for all columns.
-        Kind::Scale { x, by } if share == Share::Columns => [writes(x), any(by, false), None, None],
-        Kind::Scale { x, by } => [writes(x), reads(by), None, None],
+        Kind::Scale { x, by } if share == Share::Columns => [writes(x), any(by, false), None, None, None],
+        Kind::Scale { x, by } => [writes(x), reads(by), None, None, None],
         // A column of the sum comes from one of each slice.
         Kind::MergeAdd { x, out } if share == Share::Columns && x.width != out.width => {
-            [any(x, false), writes(out), None, None]
+            [any(x, false), writes(out), None, None, None]
         }
         Kind::Cast { x, out } | Kind::RepeatZ { x, out } | Kind::MergeAdd { x, out } | Kind::MergeSum { x, out } => {
-            [reads(x), writes(out), None, None]
+            [reads(x), writes(out), None, None, None]
         }
-        Kind::MoeGate { x, out, indexes, .. } => [writes(x), writes(out), writes(indexes), None],
+        Kind::MoeGate { x, out, indexes, .. } => [writes(x), writes(out), writes(indexes), None, None],
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::share::Share;
 use crate::graph::Weight;
+use crate::kernels::{KvLayout, KvPart};
 
 /// How the rows of an operand are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,10 +35,21 @@ impl Rows {
     }
 }
 
+/// Keys or values of all positions: head `h` starts at `offset + h * head_bytes`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Cache {
+    pub offset: usize,
+    pub head_bytes: usize,
+    /// KV heads.
+    pub heads: usize,
+    pub part: KvPart,
+    pub layout: KvLayout,
+}
+
 /// Heads of one attention op.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Heads {
-    pub n_heads: usize,
+    pub kv_heads: usize,
     pub head_dim: usize,
     /// Query heads per KV head.
     pub group: usize,
@@ -95,12 +107,12 @@ pub(super) enum Kind {
     },
     Shift {
         x: Rows,
-        cache: Rows,
+        cache: Cache,
     },
     Attention {
         query: Rows,
-        keys: Rows,
-        values: Rows,
+        keys: Cache,
+        values: Cache,
         out: Rows,
         heads: Heads,
     },

@@ -31,9 +31,16 @@ pub(super) fn exp<S: Lanes>(s: S, x: S::V) -> S::V {
     s.mul(p, s.pow2(n))
 }
 
-/// Softmax in place. The sum is made in 16 lanes and their tree; a sum of zero counts as 1e-6.
+/// Softmax in place; a sum of zero counts as 1e-6.
 #[inline(always)]
 pub(super) fn softmax<S: Lanes>(s: S, x: &mut [f32]) {
+    let (_, sum) = exp_sum(s, x);
+    scale(s, x, 1.0 / if sum == 0.0 { 1e-6 } else { sum });
+}
+
+/// `x = e^(x - max)`; returns `max`, where NaN does not count, and the sum, which is made in 16 lanes and their tree.
+#[inline(always)]
+pub(super) fn exp_sum<S: Lanes>(s: S, x: &mut [f32]) -> (f32, f32) {
     let (chunks, tail) = x.as_chunks_mut::<LANES>();
     let mut max = s.splat(f32::NEG_INFINITY);
     for chunk in chunks.iter() {
@@ -42,7 +49,8 @@ pub(super) fn softmax<S: Lanes>(s: S, x: &mut [f32]) {
     if !tail.is_empty() {
         max = s.max(load_part(s, tail, f32::NEG_INFINITY), max);
     }
-    let max = s.splat(s.largest(max));
+    let largest = s.largest(max);
+    let max = s.splat(largest);
     let mut sum = s.splat(0.0);
     for chunk in chunks.iter_mut() {
         let e = exp(s, s.sub(s.load(chunk), max));
@@ -53,8 +61,7 @@ pub(super) fn softmax<S: Lanes>(s: S, x: &mut [f32]) {
         store_part(s, exp(s, s.sub(load_part(s, tail, 0.0), max)), tail);
         sum = s.add(sum, load_part(s, tail, 0.0));
     }
-    let sum = s.sum(sum);
-    scale(s, x, 1.0 / if sum == 0.0 { 1e-6 } else { sum });
+    (largest, s.sum(sum))
 }
 
 /// `x = x / (1 + e^-x)`

@@ -32,6 +32,8 @@ pub(super) trait Lanes: Copy {
     fn store(self, v: Self::V, out: &mut [f32; LANES]);
     /// The lanes to little-endian bytes.
     fn store_bytes(self, v: Self::V, out: &mut [u8; 4 * LANES]);
+    /// The lanes as little-endian F16, rounded to nearest even, as [`crate::quant::f32_to_f16`].
+    fn store_f16(self, v: Self::V, out: &mut [u8; 2 * LANES]);
     /// The nearest integers, ties to even, saturated to ±127 at least; NaN gives 0. Lanes must be within ±2^31.
     fn store_i8(self, v: Self::V, out: &mut [i8; LANES]);
     /// `a + b`

@@ -9,18 +9,21 @@
 //! * quantised product: per block of 32, `i` = exact integer dot of the codes, `s = f32(d_w) * f32(d_x)` (exact: two
 //!   11-bit mantissas), `acc = fma(f32(i), s, acc)`; blocks in order, one accumulator that starts at +0;
 //! * every other sum: 16 lanes, element `i` into lane `i % 16` by FMA in order, then the tree +8, +4, +2, +1 (`lanes`);
+//! * attention: the score of a position is one FMA chain over `head_dim`; positions are cut into chunks of 256 by
+//!   their number, and the chunks of a query are summed up each for itself and merged in order (`attention`);
 //! * `exp` is one polynomial with explicit FMAs (`elementwise`); division and square root are IEEE's;
 //! * no sum or product is left to the compiler to contract or to reorder (Rust does neither).
 //!
 //! # Where things are
 //! `lanes` is a vector of 16 F32 lanes, implemented once per instruction set. The bodies in `dense`, `elementwise`,
-//! `quantize` and `attention` are written once over it, and `table` compiles them for each instruction set. Only
-//! the quantised products have code of their own: `scalar`, and `x86_64` and `aarch64` inside the frame of `groups`, each
-//! written once over a trait of what a generation of its instructions offers.
+//! `quantize`, `cache` (how keys and values lie in memory) and `attention` are written once over it, and `table` compiles
+//! them for each instruction set. Only the quantised products have code of their own: `scalar`, and `x86_64` and `aarch64`
+//! inside the frame of `groups`, each written once over a trait of what a generation of its instructions offers.
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
 mod aarch64;
 mod attention;
+mod cache;
 mod dense;
 mod elementwise;
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little", target_feature = "neon")))]
@@ -36,6 +39,8 @@ mod tests;
 mod x86_64;
 
 use crate::quant::{BLOCK, BlockQ80, DType, Order};
+pub use attention::{Attend, CHUNK, QUERIES, SCORES, state_len};
+pub use cache::{KvHead, KvLayout, KvPart, KvType};
 use core::fmt;
 use core::ops::Range;
 pub use operands::{ActivationParts, Input, Matrix, Output, SCRATCH_BYTES, Tokens, activation_row_bytes, supports};
@@ -315,35 +320,49 @@ impl Kernels {
         unsafe { (self.table.rotate_halves)(x, cos_sin) }
     }
 
-    /// One query head over positions `0..len` of a cache: `scores[t] = dot(q, K[t]) / sqrt(head_dim)`, softmax, then
-    /// `out = Σ scores[t] * V[t]` by FMA, `t` increasing from +0.
-    ///
-    /// `head_dim` is `q.len()`; `K[t]` is `keys[t * stride..][..head_dim]`, and `V[t]` likewise. `scores` is scratch of
-    /// at least `len` values and holds the attention weights afterwards.
+    /// Writes one key or value of `head_dim` values to its `position` in the cache of a head; nothing else is touched.
     ///
     /// # Panics
-    /// If `out` is not `head_dim` values or a position lies outside of its buffer.
-    #[allow(clippy::too_many_arguments)]
-    pub fn attention(
-        &self,
-        q: &[f32],
-        keys: &[f32],
-        values: &[f32],
-        stride: usize,
-        len: usize,
-        scores: &mut [f32],
-        out: &mut [f32],
-    ) {
-        assert_eq!(q.len(), out.len(), "attention: values of q and out");
-        let extent = operands::extent(len, stride, q.len());
-        assert!(extent.is_some_and(|n| n <= keys.len()), "attention: {len} keys, stride {stride}, in {}", keys.len());
-        assert!(
-            extent.is_some_and(|n| n <= values.len()),
-            "attention: {len} values, stride {stride}, in {}",
-            values.len()
-        );
-        // SAFETY: the table's instruction set is there; all positions lie inside keys and values.
-        unsafe { (self.table.attention)(q, keys, values, stride, &mut scores[..len], out) }
+    /// If `x` is not `head_dim` values or the position lies behind the end of the memory.
+    pub fn store_position(&self, x: &[f32], position: usize, to: &KvHead<'_>) {
+        to.check(x, position);
+        // SAFETY: the table's instruction set is there; `check` saw that the position lies inside the memory.
+        unsafe { (self.table.store_position)(to, x, position) }
+    }
+
+    /// The states of a few queries over the positions of one chunk that each of them sees: for query `q` and position
+    /// `j`, `score = Σ q[d] * k[j][d]` by FMA from +0, `d` increasing; `m` the largest, `e[j] = exp(score - m)`,
+    /// `l = Σ e[j]`, `o = Σ e[j] * v[j]` by FMA from +0, `j` increasing.
+    ///
+    /// `states` gets one of [`state_len`] values for each query; `scores` is scratch.
+    ///
+    /// # Panics
+    /// If the operands do not fit each other.
+    pub fn attend(&self, a: &Attend<'_>, scores: &mut [f32; SCORES], states: &mut [f32]) {
+        a.check(states.len());
+        // SAFETY: the table's instruction set is there; `check` saw that all positions lie inside keys and values.
+        unsafe { (self.table.attend)(a, scores, states) }
+    }
+
+    /// Merges the state of the positions that follow into that of those before: `m` the larger,
+    /// `a = exp(m_into - m)`, `b = exp(m_from - m)`, `l = fma(l_into, a, l_from * b)`, `o` likewise.
+    ///
+    /// # Panics
+    /// If the lengths are not those of states of one `head_dim`.
+    pub fn merge_states(&self, into: &mut [f32], from: &[f32]) {
+        assert!(into.len() == from.len() && into.len() >= state_len(0), "states: {} and {}", into.len(), from.len());
+        // SAFETY: the table's instruction set is there; the lengths are equal.
+        unsafe { (self.table.merge_states)(into, from) }
+    }
+
+    /// The result of a query that has seen all of its positions: `out = o * (1 / l)`.
+    ///
+    /// # Panics
+    /// If `state` is not that of a query of `out.len()` values.
+    pub fn finish_state(&self, state: &[f32], out: &mut [f32]) {
+        assert_eq!(state.len(), state_len(out.len()), "state of a query");
+        // SAFETY: the table's instruction set is there; the lengths fit.
+        unsafe { (self.table.finish_state)(state, out) }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::quant::{BLOCK, BlockQ80, f16_to_f32, f32_to_f16};
 
 /// Codes and scale (F16 bits) of a block.
 #[inline(always)]
-fn quantize<S: Lanes>(s: S, x: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> u16 {
+pub(super) fn quantize<S: Lanes>(s: S, x: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> u16 {
     const { assert!(BLOCK == 2 * LANES) };
     let x = x.as_chunks().0;
     let (low, high) = (s.load(&x[0]), s.load(&x[1]));

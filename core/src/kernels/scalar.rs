@@ -4,7 +4,7 @@ use super::lanes::{LANES, Lanes};
 use super::operands::ActivationRows;
 use super::table::{Table, table};
 use super::{Input, Isa, Matrix, Output};
-use crate::quant::{BLOCK, BlockQ40, BlockQ80, f16_to_f32};
+use crate::quant::{BLOCK, BlockQ40, BlockQ80, f16_to_f32, f32_to_f16};
 use bytemuck::AnyBitPattern;
 use core::ops::Range;
 
@@ -35,7 +35,8 @@ fn tree(mut v: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
 
 impl Lanes for Scalar {
     type V = [f32; LANES];
-    const REGISTERS: usize = 8;
+    // The compiler makes of it what it likes: one sum at a time is the least code.
+    const REGISTERS: usize = 1;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -64,6 +65,12 @@ impl Lanes for Scalar {
     #[inline(always)]
     fn store(self, v: Self::V, out: &mut [f32; LANES]) {
         *out = v;
+    }
+    #[inline(always)]
+    fn store_f16(self, v: Self::V, out: &mut [u8; 2 * LANES]) {
+        for (out, v) in out.as_chunks_mut().0.iter_mut().zip(v) {
+            *out = f32_to_f16(v).to_le_bytes();
+        }
     }
     #[inline(always)]
     fn store_bytes(self, v: Self::V, out: &mut [u8; 4 * LANES]) {

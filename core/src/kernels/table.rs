@@ -1,6 +1,6 @@
 //! The table of functions of one instruction set, and the macro that compiles the shared bodies for it.
 
-use super::{Input, Isa, Matrix, Output};
+use super::{Attend, Input, Isa, KvHead, Matrix, Output, SCORES};
 use crate::quant::BlockQ80;
 use core::ops::Range;
 
@@ -35,7 +35,10 @@ pub(super) struct Table {
     pub add_scaled: unsafe fn(&mut [f32], f32, &[f32]),
     pub rotate_pairs: unsafe fn(&mut [f32], &[f32]),
     pub rotate_halves: unsafe fn(&mut [f32], &[f32]),
-    pub attention: unsafe fn(&[f32], &[f32], &[f32], usize, &mut [f32], &mut [f32]),
+    pub store_position: unsafe fn(&KvHead<'_>, &[f32], usize),
+    pub attend: unsafe fn(&Attend<'_>, &mut [f32; SCORES], &mut [f32]),
+    pub merge_states: unsafe fn(&mut [f32], &[f32]),
+    pub finish_state: unsafe fn(&[f32], &mut [f32]),
 }
 
 /// `table!(isa, token, matmul_q40_q80, matmul_interleaved_q40_q80, matmul_q80_q80, [attribute, …])`: the [`Table`] whose shared bodies are compiled under
@@ -44,7 +47,7 @@ pub(super) struct Table {
 macro_rules! table {
     ($isa:expr, $token:expr, $matmul_q40_q80:path, $interleaved:expr, $matmul_q80_q80:path, $attributes:tt) => {{
         use $crate::kernels::table::{Table, compile};
-        use $crate::kernels::{Input, Matrix, Output, attention, dense, elementwise, quantize};
+        use $crate::kernels::{Attend, Input, KvHead, Matrix, Output, SCORES, attention, cache, dense, elementwise, quantize};
         use $crate::quant::BlockQ80;
         use core::ops::Range;
 
@@ -69,7 +72,10 @@ macro_rules! table {
             add_scaled: compile!($token, $attributes, elementwise::add_scaled(y: &mut [f32], a: f32, x: &[f32])),
             rotate_pairs: compile!($token, $attributes, elementwise::rotate_pairs(x: &mut [f32], cos_sin: &[f32])),
             rotate_halves: compile!($token, $attributes, elementwise::rotate_halves(x: &mut [f32], cos_sin: &[f32])),
-            attention: compile!($token, $attributes, attention::attention(q: &[f32], keys: &[f32], values: &[f32], stride: usize, scores: &mut [f32], out: &mut [f32])),
+            store_position: compile!($token, $attributes, cache::store_position(to: &KvHead<'_>, x: &[f32], position: usize)),
+            attend: compile!($token, $attributes, attention::attend(a: &Attend<'_>, scores: &mut [f32; SCORES], states: &mut [f32])),
+            merge_states: compile!($token, $attributes, attention::merge_states(into: &mut [f32], from: &[f32])),
+            finish_state: compile!($token, $attributes, attention::finish_state(state: &[f32], out: &mut [f32])),
         }
     }};
 }

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use dair_host::cli::IsaArgs;
+use dair_host::kv::Kv;
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, DEFAULT_PORT, Timeouts};
 use dair_host::node::{self, Event};
@@ -45,6 +46,9 @@ struct Args {
     /// Most memory for weights and KV cache, such as 1500MB or 2GB [default: nine tenths of what is free]
     #[arg(long, value_name = "BYTES", value_parser = memory::parse_bytes)]
     max_memory: Option<u64>,
+    /// Type in which keys and values are kept: f32 is exact and doubles the memory, q80 nearly halves it at some cost of quality
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
+    kv: Kv,
     /// Print errors only
     #[arg(long, short)]
     quiet: bool,
@@ -72,7 +76,7 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
         println!("listening on {local}, {threads} threads, {}", kernels.isa());
     }
     let max_memory = || args.max_memory.unwrap_or_else(memory::usable_bytes);
-    let served = node::serve(&mut listener, &pool, kernels, max_memory, |event| match event {
+    let served = node::serve(&mut listener, &pool, kernels, args.kv.into(), max_memory, |event| match event {
         Event::Joined(joined) if !args.quiet => {
             println!("{}: node {} of {}", joined.root(), joined.node(), joined.nodes());
             joined.warnings.iter().for_each(|warning| println!("{}: {warning}", joined.root()));

@@ -1,10 +1,12 @@
 //! `dair inspect`: what a model file holds, and what each node of a cluster would compute.
 
 use super::Failure;
+use crate::kv::{self, Kv};
 use crate::model::Model;
 use crate::tables::GraphTables;
 use dair_core::format::{Header, Layout, Tensor, TensorId};
 use dair_core::graph::{Graph, Sizes, Weight};
+use dair_core::kernels::{KvLayout, KvPart, KvType};
 use dair_core::plan::{self, Cut};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -26,6 +28,9 @@ pub struct Args {
     /// Cut the model into parts for this many nodes, the root included
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     nodes: u32,
+    /// Type in which keys and values would be kept
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
+    kv: Kv,
     /// List the tensors of every layer, not of the first alone
     #[arg(long)]
     all: bool,
@@ -41,17 +46,19 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let model = Model::open(&args.model)?;
     let header = model.header();
+    let kv = KvType::from(args.kv);
+    let layout = kv::layout(kv, header).map_err(|error| error.to_string())?;
     let cut = if args.nodes == 1 { Cut::single(header) } else { Cut::dllama(header, args.nodes) };
     let mut parts = Vec::new();
     for node in 0..args.nodes {
         let mut tables = GraphTables::new(Sizes::of_layers(header.n_layers));
         let graph = plan::build(&model.layout, &cut, node, tables.tables())?;
-        parts.push(Part::of(&graph, &cut, header));
+        parts.push(Part::of(&graph, &cut, &layout, header));
     }
     if args.json {
         println!("{}", to_json(&model, &parts));
     } else {
-        print!("{}", to_text(&model, &parts, args.all));
+        print!("{}", to_text(&model, &parts, kv, args.all));
     }
     Ok(())
 }
@@ -64,14 +71,16 @@ struct Part {
 }
 
 impl Part {
-    fn of(graph: &Graph<'_>, cut: &Cut, header: &Header) -> Self {
+    fn of(graph: &Graph<'_>, cut: &Cut, layout: &KvLayout, header: &Header) -> Self {
         let weights: Vec<_> =
             graph.ops.iter().filter_map(|op| Some((format!("{}.{}", op.name, op.layer), op.weight?))).collect();
         let bytes = |weight: &Weight| weight.mat_bytes().unwrap_or(0) * u64::from(weight.mats);
-        let kv_width = u64::from(header.kv_dim() / cut.nodes);
+        let caches =
+            [KvPart::Keys, KvPart::Values].map(|part| layout.head_bytes(part, cut.seq_len.into()).unwrap_or(0));
+        let kv_heads = u64::from(header.n_kv_heads / cut.nodes);
         Self {
             weight_bytes: weights.iter().map(|(_, weight)| bytes(weight)).sum(),
-            kv_cache_bytes: 2 * 4 * u64::from(header.n_layers) * u64::from(cut.seq_len) * kv_width,
+            kv_cache_bytes: caches.into_iter().sum::<u64>() * kv_heads * u64::from(header.n_layers),
             weights,
         }
     }
@@ -157,14 +166,14 @@ fn to_json(model: &Model, parts: &[Part]) -> Value {
     })
 }
 
-fn to_text(model: &Model, parts: &[Part], all: bool) -> String {
+fn to_text(model: &Model, parts: &[Part], kv: KvType, all: bool) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
-    let _ = write_text(&mut out, model, parts, all);
+    let _ = write_text(&mut out, model, parts, kv, all);
     out
 }
 
-fn write_text(out: &mut String, model: &Model, parts: &[Part], all: bool) -> std::fmt::Result {
+fn write_text(out: &mut String, model: &Model, parts: &[Part], kv: KvType, all: bool) -> std::fmt::Result {
     let header = model.header();
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     writeln!(out, "{}: {:.1} MB", model.path.display(), megabytes(model.layout.file_bytes()))?;
@@ -198,7 +207,7 @@ fn write_text(out: &mut String, model: &Model, parts: &[Part], all: bool) -> std
         let role = if node == 0 { "root" } else { "worker" };
         writeln!(
             out,
-            "node {node} ({role}): {:.1} MB of weights, {:.1} MB of KV cache at {} positions",
+            "node {node} ({role}): {:.1} MB of weights, {:.1} MB of {kv} KV cache at {} positions",
             megabytes(part.weight_bytes),
             megabytes(part.kv_cache_bytes),
             header.seq_len

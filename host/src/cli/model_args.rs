@@ -2,6 +2,7 @@
 
 use super::{Failure, IsaArgs, progress};
 use crate::cpu;
+use crate::kv::Kv;
 use crate::model::Model;
 use crate::net::{Address, Timeouts};
 use crate::pool::MAX_LANES;
@@ -37,6 +38,9 @@ pub struct ModelArgs {
     /// Inputs of matrix products: q80 is faster with q80 weights and costs quality [default: f32, with q40 weights q80]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub activations: Option<Activations>,
+    /// Type in which this machine keeps keys and values: f32 is exact and doubles the memory, q80 nearly halves it at some cost of quality
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
+    pub kv: Kv,
     /// Repack weights at the start into the form that the processor likes best: takes some tenths of a second per GB, and
     /// memory that the system can't take back, for faster tokens [default: where it pays and half of the memory stays free]
     #[arg(long, value_enum, value_name = "WHEN", default_value_t, hide_default_value = true)]
@@ -102,6 +106,7 @@ impl ModelArgs {
             threads: self.threads.map_or_else(cpu::threads, usize::from),
             pin: self.pin,
             isa: self.isa.isa(),
+            kv: self.kv.into(),
             max_seq_len: self.max_seq_len,
             activations: self.activations.map(|activations| match activations {
                 Activations::F32 => DType::F32,

@@ -39,6 +39,21 @@ fn the_text_does_not_depend_on_the_threads() {
 }
 
 #[test]
+fn every_type_of_kv_cache_answers_and_half_the_bits_take_half_the_memory() {
+    let files = Files::new("tiny-qwen3", 2);
+    let kv_bytes = |kv: &str| {
+        let report = dair(&["inspect", "--model", &files.model, "--kv", kv, "--json"]).json();
+        report["nodes"][0]["kv_cache_bytes"].as_u64().expect("a number")
+    };
+    for kv in ["f16", "f32", "q80"] {
+        let text = generate(&files, &["--temperature", "0", "--kv", kv, "--quiet"]).quiet_success();
+        assert!(text.len() > 1, "a {kv} cache says nothing");
+    }
+    assert_eq!(kv_bytes("f32"), 2 * kv_bytes("f16"));
+    assert_eq!(kv_bytes("q80") * 16, kv_bytes("f32") * 34 / 8);
+}
+
+#[test]
 fn the_text_does_not_depend_on_the_instruction_set() {
     let files = Files::new("tiny-qwen3-moe", 2);
     let args = ["generate", "--model", &files.model, "--prompt", "a day at the sea", "--max-tokens", "24", "--quiet"];

@@ -41,7 +41,7 @@ fn the_parts_of_the_nodes_add_up_to_the_model() {
     let header = header("tiny-llama");
     let (weights, kv_cache) = sums(&single);
     assert_eq!(weights, number(&single["file_bytes"]) - number(&single["header"]["header_bytes"]));
-    assert_eq!(kv_cache, u64::from(header.n_layers * header.seq_len * header.n_kv_heads * header.head_dim) * 2 * 4);
+    assert_eq!(kv_cache, u64::from(header.n_layers * header.seq_len * header.n_kv_heads * header.head_dim) * 2 * 2);
     // Every node norms the whole residual stream, so the norms of layers and end are there once more per node.
     let norm_bytes = u64::from(header.dim * (2 * header.n_layers + 1)) * 4;
     for nodes in [2, 4] {

@@ -29,6 +29,14 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
+fn heads_that_are_no_whole_blocks_have_no_q80_cache() {
+    let files = Files::new("tiny-llama", 1);
+    let parts = ["head_dim is 16", "q80 KV cache", "multiple of 32", "--kv f16"];
+    dair(&["generate", "--model", &files.model, "--prompt", "a", "--kv", "q80"]).refused(&parts);
+    dair(&["inspect", "--model", &files.model, "--kv", "q80"]).refused(&parts);
+}
+
+#[test]
 fn a_folder_is_no_model() {
     let files = Files::new("tiny-llama", 1);
     let folder = files.path("");

@@ -20,6 +20,18 @@ pub(super) fn widen(half: uint16x4_t) -> float32x4_t {
     wide
 }
 
+/// Rounds to four F16 values, nearest even.
+#[inline(always)]
+fn narrow(wide: float32x4_t) -> uint16x4_t {
+    let half: uint16x4_t;
+    // SAFETY: one instruction, from register to register, as above.
+    unsafe {
+        asm!("fcvtn {half:v}.4h, {wide:v}.4s", half = lateout(vreg) half, wide = in(vreg) wide,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    half
+}
+
 impl Lanes for Neon {
     type V = V;
     const REGISTERS: usize = 8;
@@ -91,6 +103,13 @@ impl Lanes for Neon {
             vst1q_f32(p.add(4), v[1]);
             vst1q_f32(p.add(8), v[2]);
             vst1q_f32(p.add(12), v[3]);
+        }
+    }
+    #[inline(always)]
+    fn store_f16(self, v: V, out: &mut [u8; 2 * LANES]) {
+        for (v, out) in v.into_iter().zip(out.as_chunks_mut::<8>().0) {
+            // SAFETY: NEON belongs to the target, and the array is as long as the store.
+            unsafe { vst1_u8(out.as_mut_ptr(), vreinterpret_u8_u16(narrow(v))) }
         }
     }
     #[inline(always)]

@@ -62,6 +62,14 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    fn store_f16(self, v: V, out: &mut [u8; 2 * LANES]) {
+        // SAFETY: an `Avx2` proves the feature, and the array is as long as the stores.
+        unsafe {
+            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v.0));
+            _mm_storeu_si128(out.as_mut_ptr().add(16).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v.1));
+        }
+    }
+    #[inline(always)]
     fn store_bytes(self, v: V, out: &mut [u8; 4 * LANES]) {
         // SAFETY: an `Avx2` proves the feature, and the array is as long as the stores.
         unsafe {

@@ -44,6 +44,14 @@ impl Lanes for Avx512 {
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
     }
     #[inline(always)]
+    fn store_f16(self, v: __m512, out: &mut [u8; 2 * LANES]) {
+        // SAFETY: as above, and the array is as long as the store.
+        unsafe {
+            let half = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), half);
+        }
+    }
+    #[inline(always)]
     fn store_bytes(self, v: __m512, out: &mut [u8; 4 * LANES]) {
         // SAFETY: as above, and the array is as long as the store.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr().cast(), v) }
