@@ -265,10 +265,11 @@ fn a_refused_batch_changes_nothing() {
             let mut got = feed(engine, &mut Alone, &reference.tokens[..half], 0, &[8]);
             let position = half as u32;
             let vocab_size = reference.header.vocab_size;
+            let too_many = vec![0; reference.cut.batch_max as usize + 1];
             let good = Batch { position, rows: 1, tokens: &[0], logits: Logits::Last };
             for bad in [
                 Batch { rows: 0, tokens: &[], ..good },
-                Batch { rows: 33, tokens: &[0; 33], ..good },
+                Batch { rows: too_many.len() as u32, tokens: &too_many, ..good },
                 Batch { rows: 2, ..good },
                 Batch { tokens: &[vocab_size], ..good },
                 Batch { tokens: &[u32::MAX], ..good },

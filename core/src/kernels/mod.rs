@@ -16,8 +16,9 @@
 //!
 //! # Where things are
 //! `lanes` is a vector of 16 F32 lanes, implemented once per instruction set. The bodies in `dense`, `elementwise`,
-//! `quantize`, `cache` (how keys and values lie in memory) and `attention` are written once over it, and `table` compiles them for each instruction set. Only
-//! the quantised products have code of their own: `scalar`, and `x86_64` and `aarch64` inside the frame of `groups`.
+//! `quantize`, `cache` (how keys and values lie in memory) and `attention` are written once over it, and `table` compiles
+//! them for each instruction set. Only the quantised products have code of their own: `scalar`, and `x86_64` and
+//! `aarch64` inside the frame of `groups`, each written once over a trait of what a generation of its instructions offers.
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
 mod aarch64;

@@ -27,7 +27,7 @@ pub struct ModelArgs {
     /// where the others would hold them up]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_LANES as i64))]
     pub threads: Option<u16>,
-    /// Keep each thread on a processor of its own (Linux)
+    /// Keep each thread on a processor of its own: for machines that do nothing else (Linux)
     #[arg(long)]
     pub pin: bool,
     #[command(flatten)]
