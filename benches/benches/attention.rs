@@ -1,12 +1,12 @@
 //! Speed of attention on one thread, for each type of the KV cache: one layer of Llama 3.2 1B.
 //!
-//! `cargo bench -p dair-benches --bench attention [-- FILTER]`
+//! `cargo bench -p dair-benches --bench attention [-- FILTER]`; `DAIR_ISA` chooses the instruction set.
 //!
 //! `decode` is one token behind 4096 others; it goes round several layers' caches, so that they come from memory: look
 //! at GB/s of cache. `prefill` is 256 tokens: look at Gitem/s, an item being a multiplication or an addition.
 
 use dair_core::kernels::{Attend, CHUNK, Kernels, KvHead, KvLayout, KvPart, KvType, QUERIES, SCORES, state_len};
-use dair_host::cpu::best_kernels;
+use dair_host::cpu::choose_kernels;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use std::fmt;
@@ -96,7 +96,7 @@ fn attend(kernels: &Kernels, layout: KvLayout, head: &Head, case: &Case, queries
 }
 
 fn run(bencher: Bencher<'_, '_>, case: &Case, layers: usize) {
-    let (kernels, layout) = (best_kernels(), KvLayout::new(case.kv, HEAD_DIM).unwrap());
+    let (kernels, layout) = (choose_kernels(None).unwrap(), KvLayout::new(case.kv, HEAD_DIM).unwrap());
     let positions = case.position + case.tokens;
     let heads = heads(&kernels, layout, positions, KV_HEADS * layers);
     let queries: Vec<f32> =
