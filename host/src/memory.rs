@@ -1,5 +1,7 @@
 //! How much memory there is, and how users write it.
 
+use std::path::Path;
+
 /// Bytes that a session may take unless the user says otherwise: nine tenths of what is free now, or everything where
 /// the system does not say what is free.
 pub fn usable_bytes() -> u64 {
@@ -14,8 +16,45 @@ pub fn total_bytes() -> Option<u64> {
     known(pages)?.checked_mul(known(page_bytes)?)
 }
 
-/// Bytes that programs can have without making the system swap, as Linux estimates it.
+/// Bytes that this process can have without making the system swap, as Linux estimates it, or what a container's limit
+/// leaves of them.
 pub fn available_bytes() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let allowed = allowed_bytes(&groups, Path::new("/sys/fs/cgroup")).unwrap_or(u64::MAX);
+    Some(free_bytes()?.min(allowed))
+}
+
+/// What the limits of the control groups in `groups` (as `/proc/self/cgroup` lists them, version 1 or 2, mounted at
+/// `root`) leave beside memory that can't be given back; `None` without a limit.
+fn allowed_bytes(groups: &str, root: &Path) -> Option<u64> {
+    let left = |group: &Path, limit: &str, held: &str| {
+        let limit: u64 = std::fs::read_to_string(group.join(limit)).ok()?.trim().parse().ok()?;
+        let stat = std::fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+        let held = stat.lines().find_map(|line| line.strip_prefix(held)?.trim().parse().ok());
+        Some(limit.saturating_sub(held.unwrap_or(0)))
+    };
+    let of_line = |line: &str| {
+        let mut fields = line.splitn(3, ':');
+        let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        let (root, limit, held) = match controllers {
+            "" if number == "0" => (root.to_path_buf(), "memory.max", "anon "),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes", "total_rss ")
+            }
+            _ => return None,
+        };
+        // Those above count, too; in a container the path may be one of the host's, and only the root be there.
+        let group = root.join(path.trim_start_matches('/'));
+        group
+            .ancestors()
+            .take_while(|group| group.starts_with(&root))
+            .filter_map(|group| left(group, limit, held))
+            .min()
+    };
+    groups.lines().filter_map(of_line).min()
+}
+
+fn free_bytes() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
@@ -63,6 +102,30 @@ mod tests {
         for text in ["", "GB", "-1", "1.5GB", "0", "99999999999GB", "1TBB"] {
             assert!(parse_bytes(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_tightest_limit_of_a_group_or_of_one_above_it_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let allowed = |groups| allowed_bytes(groups, root.path());
+        assert_eq!(allowed("0::/a/b\n"), None);
+        write("a/b/memory.max", "max\n");
+        write("a/memory.max", "1000\n");
+        write("a/memory.stat", "file 900\nanon 300\n");
+        assert_eq!(allowed("0::/a/b\n"), Some(700));
+        write("a/b/memory.max", "200\n");
+        write("a/b/memory.stat", "anon 300\n");
+        assert_eq!(allowed("1:cpu:/a\n0::/a/b\n"), Some(0));
+        // Version 1, seen from inside a container.
+        write("memory/memory.limit_in_bytes", "5000\n");
+        write("memory/memory.stat", "rss 1\ntotal_rss 2000\n");
+        assert_eq!(allowed("4:memory:/docker/123\n0::/\n"), Some(3000));
+        assert_eq!(allowed("4:cpu,cpuacct:/docker/123\nbroken\n"), None);
     }
 
     #[test]

@@ -191,8 +191,9 @@ pub fn with_root<R, E: From<RootError>>(
     let start = Instant::now();
     let weights = if interleave {
         let bytes = interleaved_bytes(&graphs[0]);
-        Weights::repacked(&model.file, &graphs[0], &pool)
-            .map_err(|error| RootError::System(format!("{bytes} bytes to repack weights into"), error))?
+        Weights::repacked(&model.file, &graphs[0], &pool).map_err(|error| {
+            RootError::System(format!("{bytes} bytes to repack weights into (--repack never does without)"), error)
+        })?
     } else {
         Weights::mapped(&model.file)
     };
