@@ -189,15 +189,15 @@ pub fn with_root<R, E: From<RootError>>(
     let mut arena = ArenaMemory::new(program.arena_bytes())
         .map_err(|error| RootError::System(format!("{} bytes of memory", program.arena_bytes()), error))?;
     let start = Instant::now();
-    let weights = if interleave {
-        let bytes = interleaved_bytes(&graphs[0]);
+    let bytes = interleaved_bytes(&graphs[0]);
+    let weights = if bytes > 0 {
         Weights::repacked(&model.file, &graphs[0], &pool).map_err(|error| {
             RootError::System(format!("{bytes} bytes to repack weights into (--repack never does without)"), error)
         })?
     } else {
         Weights::mapped(&model.file)
     };
-    let repack_time = interleave.then(|| start.elapsed());
+    let repack_time = (bytes > 0).then(|| start.elapsed());
     let engine = Engine::new(&program, &weights, &pool, kernels, &mut arena);
 
     let mesh = connect(model, options, &graphs[1..], progress).map_err(RootError::Net)?;
