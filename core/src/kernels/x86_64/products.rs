@@ -81,11 +81,15 @@ pub(super) trait Format<V: Ints> {
     /// Bytes from a column of blocks to the next.
     const STEP_BYTES: usize;
 
-    /// Scales of a column of blocks.
+    /// Scales of a column of blocks; each block begins with its own, unless an implementor says otherwise.
     ///
     /// # Safety
     /// As [`Self::codes`].
-    unsafe fn scales(w: Column) -> V::F;
+    #[inline(always)]
+    unsafe fn scales(w: Column) -> V::F {
+        // SAFETY: as promised to this function.
+        unsafe { V::scales(w) }
+    }
 
     /// The codes of a column of blocks, ready for [`Self::dots`].
     ///
@@ -111,12 +115,6 @@ pub(super) struct Q80;
 
 impl<V: Ints> Format<V> for Q40 {
     const STEP_BYTES: usize = size_of::<BlockQ40>();
-
-    #[inline(always)]
-    unsafe fn scales(w: Column) -> V::F {
-        // SAFETY: as promised to this function.
-        unsafe { V::scales(w) }
-    }
 
     #[inline(always)]
     unsafe fn codes(w: Column) -> [V::I; PIECES] {
@@ -149,12 +147,6 @@ impl<V: Ints> Format<V> for Q40 {
 
 impl<V: Ints> Format<V> for Q80 {
     const STEP_BYTES: usize = size_of::<BlockQ80>();
-
-    #[inline(always)]
-    unsafe fn scales(w: Column) -> V::F {
-        // SAFETY: as promised to this function.
-        unsafe { V::scales(w) }
-    }
 
     #[inline(always)]
     unsafe fn codes(w: Column) -> [V::I; PIECES] {
