@@ -39,6 +39,26 @@ fn the_text_does_not_depend_on_the_threads() {
 }
 
 #[test]
+fn repacked_weights_have_the_numbers_of_mapped_ones() {
+    for preset in ["tiny-llama", "tiny-llama31", "tiny-qwen3", "tiny-qwen3-moe"] {
+        let files = Files::new(preset, 2);
+        let perplexity = |repack: &str, threads: &str| {
+            let args = ["perplexity", "--model", &files.model, "--prompt", "a day at the sea, and one more", "--json"];
+            dair(&[&args[..], &["--repack", repack, "--threads", threads]].concat()).json()["perplexity"].clone()
+        };
+        let mapped = perplexity("never", "1");
+        assert!(mapped.as_f64().is_some_and(|perplexity| perplexity > 1.0), "{preset}: {mapped}");
+        for threads in ["1", "3"] {
+            assert_eq!(perplexity("always", threads), mapped, "{preset} on {threads} threads");
+        }
+        let repacked =
+            |repack: &str| generate(&files, &["--repack", repack, "--json"]).json()["repack_seconds"].is_number();
+        assert!(!repacked("never"));
+        assert_eq!(repacked("always"), dair_host::cpu::best_kernels().takes_interleaved(), "{preset}");
+    }
+}
+
+#[test]
 fn every_type_of_kv_cache_answers_and_half_the_bits_take_half_the_memory() {
     let files = Files::new("tiny-qwen3", 2);
     let kv_bytes = |kv: &str| {
