@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
     let vocab = tokenizer.vocabulary(model.header().vocab_size)?;
     let template = ChatTemplate::new(&vocab, args.template)?;
-    args.model.with_root(&model, |root| {
+    args.model.with_root(&model, u32::MAX, |root| {
         let generator = Generator::new(&vocab, sampler);
         let mut chat = Chat { args, vocab: &vocab, template, generator, turns: 0, position: 0, pending: None };
         chat.converse(root, start.elapsed())

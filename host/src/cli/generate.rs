@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         if args.chat { question(&ChatTemplate::new(&vocab, None)?, args.system.as_deref(), &text) } else { text };
     let tokens = encode(&vocab, &text, EncodeOptions { start: true, special: true })?;
     interrupt::catch();
-    args.model.with_root(&model, |root| {
+    args.model.with_root(&model, args.max_tokens, |root| {
         let load = start.elapsed();
         let mut generator = Generator::new(&vocab, sampler);
         let mut stream = Stream::new(args.json);

@@ -42,7 +42,7 @@ pub struct ModelArgs {
     #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
     pub kv: Kv,
     /// Repack weights at the start into the form that the processor likes best: takes some tenths of a second per GB, and
-    /// memory that the system can't take back, for faster tokens [default: where it pays and half of the memory stays free]
+    /// memory that the system can't take back, for faster tokens [default: for 32 tokens and more, where half of the memory stays free]
     #[arg(long, value_enum, value_name = "WHEN", default_value_t, hide_default_value = true)]
     pub repack: RepackArg,
     /// Workers that share the model: `host-worker` or C++ Distributed-Llama 0.16 [default port: 9990]
@@ -74,19 +74,23 @@ pub enum RepackArg {
     Never,
 }
 
+/// Tokens one by one that win back the time of repacking, for a model of any size: both go by its bytes.
+const REPACK_PAYS_TOKENS: u32 = 32;
+
 impl ModelArgs {
     /// Where the tokenizer is.
     pub fn tokenizer(&self) -> PathBuf {
         self.tokenizer.clone().unwrap_or_else(|| self.model.with_extension("t"))
     }
 
-    /// Opens the root and hands it to `body`; a bar on the terminal shows weights on their way to workers.
+    /// Opens the root for at most `decode_tokens` one by one and hands it to `body`; a bar on the terminal shows weights on their way to workers.
     ///
     /// # Errors
     /// As [`root::with_root`].
     pub fn with_root<R>(
         &self,
         model: &Model,
+        decode_tokens: u32,
         body: impl FnOnce(&mut Root<'_>) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
         let bar = progress::bar(self.workers.is_empty());
@@ -94,14 +98,14 @@ impl ModelArgs {
             bar.set_length(total);
             bar.inc(bytes);
         };
-        root::with_root(model, &self.options(), &progress, |root| {
+        root::with_root(model, &self.options(decode_tokens), &progress, |root| {
             bar.finish_and_clear();
             body(root)
         })
     }
 
     /// What the root needs to know.
-    fn options(&self) -> Options {
+    fn options(&self, decode_tokens: u32) -> Options {
         Options {
             threads: self.threads.map_or_else(cpu::threads, usize::from),
             pin: self.pin,
@@ -113,6 +117,7 @@ impl ModelArgs {
                 Activations::Q80 => DType::Q80,
             }),
             repack: match self.repack {
+                RepackArg::Auto if decode_tokens < REPACK_PAYS_TOKENS => Repack::Never,
                 RepackArg::Auto => Repack::Auto,
                 RepackArg::Always => Repack::Always,
                 RepackArg::Never => Repack::Never,

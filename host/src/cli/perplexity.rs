@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if tokens.len() < 2 {
         return Err(format!("the text has {} tokens; a perplexity needs at least 2", tokens.len()).into());
     }
-    args.model.with_root(&model, |root| {
+    args.model.with_root(&model, 0, |root| {
         if tokens.len() > root.seq_len() as usize {
             let (found, allowed) = (tokens.len(), root.seq_len());
             return Err(format!("the text has {found} tokens; the context holds {allowed}: shorten it").into());
