@@ -132,6 +132,7 @@ fn run_on(_: usize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_os = "linux")]
     use std::thread;
 
     /// Describes processors as Linux does: their core's siblings, and their capacity where it is known.
