@@ -2,8 +2,8 @@
 //!
 //! Few tokens: rows straight from the file, a lane per row. The lanes' rows lie far apart, each at the start of an equal
 //! part of the range, so that every lane reads a stream of its own from the first byte of its part to the last: that is
-//! what the hardware's prefetchers follow best. (On a Zen 4 core eight streams read Q80 at 90 % of the speed of a plain
-//! read loop; eight neighbouring rows, with prefetching by instruction, at 73 %.)
+//! what the hardware's prefetchers follow best. (On a busy Zen 4 core eight streams read Q80 at 90 % of the speed of a
+//! plain read loop; eight neighbouring rows, with prefetching by instruction, at 73 %.)
 //!
 //! Many tokens: the codes of a *panel* of rows are unpacked into scratch once and then meet tile after tile of tokens,
 //! whose activations are packed so that a tile is one run of memory.
