@@ -7,7 +7,7 @@ use crate::pool::Threads;
 use crate::storage::Received;
 use crate::tables::GraphTables;
 use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Step};
-use dair_core::graph::Sizes;
+use dair_core::graph::{Op, Sizes};
 use dair_core::io::Pool;
 use dair_core::kernels::{Kernels, KvType};
 use std::convert::Infallible;
@@ -135,7 +135,9 @@ pub fn run(
     max_memory: u64,
 ) -> Result<Summary, SessionError> {
     let mut tables = GraphTables::new(Sizes::MAX);
-    let (graph, weight_bytes) = joined.configure(&mut tables)?;
+    let (sent, weight_bytes) = joined.configure(&mut tables)?;
+    let mut ops = vec![Op::default(); sent.ops.len()];
+    let graph = if kernels.takes_interleaved() { sent.interleaved(&mut ops) } else { sent };
     let mut places = vec![Place::default(); Program::places_len(&graph)];
     let mut steps = vec![Step::default(); graph.ops.len()];
     let rooms = Rooms { places: &mut places, steps: &mut steps };
@@ -146,7 +148,8 @@ pub fn run(
     }
     let mut weights = Received::new(weight_bytes).map_err(SessionError::System)?;
     let mut arena = ArenaMemory::new(program.arena_bytes()).map_err(SessionError::System)?;
-    joined.receive(&graph, &mut weights, |_| ())?;
+    joined.receive(&sent, &mut weights, |_| ())?;
+    weights.interleave(&graph, pool);
 
     let mut summary = Summary { node: joined.node(), nodes: joined.nodes(), weight_bytes, ..Summary::default() };
     let mut engine = Engine::new(&program, &weights, pool, kernels, &mut arena);

@@ -11,7 +11,7 @@ use crate::pool::Threads;
 use crate::storage::{Weights, interleaved_bytes};
 use crate::tables::GraphTables;
 use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Step};
-use dair_core::graph::{Graph, Sizes};
+use dair_core::graph::{Graph, Op, Sizes};
 use dair_core::io::Pool;
 use dair_core::kernels::{Isa, KvType};
 use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError};
@@ -168,30 +168,30 @@ pub fn with_root<R, E: From<RootError>>(
     let (header, cut) = (model.header(), options.cut(model));
     kv::layout(options.kv, header).map_err(RootError::Kv)?;
     let kernels = cpu::choose_kernels(options.isa).map_err(RootError::Isa)?;
-    let interleave = kernels.takes_interleaved() && options.repack.of(model.layout.file_bytes());
     let mut tables: Vec<_> = (0..cut.nodes).map(|_| GraphTables::new(Sizes::of_layers(header.n_layers))).collect();
     let graphs: Vec<Graph<'_>> = (0..)
         .zip(&mut tables)
-        .map(|(node, tables)| {
-            let interleave = interleave && node == 0;
-            plan::build(&model.layout, &Cut { interleave, ..cut }, node, tables.tables())
-        })
+        .map(|(node, tables)| plan::build(&model.layout, &cut, node, tables.tables()))
         .collect::<Result<_, _>>()
         .map_err(|error| RootError::Plan(error, plan::node_counts(header).collect()))?;
 
+    let mut ops = vec![Op::default(); graphs[0].ops.len()];
+    let interleave = kernels.takes_interleaved() && options.repack.of(model.layout.file_bytes());
+    let graph = if interleave { graphs[0].interleaved(&mut ops) } else { graphs[0] };
+
     let pool = Threads::new(options.threads)
         .map_err(|error| RootError::System(format!("{} threads", options.threads), error))?;
-    let mut places = vec![Place::default(); Program::places_len(&graphs[0])];
-    let mut steps = vec![Step::default(); graphs[0].ops.len()];
+    let mut places = vec![Place::default(); Program::places_len(&graph)];
+    let mut steps = vec![Step::default(); graph.ops.len()];
     let rooms = Rooms { places: &mut places, steps: &mut steps };
-    let program = Program::new(&graphs[0], model.layout.file_bytes(), options.kv, pool.lanes(), rooms)
-        .map_err(RootError::Graph)?;
+    let program =
+        Program::new(&graph, model.layout.file_bytes(), options.kv, pool.lanes(), rooms).map_err(RootError::Graph)?;
     let mut arena = ArenaMemory::new(program.arena_bytes())
         .map_err(|error| RootError::System(format!("{} bytes of memory", program.arena_bytes()), error))?;
     let start = Instant::now();
-    let bytes = interleaved_bytes(&graphs[0]);
+    let bytes = interleaved_bytes(&graph);
     let weights = if bytes > 0 {
-        Weights::repacked(&model.file, &graphs[0], &pool).map_err(|error| {
+        Weights::repacked(&model.file, &graph, &pool).map_err(|error| {
             RootError::System(format!("{bytes} bytes to repack weights into (--repack never does without)"), error)
         })?
     } else {

@@ -11,7 +11,7 @@ mod table;
 pub use op::{Attention, Op, OpKind, Operand, Place, Rope, View, Weight};
 pub use table::{Full, Sizes, Table, Tables};
 
-use crate::quant::DType;
+use crate::quant::{DType, INTERLEAVED_ROWS, Order, interleaves};
 use core::ops::Range;
 
 /// Most layers of a model.
@@ -137,6 +137,33 @@ impl<'t> Graph<'t> {
     /// The exchanges of a segment.
     pub fn syncs_of(&self, segment: &Segment) -> &'t [Sync] {
         &self.syncs[segment.syncs.start as usize..segment.syncs.end as usize]
+    }
+
+    /// Type of the values of an operand, if it exists.
+    pub fn dtype(&self, place: Place) -> Option<DType> {
+        match place {
+            Place::Pipe(pipe) => self.pipes.get(pipe as usize).map(|pipe| pipe.dtype),
+            Place::Buffer(buffer) => self.buffers.get(buffer as usize).map(|buffer| buffer.dtype),
+        }
+    }
+
+    /// This graph over weights whose rows lie interleaved wherever products take them so; they keep their offsets.
+    ///
+    /// # Panics
+    /// If `ops`, memory for the ops, has not their number.
+    pub fn interleaved(self, ops: &'t mut [Op]) -> Self {
+        ops.clone_from_slice(self.ops);
+        for op in ops.iter_mut() {
+            let input = self.dtype(op.input.place);
+            if let (OpKind::Matmul { .. }, Some(input), Some(weight)) = (&op.kind, input, &mut op.weight) {
+                let whole = weight.rows.is_multiple_of(INTERLEAVED_ROWS as u32)
+                    && weight.row_bytes() == Some(weight.row_stride);
+                if whole && interleaves(weight.dtype, input) {
+                    weight.order = Order::Interleaved;
+                }
+            }
+        }
+        Graph { ops, ..self }
     }
 
     /// Index of the pipe with this name.

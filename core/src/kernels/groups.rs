@@ -12,7 +12,7 @@
 
 use super::operands::ActivationRows;
 use super::{Input, Matrix, Output};
-use crate::quant::{BLOCK, Order};
+use crate::quant::{BLOCK, INTERLEAVED_ROWS, Order};
 use core::ops::Range;
 
 /// The inner loop of a product of few tokens on one instruction set.
@@ -90,6 +90,8 @@ pub(super) struct Group {
     /// Bytes from a lane's row to the next lane's: 0 where one row stands in all lanes. No matter where rows are
     /// interleaved.
     pub stride: usize,
+    /// Where rows are interleaved, the first row's place in its sixteen, at whose start `first` points; else 0.
+    pub lane: usize,
     row: usize,
     spread: usize,
     /// Lanes whose results count: all, or the first.
@@ -100,7 +102,8 @@ impl Group {
     /// `width` rows of `w`, the first being `row`.
     fn new(w: &Matrix<'_>, row: usize, spread: usize, width: usize) -> Self {
         let stride = if width > 1 { spread * w.row_stride } else { 0 };
-        Self { first: w.bytes[row * w.row_stride..].as_ptr(), stride, row, spread, width }
+        let lane = if w.order == Order::Interleaved { row % INTERLEAVED_ROWS } else { 0 };
+        Self { first: w.bytes[(row - lane) * w.row_stride..].as_ptr(), stride, lane, row, spread, width }
     }
 
     /// Writes the lanes' results for the token of output row `token`.
@@ -144,8 +147,6 @@ pub(super) unsafe fn matmul<F: FromRows, P: Panel>(
 
 /// Most tokens that weights straight from the file are unpacked for at once.
 const FEW_TOKENS: usize = 4;
-/// Groups of interleaved rows that are worked on at once.
-const GROUPS: usize = 4;
 
 /// Rows meet the tokens as they lie in the file.
 ///
@@ -158,13 +159,16 @@ unsafe fn from_rows<F: FromRows>(w: &Matrix<'_>, rows: Range<usize>, x: &Activat
     // SAFETY: as promised to this function.
     unsafe {
         if w.order == Order::Interleaved {
-            let group = |i: usize| Group::new(w, rows.start + i * F::ROWS, 1, F::ROWS);
-            let step = if x.tokens.count() == 1 { groups / GROUPS } else { 0 };
-            for i in 0..step {
-                F::rows::<GROUPS, 1>(&core::array::from_fn(|g| group(i + g * step)), x, 0, out);
-            }
-            for i in GROUPS * step..groups {
-                all_tokens::<F>(group(i), x, out);
+            if x.tokens.count() == 1 {
+                if F::ROWS == INTERLEAVED_ROWS {
+                    interleaved::<F, 4>(w, rows, x, out);
+                } else {
+                    interleaved::<F, 8>(w, rows, x, out);
+                }
+            } else {
+                for row in rows.step_by(F::ROWS) {
+                    all_tokens::<F>(Group::new(w, row, 1, F::ROWS), x, out);
+                }
             }
             return;
         }
@@ -178,6 +182,33 @@ unsafe fn from_rows<F: FromRows>(w: &Matrix<'_>, rows: Range<usize>, x: &Activat
         } else if groups * F::ROWS < rows.len() {
             // The last rows, some of them for the second time.
             all_tokens::<F>(Group::new(w, rows.end - F::ROWS, 1, F::ROWS), x, out);
+        }
+    }
+}
+
+/// Interleaved rows meet one token: `G` groups at a time, which read different parts of the matrix, all rows of a sixteen.
+///
+/// # Safety
+/// As [`matmul`].
+#[inline(always)]
+unsafe fn interleaved<F: FromRows, const G: usize>(
+    w: &Matrix<'_>,
+    rows: Range<usize>,
+    x: &ActivationRows<'_>,
+    out: &Output<'_>,
+) {
+    let per_sixteen = INTERLEAVED_ROWS / F::ROWS;
+    let parts = G / per_sixteen;
+    let step = rows.len() / INTERLEAVED_ROWS / parts * INTERLEAVED_ROWS;
+    let group = |row| Group::new(w, row, 1, F::ROWS);
+    // SAFETY: as promised to this function.
+    unsafe {
+        for i in (0..step).step_by(INTERLEAVED_ROWS) {
+            let row = |g: usize| rows.start + i + g / per_sixteen * step + g % per_sixteen * F::ROWS;
+            F::rows::<G, 1>(&core::array::from_fn(|g| group(row(g))), x, 0, out);
+        }
+        for row in (rows.start + parts * step..rows.end).step_by(F::ROWS) {
+            F::rows::<1, 1>(&[group(row)], x, 0, out);
         }
     }
 }

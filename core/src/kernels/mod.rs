@@ -204,26 +204,28 @@ impl Kernels {
         if rows.is_empty() || x.tokens().count() == 0 {
             return;
         }
-        let interleaved = w.order == Order::Interleaved;
+        let blocks = match w.order {
+            Order::Rows => self.table.blocks,
+            Order::Interleaved => {
+                self.table.interleaved.unwrap_or_else(|| panic!("matmul: {self:?} takes no interleaved rows"))
+            }
+        };
         let matmul = match (w.dtype, &x) {
             (DType::F32, _) => self.table.matmul_f32,
             (DType::F16, _) => self.table.matmul_f16,
-            (DType::Q40, _) if interleaved => self
-                .table
-                .matmul_interleaved_q40_q80
-                .unwrap_or_else(|| panic!("matmul: {self:?} takes no interleaved rows")),
-            (DType::Q40, _) => self.table.matmul_q40_q80,
+            (DType::Q40, _) => blocks.q40,
             (DType::Q80, Input::F32 { .. }) => self.table.matmul_q80,
-            (DType::Q80, Input::Q80 { .. }) => self.table.matmul_q80_q80,
+            (DType::Q80, Input::Q80 { .. }) => blocks.q80,
         };
         // SAFETY: the table's instruction set is there; `check` saw that the types are a supported pair and that every
         // row, token and output element lies inside its buffer.
         unsafe { matmul(&w, rows, &x, &out, scratch) }
     }
 
-    /// Whether there is a product of interleaved Q40 rows, which then is faster than that of rows as in files.
+    /// Whether there are products of interleaved rows ([`crate::quant::interleaves`]), which then are faster than those of rows as in
+    /// files.
     pub fn takes_interleaved(&self) -> bool {
-        self.table.matmul_interleaved_q40_q80.is_some()
+        self.table.interleaved.is_some()
     }
 
     /// `Σ a[i] * b[i]`.

@@ -1,6 +1,6 @@
 //! What products work on: a matrix in mapped bytes, token rows, and an output that several threads fill.
 
-use crate::quant::{BLOCK, DType, INTERLEAVED_ROWS, Order};
+use crate::quant::{BLOCK, DType, INTERLEAVED_ROWS, Order, interleaves};
 use core::marker::PhantomData;
 use core::ops::Range;
 
@@ -9,7 +9,8 @@ use core::ops::Range;
 pub struct Matrix<'w> {
     /// Type of the weights.
     pub dtype: DType,
-    /// How the rows lie. Interleaved ones are Q40 without gaps, their number a multiple of [`INTERLEAVED_ROWS`].
+    /// How the rows lie. Interleaved ones ([`interleaves`]) have no gaps, their number is a multiple of
+    /// [`INTERLEAVED_ROWS`].
     pub order: Order,
     /// The rows; the last one may end without the padding of its stride.
     pub bytes: &'w [u8],
@@ -266,7 +267,7 @@ pub(super) fn check(w: &Matrix<'_>, rows: &Range<usize>, x: &Input<'_>, out: &Ou
     if w.order == Order::Interleaved {
         let whole = [w.rows, rows.start, rows.end].iter().all(|row| row.is_multiple_of(INTERLEAVED_ROWS));
         assert!(
-            w.dtype == DType::Q40 && whole && row_bytes == Some(w.row_stride),
+            interleaves(w.dtype, x.dtype()) && whole && row_bytes == Some(w.row_stride),
             "matmul: interleaved {} weights, rows {rows:?} of {}, {} columns, stride {}",
             w.dtype,
             w.rows,

@@ -2,13 +2,14 @@
 
 use super::lanes::{LANES, Lanes};
 use super::operands::ActivationRows;
-use super::table::{Table, table};
+use super::table::{BlockProducts, Table, table};
 use super::{Input, Isa, Matrix, Output};
 use crate::quant::{BLOCK, BlockQ40, BlockQ80, f16_to_f32, f32_to_f16};
 use bytemuck::AnyBitPattern;
 use core::ops::Range;
 
-pub(super) static TABLE: Table = table!(Isa::Scalar, Scalar, matmul_q40, None, matmul_q80, []);
+pub(super) static TABLE: Table =
+    table!(Isa::Scalar, Scalar, BlockProducts { q40: matmul_q40, q80: matmul_q80 }, None, []);
 
 /// Sixteen numbers, one by one.
 #[derive(Clone, Copy)]

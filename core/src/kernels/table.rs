@@ -7,6 +7,15 @@ use core::ops::Range;
 /// A product; the operands passed [`check`](super::operands::check), and the processor has the instruction set.
 pub(super) type Matmul = unsafe fn(&Matrix<'_>, Range<usize>, &Input<'_>, &Output<'_>, &mut [u8]);
 
+/// Products of block weights and Q80 activations.
+#[derive(Clone, Copy)]
+pub(super) struct BlockProducts {
+    /// Q40 weights.
+    pub q40: Matmul,
+    /// Q80 weights.
+    pub q80: Matmul,
+}
+
 /// The functions behind [`Kernels`](super::Kernels). To call one, the processor must have the instruction set, and
 /// the lengths must have passed the checks of the method of the same name.
 #[allow(clippy::type_complexity)]
@@ -19,12 +28,10 @@ pub(super) struct Table {
     pub matmul_f16: Matmul,
     /// Q80 weights, F32 activations.
     pub matmul_q80: Matmul,
-    /// Q40 weights, Q80 activations.
-    pub matmul_q40_q80: Matmul,
-    /// The same, rows interleaved.
-    pub matmul_interleaved_q40_q80: Option<Matmul>,
-    /// Q80 weights, Q80 activations.
-    pub matmul_q80_q80: Matmul,
+    /// Block weights, rows as in files.
+    pub blocks: BlockProducts,
+    /// Block weights, rows interleaved.
+    pub interleaved: Option<BlockProducts>,
     pub dot: unsafe fn(&[f32], &[f32]) -> f32,
     pub rms_norm: unsafe fn(&mut [f32], f32, &[u8]),
     pub softmax: unsafe fn(&mut [f32]),
@@ -41,11 +48,11 @@ pub(super) struct Table {
     pub finish_state: unsafe fn(&[f32], &mut [f32]),
 }
 
-/// `table!(isa, token, matmul_q40_q80, matmul_interleaved_q40_q80, matmul_q80_q80, [attribute, …])`: the [`Table`] whose shared bodies are compiled under
+/// `table!(isa, token, blocks, interleaved, [attribute, …])`: the [`Table`] whose shared bodies are compiled under
 /// attributes that enable what `token` stands for.
 #[rustfmt::skip]
 macro_rules! table {
-    ($isa:expr, $token:expr, $matmul_q40_q80:path, $interleaved:expr, $matmul_q80_q80:path, $attributes:tt) => {{
+    ($isa:expr, $token:expr, $blocks:expr, $interleaved:expr, $attributes:tt) => {{
         use $crate::kernels::table::{Table, compile};
         use $crate::kernels::{Attend, Input, KvHead, Matrix, Output, SCORES, attention, cache, dense, elementwise, quantize};
         use $crate::quant::BlockQ80;
@@ -59,9 +66,8 @@ macro_rules! table {
             matmul_f32: compile!($token, $attributes, dense::matmul_f32(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
             matmul_f16: compile!($token, $attributes, dense::matmul_f16(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
             matmul_q80: compile!($token, $attributes, dense::matmul_q80(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
-            matmul_q40_q80: $matmul_q40_q80,
-            matmul_interleaved_q40_q80: $interleaved,
-            matmul_q80_q80: $matmul_q80_q80,
+            blocks: $blocks,
+            interleaved: $interleaved,
             dot: compile!($token, $attributes, dense::dot(a: &[f32], b: &[f32]) -> f32),
             rms_norm: compile!($token, $attributes, elementwise::rms_norm(x: &mut [f32], inv_rms: f32, weight: &[u8])),
             softmax: compile!($token, $attributes, elementwise::softmax(x: &mut [f32])),

@@ -5,7 +5,7 @@
 mod attention;
 
 use super::*;
-use crate::quant::{BlockQ40, INTERLEAVED_ROWS, f32_to_f16, interleave_q40};
+use crate::quant::{BlockQ40, INTERLEAVED_ROWS, f32_to_f16, interleave};
 use bytemuck::Zeroable;
 use std::vec::Vec;
 use std::{format, vec};
@@ -243,12 +243,13 @@ fn interleaved_rows_have_the_product_of_rows_as_in_files() {
         let cols = (1 + random.below(if seed % 5 == 0 { 80 } else { 6 })) * BLOCK;
         let (groups, count) = (1 + random.below(4), 1 + random.below([1, 4, 30][seed as usize % 3]));
         let rows = groups * INTERLEAVED_ROWS;
-        let row_stride = cols / BLOCK * size_of::<BlockQ40>();
-        let bytes: Vec<u8> = (0..rows).flat_map(|_| random.weights(DType::Q40, cols)).collect();
+        let dtype = [DType::Q40, DType::Q80][seed as usize % 2];
+        let row_stride = dtype.bytes(cols as u64).unwrap() as usize;
+        let bytes: Vec<u8> = (0..rows).flat_map(|_| random.weights(dtype, cols)).collect();
         let group_bytes = INTERLEAVED_ROWS * row_stride;
         let mut interleaved = vec![0; bytes.len()];
         for (from, to) in bytes.chunks(group_bytes).zip(interleaved.chunks_mut(group_bytes)) {
-            interleave_q40(from, to);
+            interleave(dtype, from, to);
         }
         let tokens = Tokens::new(random.wild(cols * count), cols, cols, count, 0);
         let first = random.below(groups);
@@ -257,14 +258,14 @@ fn interleaved_rows_have_the_product_of_rows_as_in_files() {
         let product = |kernels: &Kernels, order, bytes: &[u8]| {
             let mut out = vec![-7.5; rows * count];
             let mut scratch = aligned(room);
-            let w = Matrix { dtype: DType::Q40, order, bytes, rows, cols, row_stride };
+            let w = Matrix { dtype, order, bytes, rows, cols, row_stride };
             let scratch = bytemuck::cast_slice_mut(&mut scratch);
             kernels.matmul(w, range.clone(), tokens.input(DType::Q80), Output::from_slice(&mut out, rows), scratch);
             bits(&out)
         };
         let expected = product(&Kernels::SCALAR, Order::Rows, &bytes);
         for kernels in fast().iter().filter(|kernels| kernels.takes_interleaved()) {
-            let what = format!("{kernels:?} seed {seed}: {range:?} of {rows} x {cols}, {count} tokens");
+            let what = format!("{kernels:?} {dtype} seed {seed}: {range:?} of {rows} x {cols}, {count} tokens");
             assert_eq!(product(kernels, Order::Interleaved, &interleaved), expected, "{what}");
         }
     }

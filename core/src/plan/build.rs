@@ -10,7 +10,7 @@ use crate::graph::{
     Attention, Buffer, Collective, Full, Graph, Op, OpKind, Operand, Pipe, Place, Rope, Segment, Sync, Tables, Weight,
     name, pipes,
 };
-use crate::quant::{DType, INTERLEAVED_ROWS, Order};
+use crate::quant::{DType, Order};
 
 /// Builds the graph of `node` (0 is the root). Weights are spans of the model file that `layout` describes.
 ///
@@ -228,20 +228,11 @@ impl<'a, 't> Builder<'a, 't> {
         }
     }
 
-    /// Interleaved, where the cut says so and the rows allow it.
-    fn ordered(&self, weight: Weight) -> Weight {
-        let whole =
-            weight.rows.is_multiple_of(INTERLEAVED_ROWS as u32) && weight.row_bytes() == Some(weight.row_stride);
-        let order =
-            if self.cut.interleave && weight.dtype == DType::Q40 && whole { Order::Interleaved } else { Order::Rows };
-        Weight { order, ..weight }
-    }
-
     /// This node's rows.
     fn row_cut(&self, id: TensorId) -> Weight {
         let whole = self.weight(id);
         let rows = whole.rows / self.cut.nodes;
-        self.ordered(Weight { rows, offset: whole.offset + u64::from(self.node * rows) * whole.row_stride, ..whole })
+        Weight { rows, offset: whole.offset + u64::from(self.node * rows) * whole.row_stride, ..whole }
     }
 
     /// This node's columns of every row.
@@ -250,7 +241,7 @@ impl<'a, 't> Builder<'a, 't> {
         let cols = whole.cols / self.cut.nodes;
         // `Cut::check` made a share whole blocks.
         let share_bytes = u64::from(cols) / whole.dtype.block_len() * whole.dtype.block_bytes();
-        self.ordered(Weight { cols, offset: whole.offset + u64::from(self.node) * share_bytes, ..whole })
+        Weight { cols, offset: whole.offset + u64::from(self.node) * share_bytes, ..whole }
     }
 
     fn norm(

@@ -27,8 +27,6 @@ pub struct Cut {
     pub batch_max: u32,
     /// Positions of the KV cache.
     pub seq_len: u32,
-    /// Rows of Q40 matrices lie interleaved, where their number allows.
-    pub interleave: bool,
 }
 
 /// Rows of a batch that the C++ system uses.
@@ -47,7 +45,6 @@ impl Cut {
             exchange: DType::F32,
             batch_max: SINGLE_BATCH,
             seq_len: header.seq_len,
-            interleave: false,
         }
     }
 

@@ -9,7 +9,7 @@ mod interleaved;
 
 pub use blocks::{BLOCK, BlockQ40, BlockQ80, dequantize, quantize};
 pub use f16::{f16_to_f32, f32_to_f16};
-pub use interleaved::{INTERLEAVED_ROWS, Order, interleave_q40};
+pub use interleaved::{INTERLEAVED_ROWS, Order, interleave, interleaves};
 
 /// Type of stored numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

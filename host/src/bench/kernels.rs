@@ -9,7 +9,7 @@ use crate::arena::ArenaMemory;
 use crate::pool::Threads;
 use dair_core::io::Pool;
 use dair_core::kernels::{Input, Isa, Kernels, Matrix, Output, SCRATCH_BYTES, Tokens, activation_row_bytes, supports};
-use dair_core::quant::{DType, Order};
+use dair_core::quant::{DType, Order, interleaves};
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -328,7 +328,8 @@ impl<'b> Case<'b> {
     fn multiply_rows(&self, buffer: &Buffer, rows: Range<usize>, x: Input<'_>, memory: &mut LaneMemory) {
         let row_bytes = self.row_bytes();
         // As a model would be repacked where memory allows.
-        let interleaved = self.product.weights == DType::Q40 && self.kernels.takes_interleaved();
+        let interleaved =
+            self.kernels.takes_interleaved() && interleaves(self.product.weights, self.product.activations);
         let matrix = Matrix {
             dtype: self.product.weights,
             order: if interleaved { Order::Interleaved } else { Order::Rows },

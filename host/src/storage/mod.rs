@@ -1,9 +1,11 @@
-//! Where weight bytes come from: a mapped file, parts of it repacked, or RAM filled over the wire.
+//! Where weight bytes come from: a mapped file, parts of it repacked, or RAM filled over the wire; repacking.
 
+mod interleaved;
 mod mmap;
 mod received;
 mod weights;
 
+pub use interleaved::interleaved_bytes;
 pub use mmap::MappedFile;
 pub use received::Received;
-pub use weights::{Weights, interleaved_bytes};
+pub use weights::Weights;

@@ -1,6 +1,9 @@
 //! Weights that came over the wire, in memory.
 
-use dair_core::io::{Span, Storage};
+use super::interleaved::{for_each_piece, interleaved};
+use dair_core::graph::Graph;
+use dair_core::io::{Pool, Span, Storage};
+use dair_core::quant::interleave;
 use memmap2::MmapMut;
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -24,6 +27,18 @@ impl Received {
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Self { map, bytes })
+    }
+
+    /// Interleaves the rows of those matrices of `graph` that say so, in all lanes of `pool`; no memory is needed but
+    /// for sixteen rows a lane.
+    pub fn interleave(&mut self, graph: &Graph<'_>, pool: &impl Pool) {
+        for_each_piece(&interleaved(graph), self, pool, |piece, bytes| {
+            let mut rows = vec![0; piece.group_bytes as usize];
+            for group in bytes.chunks_exact_mut(rows.len()) {
+                rows.copy_from_slice(group);
+                interleave(piece.dtype, &rows, group);
+            }
+        });
     }
 }
 

@@ -4,15 +4,13 @@
 //! memory, everything else from the file. Pages of the file that were repacked are given back, so that there is one copy.
 
 use super::MappedFile;
-use dair_core::graph::{Graph, Weight};
+use super::interleaved::{for_each_piece, interleaved};
+use dair_core::graph::Graph;
 use dair_core::io::{Pool, Span, Storage};
-use dair_core::quant::{INTERLEAVED_ROWS, Order, interleave_q40};
+use dair_core::quant::interleave;
 use memmap2::{MmapMut, MmapOptions, UncheckedAdvice};
 use std::io;
 use std::ops::Range;
-
-/// Bytes that are repacked in one go.
-const PIECE_BYTES: u64 = 1 << 20;
 
 /// Weights in a file, some of them also repacked in memory.
 #[derive(Debug)]
@@ -40,69 +38,21 @@ impl<'m> Weights<'m> {
     /// # Errors
     /// Where the system has no memory.
     pub fn repacked(file: &'m MappedFile, graph: &Graph<'_>, pool: &impl Pool) -> io::Result<Self> {
-        let matrices = interleaved(graph);
         let mut map = MmapOptions::new().len(file.len()).no_reserve_swap().map_anon()?;
         // Large pages are a matter of speed, and not every system has them.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
-        let pieces: Vec<(Range<u64>, u64)> = matrices
-            .iter()
-            .flat_map(|(span, row_bytes)| {
-                let group = row_bytes * INTERLEAVED_ROWS as u64;
-                let piece = (PIECE_BYTES / group).max(1) * group;
-                let starts = (span.start..span.end).step_by(piece as usize);
-                starts.map(move |start| (start..span.end.min(start + piece), group))
-            })
-            .collect();
-        let memory = SharedBytes(map.as_mut_ptr());
-        pool.run(&|lane| {
-            for (piece, group) in &pieces[lane.share(pieces.len(), 1)] {
-                let (start, len) = (piece.start as usize, (piece.end - piece.start) as usize);
-                // SAFETY: pieces do not overlap and end inside the file, which is as long as the map.
-                let to = unsafe { std::slice::from_raw_parts_mut(memory.at(start), len) };
-                let from = &file[start..start + len];
-                for (from, to) in from.chunks_exact(*group as usize).zip(to.chunks_exact_mut(*group as usize)) {
-                    interleave_q40(from, to);
-                }
-                file.forget(piece);
+        let matrices = interleaved(graph);
+        for_each_piece(&matrices, &mut map, pool, |piece, to| {
+            let from = &file[piece.span.start as usize..piece.span.end as usize];
+            let group_bytes = piece.group_bytes as usize;
+            for (from, to) in from.chunks_exact(group_bytes).zip(to.chunks_exact_mut(group_bytes)) {
+                interleave(piece.dtype, from, to);
             }
+            file.forget(&piece.span);
         });
-        let mut spans: Vec<_> = matrices.into_iter().map(|(span, _)| span).collect();
-        spans.sort_unstable_by_key(|span| span.start);
+        let spans = matrices.into_iter().map(|matrix| matrix.span).collect();
         Ok(Self { file, repacked: Some(Repacked { map, spans }) })
-    }
-}
-
-/// Bytes of `graph`'s matrices that lie interleaved.
-pub fn interleaved_bytes(graph: &Graph<'_>) -> u64 {
-    interleaved(graph).iter().map(|(span, _)| span.end - span.start).sum()
-}
-
-/// Spans of the matrices that lie interleaved, each once, and the bytes of their rows.
-fn interleaved(graph: &Graph<'_>) -> Vec<(Range<u64>, u64)> {
-    let weights = graph.ops.iter().filter_map(|op| op.weight.as_ref());
-    let mut spans: Vec<_> = weights.filter(|weight| weight.order == Order::Interleaved).flat_map(matrices).collect();
-    spans.sort_unstable_by_key(|(span, _)| span.start);
-    spans.dedup();
-    spans
-}
-
-fn matrices(weight: &Weight) -> impl Iterator<Item = (Range<u64>, u64)> {
-    let bytes = u64::from(weight.rows) * weight.row_stride;
-    let (offset, stride, row_bytes) = (weight.offset, weight.mat_stride, weight.row_stride);
-    (0..u64::from(weight.mats)).map(move |mat| (offset + mat * stride..offset + mat * stride + bytes, row_bytes))
-}
-
-/// Memory that lanes write different parts of.
-struct SharedBytes(*mut u8);
-
-// SAFETY: who writes which part is the callers' business, see `at`.
-unsafe impl Sync for SharedBytes {}
-
-impl SharedBytes {
-    /// Address of byte `offset`, which lies inside the memory.
-    fn at(&self, offset: usize) -> *mut u8 {
-        self.0.wrapping_add(offset)
     }
 }
 

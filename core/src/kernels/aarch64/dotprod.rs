@@ -10,12 +10,8 @@ use crate::kernels::table::Table;
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-pub(in crate::kernels) static TABLE: Table = Table {
-    isa: Isa::Dotprod,
-    matmul_q40_q80: products::matmul_q40::<Sdot>,
-    matmul_q80_q80: products::matmul_q80::<Sdot>,
-    ..super::NEON
-};
+pub(in crate::kernels) static TABLE: Table =
+    Table { isa: Isa::Dotprod, blocks: products::blocks::<Sdot>(), ..super::NEON };
 
 /// Signed dot products.
 pub(super) struct Sdot;

@@ -12,12 +12,8 @@ use crate::kernels::table::Table;
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-pub(in crate::kernels) static TABLE: Table = Table {
-    isa: Isa::I8mm,
-    matmul_q40_q80: products::matmul_q40::<Smmla>,
-    matmul_q80_q80: products::matmul_q80::<Smmla>,
-    ..super::NEON
-};
+pub(in crate::kernels) static TABLE: Table =
+    Table { isa: Isa::I8mm, blocks: products::blocks::<Smmla>(), ..super::NEON };
 
 /// Signed matrix multiply-accumulate. Sums of a pair of tokens: rows 0 and 1, rows 2 and 3; within a register the tokens
 /// of the first row, then of the second.

@@ -16,5 +16,4 @@ use crate::kernels::table::{Table, table};
 struct Neon;
 
 /// The kernels of plain NEON, for others to begin with.
-const NEON: Table =
-    table!(Isa::Neon, Neon, products::matmul_q40::<neon::Smlal>, None, products::matmul_q80::<neon::Smlal>, []);
+const NEON: Table = table!(Isa::Neon, Neon, products::blocks::<neon::Smlal>(), None, []);

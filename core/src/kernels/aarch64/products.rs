@@ -9,6 +9,7 @@
 use super::lanes::widen;
 use crate::kernels::groups::{self, FromRows, Group, MAX_ROWS, MAX_TILE, Panel, Sums, panel_bytes, tile_bytes};
 use crate::kernels::operands::ActivationRows;
+use crate::kernels::table::BlockProducts;
 use crate::kernels::{Input, Matrix, Output};
 use crate::quant::{BLOCK, BlockQ40, BlockQ80};
 use core::arch::aarch64::*;
@@ -353,11 +354,11 @@ impl<D: Dots, F: Format> Panel for Rows<D, F> {
     }
 }
 
-/// Product of Q40 weights.
+/// Product of weights `F`.
 ///
 /// # Safety
 /// The operands passed `check`; the processor has the instructions of `D`.
-pub(super) unsafe fn matmul_q40<D: Dots>(
+unsafe fn matmul<D: Dots, F: Format>(
     w: &Matrix<'_>,
     rows: Range<usize>,
     x: &Input<'_>,
@@ -365,20 +366,10 @@ pub(super) unsafe fn matmul_q40<D: Dots>(
     scratch: &mut [u8],
 ) {
     // SAFETY: as promised to this function.
-    unsafe { groups::matmul::<Rows<D, Q40>, Rows<D, Q40>>(w, rows, x, out, scratch) }
+    unsafe { groups::matmul::<Rows<D, F>, Rows<D, F>>(w, rows, x, out, scratch) }
 }
 
-/// Product of Q80 weights.
-///
-/// # Safety
-/// The operands passed `check`; the processor has the instructions of `D`.
-pub(super) unsafe fn matmul_q80<D: Dots>(
-    w: &Matrix<'_>,
-    rows: Range<usize>,
-    x: &Input<'_>,
-    out: &Output<'_>,
-    scratch: &mut [u8],
-) {
-    // SAFETY: as promised to this function.
-    unsafe { groups::matmul::<Rows<D, Q80>, Rows<D, Q80>>(w, rows, x, out, scratch) }
+/// The products of block weights; the processor must have the instructions of `D`.
+pub(super) const fn blocks<D: Dots>() -> BlockProducts {
+    BlockProducts { q40: matmul::<D, Q40>, q80: matmul::<D, Q80> }
 }

@@ -8,7 +8,7 @@
 use crate::kernels::Output;
 use crate::kernels::groups::{FromRows, Group, MAX_ROWS, MAX_TILE, Panel, Sums, panel_bytes, tile_bytes};
 use crate::kernels::operands::ActivationRows;
-use crate::quant::{BLOCK, BlockQ40, BlockQ80};
+use crate::quant::{BLOCK, BlockQ40, BlockQ80, INTERLEAVED_ROWS};
 use core::marker::PhantomData;
 use core::ops::Range;
 
@@ -31,6 +31,8 @@ pub(super) trait Ints {
     unsafe fn dwords(w: Column, offset: usize) -> [Self::I; 4];
     /// Scales of the blocks, which begin with them.
     unsafe fn scales(w: Column) -> Self::F;
+    /// Scales (F16) that follow each other.
+    unsafe fn load_scales(from: *const u8) -> Self::F;
     /// A number in every lane.
     unsafe fn splat(x: f32) -> Self::F;
     /// The lower four bits of each byte.
@@ -62,13 +64,22 @@ pub(super) trait Ints {
 /// Blocks of a group of rows, one of each.
 #[derive(Clone, Copy)]
 pub(super) struct Column {
-    /// The block of the first row.
+    /// The block of the first row; of all sixteen rows where they are interleaved.
     pub first: *const u8,
     /// Bytes to the block of the next row.
     pub stride: usize,
+    /// The first row's place among sixteen interleaved ones.
+    pub lane: usize,
 }
 
 impl Column {
+    /// The blocks number `b` of the rows of `group`, which lie as `L` says and are `block_bytes` long.
+    #[inline(always)]
+    pub fn new<L: Lie>(group: &Group, b: usize, block_bytes: usize) -> Self {
+        let first = group.first.wrapping_add(b * L::BLOCKS * block_bytes);
+        Self { first, stride: group.stride, lane: group.lane }
+    }
+
     /// Byte `offset` of the block of row `r`.
     #[inline(always)]
     pub fn at(self, r: usize, offset: usize) -> *const u8 {
@@ -76,32 +87,70 @@ impl Column {
     }
 }
 
-/// A block type over vectors `V`.
-pub(super) trait Format<V: Ints> {
-    /// Bytes from a column of blocks to the next.
-    const STEP_BYTES: usize;
+/// How rows lie, see [`Order`](crate::quant::Order). Both functions are `#[inline(always)]`; callers have the
+/// instructions, and the column is readable.
+#[allow(clippy::missing_safety_doc, reason = "said above")]
+pub(super) trait Lie {
+    /// Blocks from a column to the next.
+    const BLOCKS: usize;
 
-    /// Scales of a column of blocks; each block begins with its own, unless an implementor says otherwise.
-    ///
-    /// # Safety
-    /// As [`Self::codes`].
+    /// As [`Ints::dwords`].
+    unsafe fn dwords<V: Ints>(w: Column, offset: usize) -> [V::I; 4];
+    /// As [`Ints::scales`].
+    unsafe fn scales<V: Ints>(w: Column) -> V::F;
+}
+
+/// One after the other.
+pub(super) struct InFile;
+/// Interleaved.
+pub(super) struct Interleaved;
+
+impl Lie for InFile {
+    const BLOCKS: usize = 1;
+
     #[inline(always)]
-    unsafe fn scales(w: Column) -> V::F {
+    unsafe fn dwords<V: Ints>(w: Column, offset: usize) -> [V::I; 4] {
+        // SAFETY: as promised to this function.
+        unsafe { V::dwords(w, offset) }
+    }
+    #[inline(always)]
+    unsafe fn scales<V: Ints>(w: Column) -> V::F {
         // SAFETY: as promised to this function.
         unsafe { V::scales(w) }
     }
+}
 
-    /// The codes of a column of blocks, ready for [`Self::dots`].
-    ///
-    /// # Safety
-    /// The blocks are readable; the processor has the instructions.
-    unsafe fn codes(w: Column) -> [V::I; PIECES];
+impl Lie for Interleaved {
+    const BLOCKS: usize = INTERLEAVED_ROWS;
+
+    #[inline(always)]
+    unsafe fn dwords<V: Ints>(w: Column, offset: usize) -> [V::I; 4] {
+        const { assert!(INTERLEAVED_ROWS.is_multiple_of(V::ROWS)) };
+        // SAFETY: byte `offset` of sixteen blocks lies behind as many bytes of each; then dwords follow, row by row.
+        unsafe {
+            let first = w.first.wrapping_add(INTERLEAVED_ROWS * offset + 4 * w.lane);
+            let dwords = |j: usize| V::load(first.wrapping_add(INTERLEAVED_ROWS * 4 * j));
+            [dwords(0), dwords(1), dwords(2), dwords(3)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales<V: Ints>(w: Column) -> V::F {
+        // SAFETY: a column begins with the scales of its rows.
+        unsafe { V::load_scales(w.first.wrapping_add(2 * w.lane)) }
+    }
+}
+
+/// A block type: two bytes of scale, then codes. A caller has the instructions; all functions are `#[inline(always)]`.
+#[allow(clippy::missing_safety_doc, reason = "said above")]
+pub(super) trait Format {
+    /// Bytes of a block.
+    const BLOCK_BYTES: usize;
+
+    /// The codes of a readable column of blocks, which lie as `L` says, ready for [`Self::dots`].
+    unsafe fn codes<V: Ints, L: Lie>(w: Column) -> [V::I; PIECES];
 
     /// Exact dot products with a block of `T` tokens each: `x(t, j)` is piece `j` of token `t`.
-    ///
-    /// # Safety
-    /// The processor has the instructions.
-    unsafe fn dots<const T: usize>(
+    unsafe fn dots<V: Ints, const T: usize>(
         w: impl Fn(usize) -> V::I,
         x: impl Fn(usize, usize) -> i32,
         offsets: [i32; T],
@@ -113,14 +162,14 @@ pub(super) struct Q40;
 /// Weights of [`BlockQ80`].
 pub(super) struct Q80;
 
-impl<V: Ints> Format<V> for Q40 {
-    const STEP_BYTES: usize = size_of::<BlockQ40>();
+impl Format for Q40 {
+    const BLOCK_BYTES: usize = size_of::<BlockQ40>();
 
     #[inline(always)]
-    unsafe fn codes(w: Column) -> [V::I; PIECES] {
+    unsafe fn codes<V: Ints, L: Lie>(w: Column) -> [V::I; PIECES] {
         // SAFETY: 16 bytes of nibbles after the scale.
         unsafe {
-            let [a, b, c, d] = V::dwords(w, 2);
+            let [a, b, c, d] = L::dwords::<V>(w, 2);
             [
                 V::low_nibbles(a),
                 V::low_nibbles(b),
@@ -135,7 +184,7 @@ impl<V: Ints> Format<V> for Q40 {
     }
 
     #[inline(always)]
-    unsafe fn dots<const T: usize>(
+    unsafe fn dots<V: Ints, const T: usize>(
         w: impl Fn(usize) -> V::I,
         x: impl Fn(usize, usize) -> i32,
         offsets: [i32; T],
@@ -145,14 +194,14 @@ impl<V: Ints> Format<V> for Q40 {
     }
 }
 
-impl<V: Ints> Format<V> for Q80 {
-    const STEP_BYTES: usize = size_of::<BlockQ80>();
+impl Format for Q80 {
+    const BLOCK_BYTES: usize = size_of::<BlockQ80>();
 
     #[inline(always)]
-    unsafe fn codes(w: Column) -> [V::I; PIECES] {
+    unsafe fn codes<V: Ints, L: Lie>(w: Column) -> [V::I; PIECES] {
         // SAFETY: 32 bytes of codes after the scale.
         unsafe {
-            let ([a, b, c, d], [e, f, g, h]) = (V::dwords(w, 2), V::dwords(w, 18));
+            let ([a, b, c, d], [e, f, g, h]) = (L::dwords::<V>(w, 2), L::dwords::<V>(w, 18));
             [
                 V::prepare_q80(a),
                 V::prepare_q80(b),
@@ -167,7 +216,7 @@ impl<V: Ints> Format<V> for Q80 {
     }
 
     #[inline(always)]
-    unsafe fn dots<const T: usize>(
+    unsafe fn dots<V: Ints, const T: usize>(
         w: impl Fn(usize) -> V::I,
         x: impl Fn(usize, usize) -> i32,
         offsets: [i32; T],
@@ -177,10 +226,10 @@ impl<V: Ints> Format<V> for Q80 {
     }
 }
 
-/// The product of weights `F` over vectors `V`.
-pub(super) struct Rows<V, F>(PhantomData<(V, F)>);
+/// The product of weights `F`, whose rows lie as `L` says, over vectors `V`.
+pub(super) struct Rows<V, F, L>(PhantomData<(V, F, L)>);
 
-impl<V: Ints, F: Format<V>> FromRows for Rows<V, F> {
+impl<V: Ints, F: Format, L: Lie> FromRows for Rows<V, F, L> {
     const ROWS: usize = V::ROWS;
 
     #[inline(always)]
@@ -198,10 +247,6 @@ impl<V: Ints, F: Format<V>> FromRows for Rows<V, F> {
             let row = x.row(t + k);
             (codes[k], scales[k], offsets[k]) = (row.codes.as_ptr().cast(), row.scales.as_ptr(), row.offsets.as_ptr());
         }
-        let mut columns = [Column { first: core::ptr::null(), stride: 0 }; G];
-        for g in 0..G {
-            columns[g] = Column { first: groups[g].first, stride: groups[g].stride };
-        }
         // SAFETY: block `b` of rows and tokens is inside them.
         unsafe {
             let mut acc = [[V::splat(0.0); T]; G];
@@ -211,14 +256,14 @@ impl<V: Ints, F: Format<V>> FromRows for Rows<V, F> {
                     block_offsets[k] = *offsets[k].add(b);
                 }
                 for g in 0..G {
-                    let d = F::scales(columns[g]);
-                    let w = F::codes(columns[g]);
+                    let column = Column::new::<L>(&groups[g], b, F::BLOCK_BYTES);
+                    let d = L::scales::<V>(column);
+                    let w = F::codes::<V, L>(column);
                     let piece = |k: usize, j| codes[k].add(b * PIECES + j).read_unaligned();
-                    let dots = F::dots(|j| w[j], piece, block_offsets);
+                    let dots = F::dots::<V, T>(|j| w[j], piece, block_offsets);
                     for k in 0..T {
                         acc[g][k] = V::add_block(acc[g][k], dots[k], d, V::splat(*scales[k].add(b)));
                     }
-                    columns[g].first = columns[g].first.wrapping_add(F::STEP_BYTES);
                 }
             }
             for g in 0..G {
@@ -232,7 +277,7 @@ impl<V: Ints, F: Format<V>> FromRows for Rows<V, F> {
     }
 }
 
-impl<V: Ints, F: Format<V>> Panel for Rows<V, F> {
+impl<V: Ints, F: Format, L: Lie> Panel for Rows<V, F, L> {
     const ROWS: usize = V::ROWS;
     const TILE: usize = V::TILE;
 
@@ -240,13 +285,13 @@ impl<V: Ints, F: Format<V>> Panel for Rows<V, F> {
     unsafe fn unpack(group: &Group, blocks: Range<usize>, panel: *mut u8) {
         let mut panel = panel;
         for b in blocks {
-            let column = Column { first: group.first.wrapping_add(b * F::STEP_BYTES), stride: group.stride };
+            let column = Column::new::<L>(group, b, F::BLOCK_BYTES);
             // SAFETY: the block is inside the group's rows; the panel has room for it.
             unsafe {
-                for (j, codes) in F::codes(column).into_iter().enumerate() {
+                for (j, codes) in F::codes::<V, L>(column).into_iter().enumerate() {
                     V::store(codes, panel.add(4 * V::ROWS * j));
                 }
-                V::store_f32(F::scales(column), panel.add(BLOCK * V::ROWS).cast());
+                V::store_f32(L::scales::<V>(column), panel.add(BLOCK * V::ROWS).cast());
                 panel = panel.add(panel_bytes(V::ROWS));
             }
         }
@@ -271,7 +316,7 @@ impl<V: Ints, F: Format<V>> Panel for Rows<V, F> {
 /// # Safety
 /// As there.
 #[inline(always)]
-unsafe fn tile_of<V: Ints, F: Format<V>, const T: usize>(
+unsafe fn tile_of<V: Ints, F: Format, const T: usize>(
     mut panel: *const u8,
     mut x: *const u8,
     blocks: usize,
@@ -291,7 +336,7 @@ unsafe fn tile_of<V: Ints, F: Format<V>, const T: usize>(
             for k in 0..T {
                 offsets[k] = x.add(V::TILE * (BLOCK + 4) + 4 * k).cast::<i32>().read();
             }
-            let dots = F::dots(
+            let dots = F::dots::<V, T>(
                 |j| V::load(panel.add(4 * V::ROWS * j)),
                 |k, j| x.add(BLOCK * k + 4 * j).cast::<i32>().read(),
                 offsets,
@@ -310,17 +355,20 @@ unsafe fn tile_of<V: Ints, F: Format<V>, const T: usize>(
     }
 }
 
-/// `products!([attribute, …], name = few tokens, many tokens; …)`: functions of products, under attributes that enable
-/// the instruction set.
+/// `products!([attribute, …], NAME { dtype: few tokens, many tokens; … } …)`: [`BlockProducts`](super::super::table::BlockProducts)
+/// called `NAME`, under attributes that enable the instruction set.
 macro_rules! products {
-    ($attributes:tt, $($name:ident = $few:ty, $many:ty);+ $(;)?) => {
-        $($crate::kernels::x86_64::products::products!(@one $attributes, $name, $few, $many);)+
+    ($attributes:tt, $($name:ident { $($dtype:ident: $few:ty, $many:ty;)+ })+) => {
+        $(pub(in $crate::kernels::x86_64) const $name: $crate::kernels::table::BlockProducts =
+            $crate::kernels::table::BlockProducts {
+                $($dtype: $crate::kernels::x86_64::products::products!(@one $attributes, $few, $many),)+
+            };)+
     };
-    (@one [$($attribute:meta),*], $name:ident, $few:ty, $many:ty) => {
+    (@one [$($attribute:meta),*], $few:ty, $many:ty) => {{
         /// # Safety
         /// The operands passed `check`; the processor has the instructions.
         $(#[$attribute])*
-        pub(in $crate::kernels::x86_64) unsafe fn $name(
+        unsafe fn matmul(
             w: &$crate::kernels::Matrix<'_>,
             rows: core::ops::Range<usize>,
             x: &$crate::kernels::Input<'_>,
@@ -330,6 +378,7 @@ macro_rules! products {
             // SAFETY: as promised to this function.
             unsafe { $crate::kernels::groups::matmul::<$few, $many>(w, rows, x, out, scratch) }
         }
-    };
+        matmul
+    }};
 }
 pub(super) use products;

@@ -25,10 +25,5 @@ use super::avx512;
 use crate::kernels::Isa;
 use crate::kernels::table::Table;
 
-pub(in crate::kernels) static TABLE: Table = Table {
-    isa: Isa::Amx,
-    matmul_q40_q80: products::matmul_q40,
-    matmul_interleaved_q40_q80: Some(products::matmul_interleaved_q40),
-    matmul_q80_q80: products::matmul_q80,
-    ..avx512::TABLE
-};
+pub(in crate::kernels) static TABLE: Table =
+    Table { isa: Isa::Amx, blocks: products::BLOCKS, interleaved: Some(products::INTERLEAVED), ..avx512::TABLE };

@@ -7,8 +7,8 @@
 
 use crate::kernels::groups::{Group, MAX_TILE, Panel, Sums, panel_bytes, tile_bytes};
 use crate::kernels::x86_64::avx2::products::EightRows;
-use crate::kernels::x86_64::avx512::products::{InterleavedQ40, SixteenRows};
-use crate::kernels::x86_64::products::{Column, Format, Ints, Q40, Q80, Rows, products};
+use crate::kernels::x86_64::avx512::products::SixteenRows;
+use crate::kernels::x86_64::products::{Column, Format, InFile, Interleaved, Ints, Lie, Q40, Q80, Rows, products};
 use crate::quant::BLOCK;
 use core::arch::asm;
 use core::arch::x86_64::*;
@@ -18,9 +18,14 @@ use core::ops::Range;
 
 products!(
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")],
-    matmul_q40 = Rows<EightRows, Q40>, Tiles<Q40>;
-    matmul_q80 = Rows<EightRows, Q80>, Tiles<Q80>;
-    matmul_interleaved_q40 = Rows<SixteenRows, InterleavedQ40>, Tiles<InterleavedQ40>;
+    BLOCKS {
+        q40: Rows<EightRows, Q40, InFile>, Tiles<Q40, InFile>;
+        q80: Rows<EightRows, Q80, InFile>, Tiles<Q80, InFile>;
+    }
+    INTERLEAVED {
+        q40: Rows<SixteenRows, Q40, Interleaved>, Tiles<Q40, Interleaved>;
+        q80: Rows<SixteenRows, Q80, Interleaved>, Tiles<Q80, Interleaved>;
+    }
 );
 
 /// Rows and tokens of a tile product.
@@ -97,25 +102,22 @@ unsafe fn two_blocks(panel: *const u8, x: *const u8, panel_step: usize, x_step: 
     }
 }
 
-/// Products of panels by tiles.
-pub(super) struct Tiles<F>(PhantomData<F>);
+/// Products of panels by tiles: weights `F`, whose rows lie as `L` says.
+pub(super) struct Tiles<F, L>(PhantomData<(F, L)>);
 
 /// Formats whose codes [`Format::codes`] gives without a sign.
-pub(super) trait Unsigned: Format<SixteenRows> {
+pub(super) trait Unsigned: Format {
     /// What stands for zero.
     const ZERO: u8;
 }
 impl Unsigned for Q40 {
     const ZERO: u8 = 8;
 }
-impl Unsigned for InterleavedQ40 {
-    const ZERO: u8 = Q40::ZERO;
-}
 impl Unsigned for Q80 {
     const ZERO: u8 = 128;
 }
 
-impl<F: Unsigned> Panel for Tiles<F> {
+impl<F: Unsigned, L: Lie> Panel for Tiles<F, L> {
     const ROWS: usize = SIDE;
     const TILE: usize = SIDE;
     /// Packed tokens (640 bytes a block) and sixteen rows (576) fit into 48 KB together.
@@ -138,14 +140,14 @@ impl<F: Unsigned> Panel for Tiles<F> {
     unsafe fn unpack(group: &Group, blocks: Range<usize>, panel: *mut u8) {
         let mut panel = panel;
         for b in blocks {
-            let column = Column { first: group.first.wrapping_add(b * F::STEP_BYTES), stride: group.stride };
+            let column = Column::new::<L>(group, b, F::BLOCK_BYTES);
             // SAFETY: the block is inside the group's rows; the panel has room for it.
             unsafe {
                 let zero = _mm512_set1_epi8(F::ZERO.cast_signed());
-                for (j, codes) in F::codes(column).into_iter().enumerate() {
+                for (j, codes) in F::codes::<SixteenRows, L>(column).into_iter().enumerate() {
                     SixteenRows::store(_mm512_sub_epi8(codes, zero), panel.add(4 * SIDE * j));
                 }
-                SixteenRows::store_f32(F::scales(column), panel.add(BLOCK * SIDE).cast());
+                SixteenRows::store_f32(L::scales::<SixteenRows>(column), panel.add(BLOCK * SIDE).cast());
                 panel = panel.add(panel_bytes(SIDE));
             }
         }
@@ -235,7 +237,7 @@ mod tests {
             let panel: [i8; 2 * PANEL] = core::array::from_fn(|_| byte());
             let x: [i8; 2 * SIDE * BLOCK] = core::array::from_fn(|_| byte());
             let mut out = [const { Dots([-1; SIDE * SIDE]) }; 2];
-            type Q = Tiles<Q40>;
+            type Q = Tiles<Q40, InFile>;
             // SAFETY: two blocks of each; `enable` lets tile instructions work.
             unsafe {
                 Q::begin();

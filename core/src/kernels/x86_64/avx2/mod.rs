@@ -14,9 +14,8 @@ pub(in crate::kernels) static TABLE: Table = table!(
     Isa::Avx2,
     // SAFETY: functions of this table are called only on a processor that has the features.
     unsafe { Avx2::new() },
-    products::matmul_q40,
-    None,
-    products::matmul_q80,
+    products::BLOCKS,
+    Some(products::INTERLEAVED),
     [target_feature(enable = "avx2,fma,f16c")]
 );
 

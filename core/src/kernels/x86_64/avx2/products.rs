@@ -2,13 +2,19 @@
 
 #![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
 
-use crate::kernels::x86_64::products::{Column, Ints, Q40, Q80, Rows, products};
+use crate::kernels::x86_64::products::{Column, InFile, Interleaved, Ints, Q40, Q80, Rows, products};
 use core::arch::x86_64::*;
 
 products!(
     [target_feature(enable = "avx2,fma,f16c")],
-    matmul_q40 = Rows<EightRows, Q40>, Rows<EightRows, Q40>;
-    matmul_q80 = Rows<EightRows, Q80>, Rows<EightRows, Q80>;
+    BLOCKS {
+        q40: Rows<EightRows, Q40, InFile>, Rows<EightRows, Q40, InFile>;
+        q80: Rows<EightRows, Q80, InFile>, Rows<EightRows, Q80, InFile>;
+    }
+    INTERLEAVED {
+        q40: Rows<EightRows, Q40, Interleaved>, Rows<EightRows, Q40, Interleaved>;
+        q80: Rows<EightRows, Q80, Interleaved>, Rows<EightRows, Q80, Interleaved>;
+    }
 );
 
 pub(in crate::kernels::x86_64) struct EightRows;
@@ -53,6 +59,11 @@ impl Ints for EightRows {
             let scales = _mm256_unpacklo_epi32(_mm256_unpacklo_epi16(a, b), _mm256_unpacklo_epi16(c, d));
             _mm256_cvtph_ps(_mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b10_00>(scales)))
         }
+    }
+    #[inline(always)]
+    unsafe fn load_scales(from: *const u8) -> __m256 {
+        // SAFETY: the caller's pointer is good for eight scales.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {

@@ -14,9 +14,8 @@ pub(in crate::kernels) static TABLE: Table = table!(
     Isa::Avx512,
     // SAFETY: functions of this table are called only on a processor that has the features.
     unsafe { Avx512::new() },
-    products::matmul_q40,
-    Some(products::matmul_interleaved_q40),
-    products::matmul_q80,
+    products::BLOCKS,
+    Some(products::INTERLEAVED),
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
 );
 

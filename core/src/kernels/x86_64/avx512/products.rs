@@ -3,51 +3,23 @@
 #![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
 
 use crate::kernels::x86_64::avx2::products::EightRows;
-use crate::kernels::x86_64::products::{Column, Format, Ints, Q40, Q80, Rows, products};
-use crate::quant::{BlockQ40, INTERLEAVED_ROWS};
+use crate::kernels::x86_64::products::{Column, InFile, Interleaved, Ints, Q40, Q80, Rows, products};
 use core::arch::x86_64::*;
 
 // Sixteen streams of rows are more than prefetchers follow: few tokens take eight rows at a time.
 products!(
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")],
-    matmul_q40 = Rows<EightRows, Q40>, Rows<SixteenRows, Q40>;
-    matmul_q80 = Rows<EightRows, Q80>, Rows<SixteenRows, Q80>;
-    matmul_interleaved_q40 = Rows<SixteenRows, InterleavedQ40>, Rows<SixteenRows, InterleavedQ40>;
+    BLOCKS {
+        q40: Rows<EightRows, Q40, InFile>, Rows<SixteenRows, Q40, InFile>;
+        q80: Rows<EightRows, Q80, InFile>, Rows<SixteenRows, Q80, InFile>;
+    }
+    INTERLEAVED {
+        q40: Rows<SixteenRows, Q40, Interleaved>, Rows<SixteenRows, Q40, Interleaved>;
+        q80: Rows<SixteenRows, Q80, Interleaved>, Rows<SixteenRows, Q80, Interleaved>;
+    }
 );
 
 pub(in crate::kernels::x86_64) struct SixteenRows;
-
-/// Sixteen rows of [`BlockQ40`], interleaved.
-pub(in crate::kernels::x86_64) struct InterleavedQ40;
-
-impl Format<SixteenRows> for InterleavedQ40 {
-    const STEP_BYTES: usize = INTERLEAVED_ROWS * size_of::<BlockQ40>();
-
-    #[inline(always)]
-    unsafe fn scales(w: Column) -> __m512 {
-        // SAFETY: a column begins with sixteen scales.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(w.first.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn codes(w: Column) -> [__m512i; 8] {
-        // SAFETY: four vectors of nibbles after the scales.
-        unsafe {
-            let v = |j: usize| _mm512_loadu_si512(w.at(0, 2 * INTERLEAVED_ROWS + 64 * j).cast());
-            let (low, high) = (|v| SixteenRows::low_nibbles(v), |v| SixteenRows::high_nibbles(v));
-            let (a, b, c, d) = (v(0), v(1), v(2), v(3));
-            [low(a), low(b), low(c), low(d), high(a), high(b), high(c), high(d)]
-        }
-    }
-    #[inline(always)]
-    unsafe fn dots<const T: usize>(
-        w: impl Fn(usize) -> __m512i,
-        x: impl Fn(usize, usize) -> i32,
-        offsets: [i32; T],
-    ) -> [__m512i; T] {
-        // SAFETY: as promised to this function.
-        unsafe { SixteenRows::dots_q40(w, x, offsets) }
-    }
-}
 
 /// Sixteen bytes from byte `offset` of the blocks of rows `r`, `r + 4`, `r + 8` and `r + 12`.
 #[inline(always)]
@@ -120,6 +92,11 @@ impl Ints for SixteenRows {
             let scales = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(eight!(0)), eight!(8));
             _mm512_cvtph_ps(scales)
         }
+    }
+    #[inline(always)]
+    unsafe fn load_scales(from: *const u8) -> __m512 {
+        // SAFETY: the caller's pointer is good for sixteen scales.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
