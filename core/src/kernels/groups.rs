@@ -39,6 +39,8 @@ pub(super) trait Panel {
     const ROWS: usize;
     /// Tokens of a full tile, at most [`MAX_TILE`].
     const TILE: usize;
+    /// Most rows of a panel, which all tokens pass over: a lane's panel stays in a second-level cache.
+    const PANEL_ROWS: usize = MAX_PANEL_ROWS;
     /// Most blocks of a row in a panel.
     const PANEL_BLOCKS: usize = MAX_PANEL_BLOCKS;
 
@@ -236,8 +238,8 @@ unsafe fn all_tokens<F: FromRows>(group: Group, x: &ActivationRows<'_>, out: &Ou
     }
 }
 
-/// Rows of a panel.
-const PANEL_ROWS: usize = 128;
+/// Most rows of a panel.
+const MAX_PANEL_ROWS: usize = 128;
 /// Most blocks of a panel's rows.
 const MAX_PANEL_BLOCKS: usize = 64;
 
@@ -268,13 +270,13 @@ impl<'a> Panels<'a> {
         x: &'a ActivationRows<'a>,
         scratch: &'a mut [u8],
     ) -> Option<Self> {
-        const { assert!(P::TILE <= MAX_TILE && PANEL_ROWS.is_multiple_of(P::ROWS)) };
-        const { assert!(P::PANEL_BLOCKS <= MAX_PANEL_BLOCKS) };
-        const { assert!(MAX_PANEL_BLOCKS * (panel_bytes(PANEL_ROWS) + tile_bytes(MAX_TILE)) <= super::SCRATCH_BYTES) };
+        const { assert!(P::TILE <= MAX_TILE && P::PANEL_ROWS.is_multiple_of(P::ROWS)) };
+        const { assert!(P::PANEL_ROWS <= MAX_PANEL_ROWS && P::PANEL_BLOCKS <= MAX_PANEL_BLOCKS) };
+        const { assert!(MAX_PANEL_BLOCKS * (panel_bytes(MAX_PANEL_ROWS) + tile_bytes(MAX_TILE)) <= super::SCRATCH_BYTES) };
         if x.tokens.count() <= FEW_TOKENS || rows.len() < P::ROWS {
             return None;
         }
-        let (panel, rest) = scratch.split_at_mut_checked(P::PANEL_BLOCKS * panel_bytes(PANEL_ROWS))?;
+        let (panel, rest) = scratch.split_at_mut_checked(P::PANEL_BLOCKS * panel_bytes(P::PANEL_ROWS))?;
         let tile = rest.get_mut(..P::PANEL_BLOCKS * tile_bytes(P::TILE))?;
         Some(Self { w, rows, x, panel, tile })
     }
@@ -290,7 +292,7 @@ impl<'a> Panels<'a> {
         let mut first = 0;
         while first < count {
             // A last group that shares rows with the one before comes alone: it begins its sums anew.
-            let end = if first < whole { whole.min(first + PANEL_ROWS / P::ROWS) } else { count };
+            let end = if first < whole { whole.min(first + P::PANEL_ROWS / P::ROWS) } else { count };
             let mut block = 0;
             loop {
                 let chunk = block..blocks.min(block + P::PANEL_BLOCKS);
