@@ -100,6 +100,7 @@ fn detected(isa: Isa) -> bool {
         Isa::Avx2 => {
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
         }
+        Isa::AvxVnni => detected(Isa::Avx2) && is_x86_feature_detected!("avxvnni"),
         Isa::Avx512 => {
             detected(Isa::Avx2)
                 && is_x86_feature_detected!("avx512f")
@@ -146,7 +147,7 @@ fn tiles_allowed() -> bool {
 fn detected(isa: Isa) -> bool {
     match isa {
         Isa::Scalar => true,
-        Isa::Avx2 | Isa::Avx512 | Isa::Amx => false,
+        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Amx => false,
         Isa::Neon => is_aarch64_feature_detected!("neon"),
         Isa::Dotprod => detected(Isa::Neon) && is_aarch64_feature_detected!("dotprod"),
         Isa::I8mm => detected(Isa::Dotprod) && is_aarch64_feature_detected!("i8mm"),

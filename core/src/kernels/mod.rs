@@ -53,6 +53,8 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// [`Isa::Avx2`] and AVX-VNNI.
+    AvxVnni,
     /// x86-64 with AVX-512 F, BW, VL and VNNI.
     Avx512,
     /// [`Isa::Avx512`] and AMX with 8-bit integers, whose use the operating system allows to this process.
@@ -67,13 +69,15 @@ pub enum Isa {
 
 impl Isa {
     /// Every instruction set, the plainest first.
-    pub const ALL: [Isa; 7] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Amx, Isa::Neon, Isa::Dotprod, Isa::I8mm];
+    pub const ALL: [Isa; 8] =
+        [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Amx, Isa::Neon, Isa::Dotprod, Isa::I8mm];
 
     /// Name as users write it.
     pub const fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
             Isa::Amx => "amx",
             Isa::Neon => "neon",
@@ -118,6 +122,8 @@ impl Kernels {
             Isa::Scalar => &scalar::TABLE,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &x86_64::avx2::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => &x86_64::avxvnni::TABLE,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => &x86_64::avx512::TABLE,
             #[cfg(target_arch = "x86_64")]

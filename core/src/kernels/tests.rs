@@ -39,8 +39,8 @@ fn fast() -> Vec<Kernels> {
         #[cfg(target_os = "linux")]
         {
             // By the processor or by the emulator.
-            x86_64::amx::emulated::enable();
-            isas.push(Isa::Amx);
+            x86_64::emulated::enable();
+            isas.extend([Isa::AvxVnni, Isa::Amx]);
         }
     }
     #[cfg(target_arch = "aarch64")]

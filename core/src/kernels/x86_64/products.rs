@@ -61,6 +61,71 @@ pub(super) trait Ints {
     unsafe fn store_f32(v: Self::F, to: *mut f32);
 }
 
+/// Vectors with an instruction that adds to each lane the products of its four unsigned and four signed bytes.
+///
+/// A caller of any of these has the instructions; all are `#[inline(always)]`.
+#[allow(clippy::missing_safety_doc, reason = "said above")]
+pub(super) trait Vnni: Ints {
+    /// `signed` is the same in every lane.
+    unsafe fn add_products(sum: Self::I, unsigned: Self::I, signed: i32) -> Self::I;
+    /// A number in every lane.
+    unsafe fn splat_i32(x: i32) -> Self::I;
+    /// Every lane times 16.
+    unsafe fn times_16(v: Self::I) -> Self::I;
+
+    /// As [`Ints::dots_q40`].
+    #[inline(always)]
+    unsafe fn vnni_q40<const T: usize>(
+        w: impl Fn(usize) -> Self::I,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [Self::I; T] {
+        // SAFETY: as promised to this function.
+        unsafe {
+            let mut sums = [Self::splat_i32(0); T];
+            for t in 0..T {
+                sums[t] = Self::splat_i32(offsets[t]);
+            }
+            Self::add_block_products(w, x, sums)
+        }
+    }
+
+    /// As [`Ints::dots_q80`] of bytes 128 greater than the codes: -128 times the sum of a token's codes is added, where
+    /// an offset is -8 times.
+    #[inline(always)]
+    unsafe fn vnni_q80<const T: usize>(
+        w: impl Fn(usize) -> Self::I,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [Self::I; T] {
+        // SAFETY: as promised to this function.
+        unsafe {
+            let mut sums = [Self::splat_i32(0); T];
+            for t in 0..T {
+                sums[t] = Self::times_16(Self::splat_i32(offsets[t]));
+            }
+            Self::add_block_products(w, x, sums)
+        }
+    }
+
+    /// Adds the products of a block to `sums`.
+    #[inline(always)]
+    unsafe fn add_block_products<const T: usize>(
+        w: impl Fn(usize) -> Self::I,
+        x: impl Fn(usize, usize) -> i32,
+        mut sums: [Self::I; T],
+    ) -> [Self::I; T] {
+        for j in 0..PIECES {
+            let w = w(j);
+            for t in 0..T {
+                // SAFETY: as promised to this function.
+                sums[t] = unsafe { Self::add_products(sums[t], w, x(t, j)) };
+            }
+        }
+        sums
+    }
+}
+
 /// Blocks of a group of rows, one of each.
 #[derive(Clone, Copy)]
 pub(super) struct Column {

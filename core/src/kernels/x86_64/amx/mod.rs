@@ -17,8 +17,6 @@
 //! times with it, which is why in `products` tiles run a step ahead, in buffers of their own. Unpacking weights and
 //! packing tokens are not counted. `llvm-mca` is no help: LLVM 19's model of the processor knows nothing about tiles.
 
-#[cfg(all(test, target_os = "linux"))]
-pub(in crate::kernels) mod emulated;
 mod products;
 
 use super::avx512;

@@ -8,6 +8,7 @@
 use crate::kernels::groups::{Group, MAX_TILE, Panel, Sums, panel_bytes, tile_bytes};
 use crate::kernels::x86_64::avx2::products::EightRows;
 use crate::kernels::x86_64::avx512::products::SixteenRows;
+use crate::kernels::x86_64::avxvnni::products::Evex;
 use crate::kernels::x86_64::products::{Column, Format, InFile, Interleaved, Ints, Lie, Q40, Q80, Rows, products};
 use crate::quant::BLOCK;
 use core::arch::asm;
@@ -19,8 +20,8 @@ use core::ops::Range;
 products!(
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")],
     BLOCKS {
-        q40: Rows<EightRows, Q40, InFile>, Tiles<Q40, InFile>;
-        q80: Rows<EightRows, Q80, InFile>, Tiles<Q80, InFile>;
+        q40: Rows<EightRows<Evex>, Q40, InFile>, Tiles<Q40, InFile>;
+        q80: Rows<EightRows<Evex>, Q80, InFile>, Tiles<Q80, InFile>;
     }
     INTERLEAVED {
         q40: Rows<SixteenRows, Q40, Interleaved>, Tiles<Q40, Interleaved>;
@@ -221,7 +222,7 @@ unsafe fn tile_of<const T: usize>(panel: *const u8, x: *const u8, blocks: usize,
 mod tests {
     use super::*;
     use crate::kernels::tests::{Random, has_avx512};
-    use crate::kernels::x86_64::amx::emulated::enable;
+    use crate::kernels::x86_64::emulated;
 
     #[test]
     fn a_step_is_two_exact_products() {
@@ -229,7 +230,7 @@ mod tests {
             std::println!("no AVX-512: nothing to run");
             return;
         }
-        enable();
+        emulated::enable();
         const PANEL: usize = 4 * SIDE * (BLOCK / 4);
         for seed in 0..50 {
             let random = &mut Random(seed);
@@ -238,7 +239,7 @@ mod tests {
             let x: [i8; 2 * SIDE * BLOCK] = core::array::from_fn(|_| byte());
             let mut out = [const { Dots([-1; SIDE * SIDE]) }; 2];
             type Q = Tiles<Q40, InFile>;
-            // SAFETY: two blocks of each; `enable` lets tile instructions work.
+            // SAFETY: two blocks of each; `emulated::enable` lets tile instructions work.
             unsafe {
                 Q::begin();
                 two_blocks(panel.as_ptr().cast(), x.as_ptr().cast(), PANEL, SIDE * BLOCK, out.as_mut_ptr());

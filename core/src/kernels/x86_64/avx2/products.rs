@@ -1,23 +1,50 @@
-//! Eight rows at once: pairs of byte products in 16 bits.
+//! Eight rows at once. AVX2 adds byte products up in pairs of 16 bits; what came later does it otherwise.
 
 #![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
 
 use crate::kernels::x86_64::products::{Column, InFile, Interleaved, Ints, Q40, Q80, Rows, products};
 use core::arch::x86_64::*;
+use core::marker::PhantomData;
 
 products!(
     [target_feature(enable = "avx2,fma,f16c")],
     BLOCKS {
-        q40: Rows<EightRows, Q40, InFile>, Rows<EightRows, Q40, InFile>;
-        q80: Rows<EightRows, Q80, InFile>, Rows<EightRows, Q80, InFile>;
+        q40: Rows<EightRows<Pairs>, Q40, InFile>, Rows<EightRows<Pairs>, Q40, InFile>;
+        q80: Rows<EightRows<Pairs>, Q80, InFile>, Rows<EightRows<Pairs>, Q80, InFile>;
     }
     INTERLEAVED {
-        q40: Rows<EightRows, Q40, Interleaved>, Rows<EightRows, Q40, Interleaved>;
-        q80: Rows<EightRows, Q80, Interleaved>, Rows<EightRows, Q80, Interleaved>;
+        q40: Rows<EightRows<Pairs>, Q40, Interleaved>, Rows<EightRows<Pairs>, Q40, Interleaved>;
+        q80: Rows<EightRows<Pairs>, Q80, Interleaved>, Rows<EightRows<Pairs>, Q80, Interleaved>;
     }
 );
 
-pub(in crate::kernels::x86_64) struct EightRows;
+/// Eight rows, whose bytes are multiplied by way of `B`.
+pub(in crate::kernels::x86_64) struct EightRows<B>(PhantomData<B>);
+
+/// How bytes are multiplied. A caller of any of these has the instructions; all are `#[inline(always)]`.
+#[allow(clippy::missing_safety_doc, reason = "said above")]
+pub(in crate::kernels::x86_64) trait ByteProducts {
+    /// As [`Ints::TILE`].
+    const TILE: usize;
+
+    /// As [`Ints::prepare_q80`].
+    unsafe fn prepare_q80(v: __m256i) -> __m256i;
+    /// As [`Ints::dots_q40`].
+    unsafe fn dots_q40<const T: usize>(
+        w: impl Fn(usize) -> __m256i,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [__m256i; T];
+    /// As [`Ints::dots_q80`].
+    unsafe fn dots_q80<const T: usize>(
+        w: impl Fn(usize) -> __m256i,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [__m256i; T];
+}
+
+/// Pairs of products in 16 bits.
+struct Pairs;
 
 /// Sixteen bytes from byte `offset` of the blocks of rows `r` and `r + 4`.
 #[inline(always)]
@@ -30,11 +57,11 @@ unsafe fn pair(w: Column, r: usize, offset: usize) -> __m256i {
     }
 }
 
-impl Ints for EightRows {
+impl<B: ByteProducts> Ints for EightRows<B> {
     type I = __m256i;
     type F = __m256;
     const ROWS: usize = 8;
-    const TILE: usize = 4;
+    const TILE: usize = B::TILE;
 
     #[inline(always)]
     unsafe fn dwords(w: Column, offset: usize) -> [__m256i; 4] {
@@ -82,7 +109,8 @@ impl Ints for EightRows {
     }
     #[inline(always)]
     unsafe fn prepare_q80(v: __m256i) -> __m256i {
-        v
+        // SAFETY: as above.
+        unsafe { B::prepare_q80(v) }
     }
     #[inline(always)]
     unsafe fn dots_q40<const T: usize>(
@@ -91,6 +119,58 @@ impl Ints for EightRows {
         offsets: [i32; T],
     ) -> [__m256i; T] {
         // SAFETY: as above.
+        unsafe { B::dots_q40(w, x, offsets) }
+    }
+    #[inline(always)]
+    unsafe fn dots_q80<const T: usize>(
+        w: impl Fn(usize) -> __m256i,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [__m256i; T] {
+        // SAFETY: as above.
+        unsafe { B::dots_q80(w, x, offsets) }
+    }
+    #[inline(always)]
+    unsafe fn add_block(acc: __m256, dots: __m256i, d: __m256, x: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(d, x), acc) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> __m256i {
+        // SAFETY: the caller's pointer is good for a vector; so below.
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn load_f32(from: *const f32) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn store(v: __m256i, to: *mut u8) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_si256(to.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn store_f32(v: __m256, to: *mut f32) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_ps(to, v) }
+    }
+}
+
+impl ByteProducts for Pairs {
+    const TILE: usize = 4;
+
+    #[inline(always)]
+    unsafe fn prepare_q80(v: __m256i) -> __m256i {
+        v
+    }
+    #[inline(always)]
+    unsafe fn dots_q40<const T: usize>(
+        w: impl Fn(usize) -> __m256i,
+        x: impl Fn(usize, usize) -> i32,
+        offsets: [i32; T],
+    ) -> [__m256i; T] {
+        // SAFETY: the caller has the instructions.
         unsafe {
             // Eight pairs of products of at most 15 * 127 each: at most 30480, an i16.
             let mut sums = [_mm256_setzero_si256(); T];
@@ -128,30 +208,5 @@ impl Ints for EightRows {
             }
             sums
         }
-    }
-    #[inline(always)]
-    unsafe fn add_block(acc: __m256, dots: __m256i, d: __m256, x: __m256) -> __m256 {
-        // SAFETY: as above.
-        unsafe { _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(d, x), acc) }
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const u8) -> __m256i {
-        // SAFETY: the caller's pointer is good for a vector; so below.
-        unsafe { _mm256_loadu_si256(from.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn load_f32(from: *const f32) -> __m256 {
-        // SAFETY: as above.
-        unsafe { _mm256_loadu_ps(from) }
-    }
-    #[inline(always)]
-    unsafe fn store(v: __m256i, to: *mut u8) {
-        // SAFETY: as above.
-        unsafe { _mm256_storeu_si256(to.cast(), v) }
-    }
-    #[inline(always)]
-    unsafe fn store_f32(v: __m256, to: *mut f32) {
-        // SAFETY: as above.
-        unsafe { _mm256_storeu_ps(to, v) }
     }
 }

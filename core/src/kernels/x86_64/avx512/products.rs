@@ -3,15 +3,16 @@
 #![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
 
 use crate::kernels::x86_64::avx2::products::EightRows;
-use crate::kernels::x86_64::products::{Column, InFile, Interleaved, Ints, Q40, Q80, Rows, products};
+use crate::kernels::x86_64::avxvnni::products::Evex;
+use crate::kernels::x86_64::products::{Column, InFile, Interleaved, Ints, Q40, Q80, Rows, Vnni, products};
 use core::arch::x86_64::*;
 
 // Sixteen streams of rows are more than prefetchers follow: few tokens take eight rows at a time.
 products!(
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")],
     BLOCKS {
-        q40: Rows<EightRows, Q40, InFile>, Rows<SixteenRows, Q40, InFile>;
-        q80: Rows<EightRows, Q80, InFile>, Rows<SixteenRows, Q80, InFile>;
+        q40: Rows<EightRows<Evex>, Q40, InFile>, Rows<SixteenRows, Q40, InFile>;
+        q80: Rows<EightRows<Evex>, Q80, InFile>, Rows<SixteenRows, Q80, InFile>;
     }
     INTERLEAVED {
         q40: Rows<SixteenRows, Q40, Interleaved>, Rows<SixteenRows, Q40, Interleaved>;
@@ -32,23 +33,6 @@ unsafe fn quad(w: Column, r: usize, offset: usize) -> __m512i {
         let v = _mm512_inserti32x4::<2>(v, part(2));
         _mm512_inserti32x4::<3>(v, part(3))
     }
-}
-
-/// Products with `sums` to begin with.
-#[inline(always)]
-unsafe fn dots<const T: usize>(
-    w: impl Fn(usize) -> __m512i,
-    x: impl Fn(usize, usize) -> i32,
-    mut sums: [__m512i; T],
-) -> [__m512i; T] {
-    for j in 0..8 {
-        let w = w(j);
-        for t in 0..T {
-            // SAFETY: the caller has the instructions.
-            sums[t] = unsafe { _mm512_dpbusd_epi32(sums[t], w, _mm512_set1_epi32(x(t, j))) };
-        }
-    }
-    sums
 }
 
 impl Ints for SixteenRows {
@@ -126,15 +110,8 @@ impl Ints for SixteenRows {
         offsets: [i32; T],
     ) -> [__m512i; T] {
         // SAFETY: as above.
-        unsafe {
-            let mut sums = [_mm512_setzero_si512(); T];
-            for t in 0..T {
-                sums[t] = _mm512_set1_epi32(offsets[t]);
-            }
-            dots(w, x, sums)
-        }
+        unsafe { Self::vnni_q40(w, x, offsets) }
     }
-    /// An offset is -8 times the sum of the codes; here -128 times are wanted.
     #[inline(always)]
     unsafe fn dots_q80<const T: usize>(
         w: impl Fn(usize) -> __m512i,
@@ -142,13 +119,7 @@ impl Ints for SixteenRows {
         offsets: [i32; T],
     ) -> [__m512i; T] {
         // SAFETY: as above.
-        unsafe {
-            let mut sums = [_mm512_setzero_si512(); T];
-            for t in 0..T {
-                sums[t] = _mm512_slli_epi32::<4>(_mm512_set1_epi32(offsets[t]));
-            }
-            dots(w, x, sums)
-        }
+        unsafe { Self::vnni_q80(w, x, offsets) }
     }
     #[inline(always)]
     unsafe fn add_block(acc: __m512, dots: __m512i, d: __m512, x: __m512) -> __m512 {
@@ -174,5 +145,23 @@ impl Ints for SixteenRows {
     unsafe fn store_f32(v: __m512, to: *mut f32) {
         // SAFETY: as above.
         unsafe { _mm512_storeu_ps(to, v) }
+    }
+}
+
+impl Vnni for SixteenRows {
+    #[inline(always)]
+    unsafe fn add_products(sum: __m512i, unsigned: __m512i, signed: i32) -> __m512i {
+        // SAFETY: the caller has the instructions; so below.
+        unsafe { _mm512_dpbusd_epi32(sum, unsigned, _mm512_set1_epi32(signed)) }
+    }
+    #[inline(always)]
+    unsafe fn splat_i32(x: i32) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn times_16(v: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_slli_epi32::<4>(v) }
     }
 }

@@ -1,6 +1,7 @@
 //! What tile instructions do. Source: Intel's instruction set reference, AMX, palette 1.
 
-use super::decode::Instruction;
+use super::Fault;
+use super::decode::TileInstruction as Instruction;
 
 const TILES: usize = 8;
 const MAX_ROWS: usize = 16;
@@ -21,10 +22,6 @@ pub struct Tiles {
     start_row: usize,
     tiles: [Tile; TILES],
 }
-
-/// What was wrong: a processor raises an exception.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault(pub &'static str);
 
 fn check(holds: bool, otherwise: &'static str) -> Result<(), Fault> {
     if holds { Ok(()) } else { Err(Fault(otherwise)) }

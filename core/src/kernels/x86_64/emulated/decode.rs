@@ -1,8 +1,30 @@
-//! Machine code of tile instructions. Source: Intel's instruction set reference, AMX-TILE and AMX-INT8.
+//! Machine code of what is emulated. Source: Intel's instruction set reference, AMX-TILE, AMX-INT8, AVX-VNNI.
 
-/// A tile instruction whose addresses are computed.
+/// An instruction whose addresses are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instruction {
+    Tile(TileInstruction),
+    Products(Products),
+}
+
+/// `vpdpbusd` on 32 bytes: `sums += unsigned * signed`, by number of register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Products {
+    pub sums: usize,
+    pub unsigned: usize,
+    pub signed: Source,
+}
+
+/// Where an operand is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Register(usize),
+    Address(u64),
+}
+
+/// An instruction of AMX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TileInstruction {
     /// `ldtilecfg`
     LoadConfig { address: u64 },
     /// `tilerelease`
@@ -17,14 +39,14 @@ pub enum Instruction {
     Dot { sums: usize, a: usize, b: usize },
 }
 
-/// The instruction at `address` and its length, where it is one of tiles; `byte(i)` is its byte `i`.
+/// The instruction at `address` and its length, where it is one of these; `byte(i)` is its byte `i`.
 pub fn decode(
     address: u64,
     byte: impl Fn(usize) -> u8,
     register: impl Fn(usize) -> u64,
 ) -> Option<(Instruction, usize)> {
-    // VEX of three bytes: c4, RXB (inverted) and map 0f38, W = 0, vvvv (inverted), L = 0, pp.
-    if byte(0) != 0xc4 || byte(1) & 0x1f != 2 || byte(2) & 0x84 != 0 {
+    // VEX of three bytes: c4, RXB (inverted) and map 0f38, W = 0, vvvv (inverted), L, pp.
+    if byte(0) != 0xc4 || byte(1) & 0x1f != 2 || byte(2) & 0x80 != 0 {
         return None;
     }
     let extension = |bit: u32| usize::from(!byte(1) >> bit & 1) << 3;
@@ -33,31 +55,43 @@ pub fn decode(
     let (opcode, modrm) = (byte(3), byte(4));
     let (mode, reg, rm) = (modrm >> 6, usize::from(modrm >> 3 & 7), usize::from(modrm & 7));
     let operand = || memory(address, &byte, &register, x, b);
+    if byte(2) & 4 != 0 {
+        let (signed, end) = match mode {
+            3 => (Source::Register(rm | b), 5),
+            _ => {
+                let memory = operand();
+                (Source::Address(memory.address.wrapping_add(memory.index.unwrap_or(0))), memory.end)
+            }
+        };
+        let products = Products { sums: reg | r, unsigned: third, signed };
+        return ((opcode, byte(2) & 3) == (0x50, 1)).then_some((Instruction::Products(products), end));
+    }
     // A tile has a number below 8.
-    let instruction = match (opcode, byte(2) & 3, mode) {
+    use TileInstruction as Tile;
+    let (instruction, end) = match (opcode, byte(2) & 3, mode) {
         _ if r != 0 => return None,
-        (0x49, 0, 3) if (reg, rm, b, third) == (0, 0, 0, 0) => (Instruction::Release, 5),
+        (0x49, 0, 3) if (reg, rm, b, third) == (0, 0, 0, 0) => (Tile::Release, 5),
         (0x49, 0, 0..=2) if (reg, third) == (0, 0) => {
             let memory = operand();
             // Any register times a factor may be part of this address.
             let address = memory.address.wrapping_add(memory.index.unwrap_or(0));
-            (Instruction::LoadConfig { address }, memory.end)
+            (Tile::LoadConfig { address }, memory.end)
         }
-        (0x49, 3, 3) if (rm, third) == (0, 0) => (Instruction::Zero { tile: reg }, 5),
+        (0x49, 3, 3) if (rm, third) == (0, 0) => (Tile::Zero { tile: reg }, 5),
         (0x4b, 2 | 3, 0..=2) if (rm, third) == (4, 0) => {
             let memory = operand();
             let (tile, address, stride) = (reg, memory.address, memory.index.unwrap_or(0));
             let instruction = if byte(2) & 3 == 3 {
-                Instruction::Load { tile, address, stride }
+                Tile::Load { tile, address, stride }
             } else {
-                Instruction::Store { tile, address, stride }
+                Tile::Store { tile, address, stride }
             };
             (instruction, memory.end)
         }
-        (0x5e, 3, 3) if b == 0 && third < 8 => (Instruction::Dot { sums: reg, a: rm, b: third }, 5),
+        (0x5e, 3, 3) if b == 0 && third < 8 => (Tile::Dot { sums: reg, a: rm, b: third }, 5),
         _ => return None,
     };
-    Some(instruction)
+    Some((Instruction::Tile(instruction), end))
 }
 
 /// An operand in memory.
@@ -121,11 +155,15 @@ mod tests {
         Some(instruction)
     }
 
+    fn tile(instruction: TileInstruction) -> Option<Instruction> {
+        Some(Instruction::Tile(instruction))
+    }
+
     #[test]
     fn machine_code_of_an_assembler_is_understood() {
         // Made with GNU as 2.40, but for the one without an index.
-        let load = |tile, address, stride| Some(Instruction::Load { tile, address, stride });
-        let config = |address| Some(Instruction::LoadConfig { address });
+        let load = |number, address, stride| tile(TileInstruction::Load { tile: number, address, stride });
+        let config = |address| tile(TileInstruction::LoadConfig { address });
         // ldtilecfg [rax], [r13], [r12 + 0x40], [rip + 0x12345]
         assert_eq!(decode(&[0xc4, 0xe2, 0x78, 0x49, 0x00]), config(0));
         assert_eq!(decode(&[0xc4, 0xc2, 0x78, 0x49, 0x45, 0x00]), config(13 * UNIT));
@@ -133,8 +171,8 @@ mod tests {
         let relative = [0xc4, 0xe2, 0x78, 0x49, 0x05, 0x45, 0x23, 0x01, 0x00];
         assert_eq!(decode(&relative), config(ADDRESS + 9 + 0x12345));
         // tilerelease; tilezero tmm7
-        assert_eq!(decode(&[0xc4, 0xe2, 0x78, 0x49, 0xc0]), Some(Instruction::Release));
-        assert_eq!(decode(&[0xc4, 0xe2, 0x7b, 0x49, 0xf8]), Some(Instruction::Zero { tile: 7 }));
+        assert_eq!(decode(&[0xc4, 0xe2, 0x78, 0x49, 0xc0]), tile(TileInstruction::Release));
+        assert_eq!(decode(&[0xc4, 0xe2, 0x7b, 0x49, 0xf8]), tile(TileInstruction::Zero { tile: 7 }));
         // tileloadd tmm1, [rdi + rsi]
         assert_eq!(decode(&[0xc4, 0xe2, 0x7b, 0x4b, 0x0c, 0x37]), load(1, 7 * UNIT, 6 * UNIT));
         // tileloadd tmm6, [r8 + r15 * 4 - 0x80]
@@ -149,18 +187,33 @@ mod tests {
         // tileloadd tmm1, [rdi], no index
         assert_eq!(decode(&[0xc4, 0xe2, 0x7b, 0x4b, 0x0c, 0x27]), load(1, 7 * UNIT, 0));
         // tilestored [r14 + rbx * 2 + 0x400], tmm3; [rsp + r12], tmm0
-        let store = |tile, address, stride| Some(Instruction::Store { tile, address, stride });
+        let store = |number, address, stride| tile(TileInstruction::Store { tile: number, address, stride });
         let code = [0xc4, 0xc2, 0x7a, 0x4b, 0x9c, 0x5e, 0x00, 0x04, 0x00, 0x00];
         assert_eq!(decode(&code), store(3, 14 * UNIT + 0x400, 6 * UNIT));
         assert_eq!(decode(&[0xc4, 0xa2, 0x7a, 0x4b, 0x04, 0x24]), store(0, 4 * UNIT, 12 * UNIT));
         // tdpbssd tmm0, tmm1, tmm2; tmm7, tmm3, tmm5
-        assert_eq!(decode(&[0xc4, 0xe2, 0x6b, 0x5e, 0xc1]), Some(Instruction::Dot { sums: 0, a: 1, b: 2 }));
-        assert_eq!(decode(&[0xc4, 0xe2, 0x53, 0x5e, 0xfb]), Some(Instruction::Dot { sums: 7, a: 3, b: 5 }));
+        assert_eq!(decode(&[0xc4, 0xe2, 0x6b, 0x5e, 0xc1]), tile(TileInstruction::Dot { sums: 0, a: 1, b: 2 }));
+        assert_eq!(decode(&[0xc4, 0xe2, 0x53, 0x5e, 0xfb]), tile(TileInstruction::Dot { sums: 7, a: 3, b: 5 }));
+    }
+
+    #[test]
+    fn products_of_bytes_are_understood() {
+        let products = |sums, unsigned, signed| Some(Instruction::Products(Products { sums, unsigned, signed }));
+        // Made with GNU as 2.40: {vex} vpdpbusd ymm1, ymm2, ymm3; ymm9, ymm12, ymm15
+        assert_eq!(decode(&[0xc4, 0xe2, 0x6d, 0x50, 0xcb]), products(1, 2, Source::Register(3)));
+        assert_eq!(decode(&[0xc4, 0x42, 0x1d, 0x50, 0xcf]), products(9, 12, Source::Register(15)));
+        // {vex} vpdpbusd ymm8, ymm0, [rdi + 0x20]; ymm1, ymm15, [r9 + rcx * 4]
+        let code = [0xc4, 0x62, 0x7d, 0x50, 0x47, 0x20];
+        assert_eq!(decode(&code), products(8, 0, Source::Address(7 * UNIT + 0x20)));
+        let code = [0xc4, 0xc2, 0x05, 0x50, 0x0c, 0x89];
+        assert_eq!(decode(&code), products(1, 15, Source::Address(13 * UNIT)));
     }
 
     #[test]
     fn other_instructions_are_not_taken_for_these() {
-        let others: [&[u8]; 8] = [
+        let others: [&[u8]; 10] = [
+            &[0xc4, 0xe2, 0x69, 0x50, 0xcb],       // {vex} vpdpbusd xmm1, xmm2, xmm3
+            &[0xc4, 0xe2, 0x6d, 0x51, 0xcb],       // {vex} vpdpbusds ymm1, ymm2, ymm3
             &[0x0f, 0x0b],                         // ud2
             &[0xc4, 0xe2, 0x6a, 0x5e, 0xc1],       // tdpbsud tmm0, tmm1, tmm2
             &[0xc4, 0xe2, 0x69, 0x5e, 0xc1],       // tdpbusd

@@ -1,38 +1,40 @@
-//! For tests: tile instructions on processors without them.
+//! For tests: instructions of AMX and AVX-VNNI on processors without them.
 //!
 //! There each one is an illegal instruction. A signal handler decodes it (`decode`), does what the processor would do
-//! (`tiles`), and goes on behind it. So tests run the very machine code that processors with AMX run. Misuse of tiles
-//! and all other illegal instructions end the process, as they would without the handler.
+//! (`tiles`, `vectors`), and goes on behind it. So tests run the very machine code that processors with the instructions
+//! run. Misuse of tiles and all other illegal instructions end the process, as they would without the handler.
 
 mod decode;
 mod tiles;
+mod vectors;
 
 use core::arch::x86_64::{__cpuid_count, _xgetbv};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
+use decode::Instruction;
 use libc::{c_int, siginfo_t, ucontext_t};
-use std::format;
-use std::sync::OnceLock;
+use std::sync::Once;
 use tiles::Tiles;
+use vectors::Vectors;
 
-/// Who executes tile instructions.
+/// Who executes the instructions of an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::kernels) enum By {
     Processor,
     Emulator,
 }
 
-/// Makes tile instructions work in this process, on its processor of AVX-512.
-pub(in crate::kernels) fn enable() -> By {
-    static BY: OnceLock<By> = OnceLock::new();
-    *BY.get_or_init(|| {
-        let by = if permitted() { By::Processor } else { By::Emulator };
-        if by == By::Emulator {
+/// Makes the instructions work in this process, on its processor of AVX-512.
+pub(in crate::kernels) fn enable() {
+    static ENABLED: Once = Once::new();
+    ENABLED.call_once(|| {
+        let by = |processor| if processor { By::Processor } else { By::Emulator };
+        let (tiles, vectors) = (by(permitted()), by(std::is_x86_feature_detected!("avxvnni")));
+        if (tiles, vectors) != (By::Processor, By::Processor) {
             install();
         }
-        std::println!("tile instructions: executed by the {}", format!("{by:?}").to_lowercase());
-        by
-    })
+        std::println!("executed: tiles by the {tiles:?}, AVX-VNNI by the {vectors:?}");
+    });
 }
 
 /// Whether the processor has 8-bit tiles and the system lets this process use them.
@@ -49,6 +51,10 @@ fn permitted() -> bool {
             && libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0
     }
 }
+
+/// What was wrong: a processor raises an exception.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fault(&'static str);
 
 std::thread_local! {
     /// The tiles of each thread; no lock, no allocation, nothing to drop: good for a signal handler.
@@ -90,7 +96,8 @@ extern "C" fn on_illegal_instruction(_: c_int, _: *mut siginfo_t, context: *mut 
     // SAFETY: the system passes the context of the thread that met the instruction, which is all ours until we return.
     // Bytes are read one by one and no further than an instruction needs.
     unsafe {
-        let registers = &mut (*context.cast::<ucontext_t>()).uc_mcontext.gregs;
+        let machine = &mut (*context.cast::<ucontext_t>()).uc_mcontext;
+        let registers = &mut machine.gregs;
         let code = registers[libc::REG_RIP as usize].cast_unsigned();
         let instruction = decode::decode(
             code,
@@ -99,13 +106,17 @@ extern "C" fn on_illegal_instruction(_: c_int, _: *mut siginfo_t, context: *mut 
         );
         if let Some((instruction, bytes)) = instruction {
             // SAFETY: the addresses are those that the code under test chose.
-            match TILES.with(|tiles| (*tiles.get()).execute(instruction)) {
+            let result = match instruction {
+                Instruction::Tile(tile) => TILES.with(|tiles| (*tiles.get()).execute(tile)),
+                Instruction::Products(products) => Vectors::new(machine.fpregs.cast()).execute(products),
+            };
+            match result {
                 Ok(()) => {
                     registers[libc::REG_RIP as usize] += bytes as i64;
                     return;
                 }
                 Err(fault) => {
-                    for part in ["tile instruction: ", fault.0, "\n"] {
+                    for part in ["emulated instruction: ", fault.0, "\n"] {
                         libc::write(2, part.as_ptr().cast(), part.len());
                     }
                 }
