@@ -11,7 +11,7 @@
 //! Both ways add up blocks in the same order, so they give the same bits.
 
 use super::operands::ActivationRows;
-use super::{Input, Matrix, Output};
+use super::{Input, Matrix, Output, Tokens};
 use crate::quant::{BLOCK, INTERLEAVED_ROWS, Order};
 use core::ops::Range;
 
@@ -33,16 +33,36 @@ pub(super) trait FromRows {
     );
 }
 
+/// The activations of a product of many tokens, which are packed tile by tile.
+pub(super) trait Activations {
+    /// Bytes of a block of one token in a packed tile.
+    const BLOCK_BYTES: usize;
+
+    /// Which rows.
+    fn tokens(&self) -> Tokens<'_>;
+    /// Values of a row.
+    fn cols(&self) -> usize;
+    /// Packs blocks of tokens to `out`, with room for `tile` tokens in each block. Must be `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// The processor has the instruction set of the panels.
+    unsafe fn pack(&self, tokens: Range<usize>, blocks: Range<usize>, tile: usize, out: &mut [u8]);
+}
+
 /// The inner loops of a product of many tokens on one instruction set. All functions must be `#[inline(always)]`.
 pub(super) trait Panel {
+    /// Activations in the form that `tile` wants.
+    type Activations<'x>: Activations;
     /// Rows that are worked on at once.
     const ROWS: usize;
+    /// Bytes of a block of one row in a panel.
+    const BLOCK_BYTES: usize;
     /// Tokens of a full tile, at most [`MAX_TILE`].
     const TILE: usize;
     /// Most rows of a panel, which all tokens pass over: a lane's panel stays in a second-level cache.
-    const PANEL_ROWS: usize = MAX_PANEL_ROWS;
+    const PANEL_ROWS: usize = 128;
     /// Most blocks of a row in a panel.
-    const PANEL_BLOCKS: usize = MAX_PANEL_BLOCKS;
+    const PANEL_BLOCKS: usize = 64;
 
     /// Comes before the first of some calls of `unpack` and `tile`, on their thread.
     ///
@@ -58,7 +78,7 @@ pub(super) trait Panel {
     #[inline(always)]
     unsafe fn end() {}
 
-    /// Unpacks blocks of the rows of `group` to `panel`, [`panel_bytes`] a block, in the form that `tile` wants.
+    /// Unpacks blocks of the rows of `group` to `panel`, in the form that `tile` wants.
     ///
     /// # Safety
     /// The group has `ROWS` rows inside its matrix; `panel` has room for `blocks`; the processor has the instruction set.
@@ -67,8 +87,8 @@ pub(super) trait Panel {
     /// Adds the products of a panel's rows and of the packed tokens to `sums`, which begin at +0 where `first` is set.
     ///
     /// # Safety
-    /// After `begin`; `unpack` wrote the panel and [`pack`] the activations, both of `blocks` blocks; every pointer of
-    /// `sums` that counts is valid for `ROWS` values; the processor has the instruction set.
+    /// After `begin`; `unpack` wrote the panel and [`Activations::pack`] the tile, both of `blocks` blocks; every pointer
+    /// of `sums` that counts is valid for `ROWS` values; the processor has the instruction set.
     unsafe fn tile(panel: *const u8, x: *const u8, blocks: usize, sums: &Sums, first: bool);
 }
 
@@ -127,7 +147,7 @@ impl Group {
 /// # Safety
 /// The operands passed `check`; the processor has the instruction set of `F` and `P`.
 #[inline(always)]
-pub(super) unsafe fn matmul<F: FromRows, P: Panel>(
+pub(super) unsafe fn matmul<F: FromRows, P: for<'x> Panel<Activations<'x> = ActivationRows<'x>>>(
     w: &Matrix<'_>,
     rows: Range<usize>,
     x: &Input<'_>,
@@ -137,15 +157,32 @@ pub(super) unsafe fn matmul<F: FromRows, P: Panel>(
     let x = ActivationRows::new(x, w.cols);
     // SAFETY: as promised to this function.
     unsafe {
-        match Panels::new::<P>((w, rows.clone()), &x, scratch) {
-            Some(panels) => {
-                P::begin();
-                panels.matmul::<P>(out);
-                P::end();
-            }
-            None => from_rows::<F>(w, rows, &x, out),
+        if !by_panels::<P>(w, rows.clone(), &x, out, scratch) {
+            from_rows::<F>(w, rows, &x, out);
         }
     }
+}
+
+/// Product by way of panels; `false`, and nothing done, where unpacking does not pay: few tokens, few rows, or no room.
+///
+/// # Safety
+/// The operands passed `check`; the processor has the instruction set of `P`.
+#[inline(always)]
+pub(super) unsafe fn by_panels<P: Panel>(
+    w: &Matrix<'_>,
+    rows: Range<usize>,
+    x: &P::Activations<'_>,
+    out: &Output<'_>,
+    scratch: &mut [u8],
+) -> bool {
+    let Some(panels) = Panels::<P>::new(w, rows, x, scratch) else { return false };
+    // SAFETY: as promised to this function.
+    unsafe {
+        P::begin();
+        panels.matmul(out);
+        P::end();
+    }
+    true
 }
 
 /// Most tokens that weights straight from the file are unpacked for at once.
@@ -239,11 +276,6 @@ unsafe fn all_tokens<F: FromRows>(group: Group, x: &ActivationRows<'_>, out: &Ou
     }
 }
 
-/// Most rows of a panel.
-const MAX_PANEL_ROWS: usize = 128;
-/// Most blocks of a panel's rows.
-const MAX_PANEL_BLOCKS: usize = 64;
-
 /// Bytes of a panel for one block of `rows` rows: 32 codes and a scale (F32) each.
 pub(super) const fn panel_bytes(rows: usize) -> usize {
     rows * (BLOCK + 4)
@@ -255,39 +287,40 @@ pub(super) const fn tile_bytes(tokens: usize) -> usize {
 }
 
 /// A product by way of panels.
-struct Panels<'a> {
+struct Panels<'a, 'x, P: Panel> {
     w: &'a Matrix<'a>,
     rows: Range<usize>,
-    x: &'a ActivationRows<'a>,
+    x: &'a P::Activations<'x>,
     panel: &'a mut [u8],
     tile: &'a mut [u8],
 }
 
-impl<'a> Panels<'a> {
-    /// `None` where unpacking does not pay: few tokens, few rows, or no room for it.
+impl<'a, 'x, P: Panel> Panels<'a, 'x, P> {
+    /// Bytes of one block of a packed tile.
+    const TILE_BYTES: usize = P::TILE * <P::Activations<'x> as Activations>::BLOCK_BYTES;
+
+    /// `None` where unpacking does not pay.
     #[inline(always)]
-    fn new<P: Panel>(
-        (w, rows): (&'a Matrix<'a>, Range<usize>),
-        x: &'a ActivationRows<'a>,
-        scratch: &'a mut [u8],
-    ) -> Option<Self> {
+    fn new(w: &'a Matrix<'a>, rows: Range<usize>, x: &'a P::Activations<'x>, scratch: &'a mut [u8]) -> Option<Self> {
         const { assert!(P::TILE <= MAX_TILE && P::PANEL_ROWS.is_multiple_of(P::ROWS)) };
-        const { assert!(P::PANEL_ROWS <= MAX_PANEL_ROWS && P::PANEL_BLOCKS <= MAX_PANEL_BLOCKS) };
-        const { assert!(MAX_PANEL_BLOCKS * (panel_bytes(MAX_PANEL_ROWS) + tile_bytes(MAX_TILE)) <= super::SCRATCH_BYTES) };
-        if x.tokens.count() <= FEW_TOKENS || rows.len() < P::ROWS {
+        const {
+            let bytes = P::PANEL_BLOCKS * (P::PANEL_ROWS * P::BLOCK_BYTES + Self::TILE_BYTES);
+            assert!(bytes <= super::SCRATCH_BYTES);
+        }
+        if x.tokens().count() <= FEW_TOKENS || rows.len() < P::ROWS {
             return None;
         }
-        let (panel, rest) = scratch.split_at_mut_checked(P::PANEL_BLOCKS * panel_bytes(P::PANEL_ROWS))?;
-        let tile = rest.get_mut(..P::PANEL_BLOCKS * tile_bytes(P::TILE))?;
+        let (panel, rest) = scratch.split_at_mut_checked(P::PANEL_BLOCKS * P::PANEL_ROWS * P::BLOCK_BYTES)?;
+        let tile = rest.get_mut(..P::PANEL_BLOCKS * Self::TILE_BYTES)?;
         Some(Self { w, rows, x, panel, tile })
     }
 
     /// # Safety
-    /// As [`matmul`].
+    /// As [`by_panels`].
     #[inline(always)]
-    unsafe fn matmul<P: Panel>(self, out: &Output<'_>) {
+    unsafe fn matmul(self, out: &Output<'_>) {
         let (whole, count) = (self.rows.len() / P::ROWS, self.rows.len().div_ceil(P::ROWS));
-        let blocks = self.x.cols / BLOCK;
+        let (blocks, all_tokens) = (self.x.cols() / BLOCK, self.x.tokens());
         // Where the last group is not full, it shares rows with the one before.
         let row = |i: usize| (self.rows.start + i * P::ROWS).min(self.rows.end - P::ROWS);
         let mut first = 0;
@@ -297,22 +330,23 @@ impl<'a> Panels<'a> {
             let mut block = 0;
             loop {
                 let chunk = block..blocks.min(block + P::PANEL_BLOCKS);
-                let step = chunk.len() * panel_bytes(P::ROWS);
+                let step = chunk.len() * P::ROWS * P::BLOCK_BYTES;
                 for (i, panel) in (first..end).zip(self.panel.chunks_exact_mut(step.max(1))) {
                     let group = Group::new(self.w, row(i), 1, P::ROWS);
                     // SAFETY: the panel has room for whole groups of the chunk; the rest as promised to this function.
                     unsafe { P::unpack(&group, chunk.clone(), panel.as_mut_ptr()) }
                 }
                 let mut t = 0;
-                while t < self.x.tokens.count() {
-                    let tokens = t..self.x.tokens.count().min(t + P::TILE);
-                    pack(self.x, tokens.clone(), chunk.clone(), P::TILE, self.tile);
+                while t < all_tokens.count() {
+                    let tokens = t..all_tokens.count().min(t + P::TILE);
+                    // SAFETY: as promised to this function.
+                    unsafe { self.x.pack(tokens.clone(), chunk.clone(), P::TILE, self.tile) }
                     for i in first..end {
                         let panel = self.panel[(i - first) * step..].as_ptr();
                         let mut sums = Sums { rows: [core::ptr::null_mut(); MAX_TILE], tokens: tokens.len() };
                         for (sums, t) in sums.rows.iter_mut().zip(tokens.clone()) {
                             // SAFETY: `check` saw that tokens and rows of the product lie inside the output.
-                            *sums = unsafe { out.at(self.x.tokens.row(t), row(i)) };
+                            *sums = unsafe { out.at(all_tokens.row(t), row(i)) };
                         }
                         // SAFETY: panel and tile were just written; the rest as promised to this function.
                         unsafe { P::tile(panel, self.tile.as_ptr(), chunk.len(), &sums, block == 0) }
@@ -329,18 +363,31 @@ impl<'a> Panels<'a> {
     }
 }
 
-/// Packs blocks of tokens' activations: per block 32 codes for each of `tile` tokens, then their scales, then their
-/// offsets.
-#[inline(always)]
-fn pack(x: &ActivationRows<'_>, tokens: Range<usize>, blocks: Range<usize>, tile: usize, out: &mut [u8]) {
-    for (i, t) in tokens.enumerate() {
-        let row = x.row(t);
-        let codes = row.codes.as_chunks::<BLOCK>().0[blocks.clone()].iter();
-        let numbers = row.scales[blocks.clone()].iter().zip(&row.offsets[blocks.clone()]);
-        for ((codes, (scale, offset)), out) in codes.zip(numbers).zip(out.chunks_exact_mut(tile_bytes(tile))) {
-            out[i * BLOCK..][..BLOCK].copy_from_slice(bytemuck::cast_slice(codes));
-            out[tile * BLOCK + 4 * i..][..4].copy_from_slice(&scale.to_ne_bytes());
-            out[tile * (BLOCK + 4) + 4 * i..][..4].copy_from_slice(&offset.to_ne_bytes());
+/// A packed block is 32 codes for each token of the tile, then their scales, then their offsets.
+impl Activations for ActivationRows<'_> {
+    const BLOCK_BYTES: usize = tile_bytes(1);
+
+    #[inline(always)]
+    fn tokens(&self) -> Tokens<'_> {
+        self.tokens
+    }
+
+    #[inline(always)]
+    fn cols(&self) -> usize {
+        self.cols
+    }
+
+    #[inline(always)]
+    unsafe fn pack(&self, tokens: Range<usize>, blocks: Range<usize>, tile: usize, out: &mut [u8]) {
+        for (i, t) in tokens.enumerate() {
+            let row = self.row(t);
+            let codes = row.codes.as_chunks::<BLOCK>().0[blocks.clone()].iter();
+            let numbers = row.scales[blocks.clone()].iter().zip(&row.offsets[blocks.clone()]);
+            for ((codes, (scale, offset)), out) in codes.zip(numbers).zip(out.chunks_exact_mut(tile_bytes(tile))) {
+                out[i * BLOCK..][..BLOCK].copy_from_slice(bytemuck::cast_slice(codes));
+                out[tile * BLOCK + 4 * i..][..4].copy_from_slice(&scale.to_ne_bytes());
+                out[tile * (BLOCK + 4) + 4 * i..][..4].copy_from_slice(&offset.to_ne_bytes());
+            }
         }
     }
 }

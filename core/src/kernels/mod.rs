@@ -44,7 +44,7 @@ pub use cache::{KvHead, KvLayout, KvPart, KvType};
 use core::fmt;
 use core::ops::Range;
 pub use operands::{ActivationParts, Input, Matrix, Output, SCRATCH_BYTES, Tokens, activation_row_bytes, supports};
-use table::Table;
+use table::{Products, Table};
 
 /// Instruction set that a table of kernels is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +99,7 @@ impl fmt::Display for Isa {
 #[derive(Clone, Copy)]
 pub struct Kernels {
     table: &'static Table,
+    products: &'static Products,
 }
 
 impl fmt::Debug for Kernels {
@@ -111,7 +112,7 @@ impl fmt::Debug for Kernels {
 // was made (`for_isa`), and operands that fit each other, which the method checks first.
 impl Kernels {
     /// The reference kernels.
-    pub const SCALAR: Kernels = Kernels { table: &scalar::TABLE };
+    pub const SCALAR: Kernels = Kernels { table: &scalar::TABLE, products: &scalar::TABLE.products };
 
     /// The kernels of `isa`, or `None` where this architecture has none such.
     ///
@@ -137,7 +138,20 @@ impl Kernels {
             #[allow(unreachable_patterns)]
             _ => return None,
         };
-        Some(Self { table })
+        Some(Self { table, products: &table.products })
+    }
+
+    /// These kernels with products of many tokens in BF16 (AVX-512 BF16, and the tiles of AMX), or `None` where the
+    /// instruction set has none such.
+    ///
+    /// Such products are faster and not exact: weights and activations are rounded to 8 bits of mantissa, sums are F32 in
+    /// an order of the processor's. Q40 weights, and others with Q80 activations, take part with AMX only: elsewhere the
+    /// exact products of integers are faster.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 BF16, and with [`Isa::Amx`] tiles of BF16, too.
+    pub unsafe fn relaxed(self) -> Option<Self> {
+        self.table.relaxed.as_ref().map(|products| Self { products, ..self })
     }
 
     /// The instruction set of this table.
@@ -211,16 +225,16 @@ impl Kernels {
             return;
         }
         let blocks = match w.order {
-            Order::Rows => self.table.blocks,
+            Order::Rows => self.products.blocks,
             Order::Interleaved => {
-                self.table.interleaved.unwrap_or_else(|| panic!("matmul: {self:?} takes no interleaved rows"))
+                self.products.interleaved.unwrap_or_else(|| panic!("matmul: {self:?} takes no interleaved rows"))
             }
         };
         let matmul = match (w.dtype, &x) {
-            (DType::F32, _) => self.table.matmul_f32,
-            (DType::F16, _) => self.table.matmul_f16,
+            (DType::F32, _) => self.products.f32,
+            (DType::F16, _) => self.products.f16,
             (DType::Q40, _) => blocks.q40,
-            (DType::Q80, Input::F32 { .. }) => self.table.matmul_q80,
+            (DType::Q80, Input::F32 { .. }) => self.products.q80,
             (DType::Q80, Input::Q80 { .. }) => blocks.q80,
         };
         // SAFETY: the table's instruction set is there; `check` saw that the types are a supported pair and that every
@@ -231,7 +245,7 @@ impl Kernels {
     /// Whether there are products of interleaved rows ([`crate::quant::interleaves`]), which then are faster than those of rows as in
     /// files.
     pub fn takes_interleaved(&self) -> bool {
-        self.table.interleaved.is_some()
+        self.products.interleaved.is_some()
     }
 
     /// `Σ a[i] * b[i]`.

@@ -7,6 +7,21 @@ use core::ops::Range;
 /// A product; the operands passed [`check`](super::operands::check), and the processor has the instruction set.
 pub(super) type Matmul = unsafe fn(&Matrix<'_>, Range<usize>, &Input<'_>, &Output<'_>, &mut [u8]);
 
+/// Products of all pairs of types.
+#[derive(Clone, Copy)]
+pub(super) struct Products {
+    /// F32 weights and activations.
+    pub f32: Matmul,
+    /// F16 weights, F32 activations.
+    pub f16: Matmul,
+    /// Q80 weights, F32 activations.
+    pub q80: Matmul,
+    /// Block weights and Q80 activations, rows as in files.
+    pub blocks: BlockProducts,
+    /// Block weights and Q80 activations, rows interleaved.
+    pub interleaved: Option<BlockProducts>,
+}
+
 /// Products of block weights and Q80 activations.
 #[derive(Clone, Copy)]
 pub(super) struct BlockProducts {
@@ -24,14 +39,10 @@ pub(super) struct Table {
     pub quantize_activations: unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
     pub quantize_q80: unsafe fn(&[f32], &mut [BlockQ80]),
     pub add_q80: unsafe fn(&mut [f32], &[BlockQ80]),
-    pub matmul_f32: Matmul,
-    pub matmul_f16: Matmul,
-    /// Q80 weights, F32 activations.
-    pub matmul_q80: Matmul,
-    /// Block weights, rows as in files.
-    pub blocks: BlockProducts,
-    /// Block weights, rows interleaved.
-    pub interleaved: Option<BlockProducts>,
+    /// Exact products.
+    pub products: Products,
+    /// The same, but for many tokens in BF16 where that is faster. Wants a processor that multiplies BF16.
+    pub relaxed: Option<Products>,
     pub dot: unsafe fn(&[f32], &[f32]) -> f32,
     pub rms_norm: unsafe fn(&mut [f32], f32, &[u8]),
     pub softmax: unsafe fn(&mut [f32]),
@@ -53,7 +64,7 @@ pub(super) struct Table {
 #[rustfmt::skip]
 macro_rules! table {
     ($isa:expr, $token:expr, $blocks:expr, $interleaved:expr, $attributes:tt) => {{
-        use $crate::kernels::table::{Table, compile};
+        use $crate::kernels::table::{Products, Table, compile};
         use $crate::kernels::{Attend, Input, KvHead, Matrix, Output, SCORES, attention, cache, dense, elementwise, quantize};
         use $crate::quant::BlockQ80;
         use core::ops::Range;
@@ -63,11 +74,14 @@ macro_rules! table {
             quantize_activations: compile!($token, $attributes, quantize::quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], offsets: &mut [i32])),
             quantize_q80: compile!($token, $attributes, quantize::quantize_q80(x: &[f32], out: &mut [BlockQ80])),
             add_q80: compile!($token, $attributes, quantize::add_q80(x: &mut [f32], blocks: &[BlockQ80])),
-            matmul_f32: compile!($token, $attributes, dense::matmul_f32(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
-            matmul_f16: compile!($token, $attributes, dense::matmul_f16(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
-            matmul_q80: compile!($token, $attributes, dense::matmul_q80(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
-            blocks: $blocks,
-            interleaved: $interleaved,
+            products: Products {
+                f32: compile!($token, $attributes, dense::matmul_f32(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
+                f16: compile!($token, $attributes, dense::matmul_f16(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
+                q80: compile!($token, $attributes, dense::matmul_q80(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),
+                blocks: $blocks,
+                interleaved: $interleaved,
+            },
+            relaxed: None,
             dot: compile!($token, $attributes, dense::dot(a: &[f32], b: &[f32]) -> f32),
             rms_norm: compile!($token, $attributes, elementwise::rms_norm(x: &mut [f32], inv_rms: f32, weight: &[u8])),
             softmax: compile!($token, $attributes, elementwise::softmax(x: &mut [f32])),

@@ -3,6 +3,7 @@
 //! A new instruction set needs one line in [`fast`].
 
 mod attention;
+mod relaxed;
 
 use super::*;
 use crate::quant::{BlockQ40, INTERLEAVED_ROWS, f32_to_f16, interleave};

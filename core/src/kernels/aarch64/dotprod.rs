@@ -6,12 +6,15 @@
 
 use super::products::{self, BIAS, Codes, Dots, Format, QUAD};
 use crate::kernels::Isa;
-use crate::kernels::table::Table;
+use crate::kernels::table::{Products, Table};
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-pub(in crate::kernels) static TABLE: Table =
-    Table { isa: Isa::Dotprod, blocks: products::blocks::<Sdot>(), ..super::NEON };
+pub(in crate::kernels) static TABLE: Table = Table {
+    isa: Isa::Dotprod,
+    products: Products { blocks: products::blocks::<Sdot>(), ..super::NEON.products },
+    ..super::NEON
+};
 
 /// Signed dot products.
 pub(super) struct Sdot;

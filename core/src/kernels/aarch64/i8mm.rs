@@ -8,12 +8,15 @@
 use super::dotprod;
 use super::products::{self, BIAS, Codes, Dots, Format, QUAD};
 use crate::kernels::Isa;
-use crate::kernels::table::Table;
+use crate::kernels::table::{Products, Table};
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-pub(in crate::kernels) static TABLE: Table =
-    Table { isa: Isa::I8mm, blocks: products::blocks::<Smmla>(), ..super::NEON };
+pub(in crate::kernels) static TABLE: Table = Table {
+    isa: Isa::I8mm,
+    products: Products { blocks: products::blocks::<Smmla>(), ..super::NEON.products },
+    ..super::NEON
+};
 
 /// Signed matrix multiply-accumulate. Sums of a pair of tokens: rows 0 and 1, rows 2 and 3; within a register the tokens
 /// of the first row, then of the second.

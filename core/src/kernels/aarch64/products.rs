@@ -312,7 +312,9 @@ impl<D: Dots, F: Format> FromRows for Rows<D, F> {
 }
 
 impl<D: Dots, F: Format> Panel for Rows<D, F> {
+    type Activations<'x> = ActivationRows<'x>;
     const ROWS: usize = QUAD * D::QUADS;
+    const BLOCK_BYTES: usize = panel_bytes(1);
     const TILE: usize = 2 * D::PAIRS;
     /// Four lanes of a Cortex-A72 share a second-level cache of 1 MB: 74 KB each, and the activations.
     const PANEL_ROWS: usize = 64;

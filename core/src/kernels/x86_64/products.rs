@@ -343,7 +343,9 @@ impl<V: Ints, F: Format, L: Lie> FromRows for Rows<V, F, L> {
 }
 
 impl<V: Ints, F: Format, L: Lie> Panel for Rows<V, F, L> {
+    type Activations<'x> = ActivationRows<'x>;
     const ROWS: usize = V::ROWS;
+    const BLOCK_BYTES: usize = panel_bytes(1);
     const TILE: usize = V::TILE;
 
     #[inline(always)]

@@ -18,10 +18,15 @@
 //! packing tokens are not counted. `llvm-mca` is no help: LLVM 19's model of the processor knows nothing about tiles.
 
 mod products;
+mod relaxed;
 
 use super::avx512;
 use crate::kernels::Isa;
-use crate::kernels::table::Table;
+use crate::kernels::table::{Products, Table};
 
-pub(in crate::kernels) static TABLE: Table =
-    Table { isa: Isa::Amx, blocks: products::BLOCKS, interleaved: Some(products::INTERLEAVED), ..avx512::TABLE };
+pub(in crate::kernels) static TABLE: Table = Table {
+    isa: Isa::Amx,
+    products: Products { blocks: products::BLOCKS, interleaved: Some(products::INTERLEAVED), ..avx512::TABLE.products },
+    relaxed: Some(relaxed::PRODUCTS),
+    ..avx512::TABLE
+};

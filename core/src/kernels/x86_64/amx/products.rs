@@ -6,10 +6,12 @@
 #![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
 
 use crate::kernels::groups::{Group, MAX_TILE, Panel, Sums, panel_bytes, tile_bytes};
+use crate::kernels::operands::ActivationRows;
 use crate::kernels::x86_64::avx2::products::EightRows;
 use crate::kernels::x86_64::avx512::products::SixteenRows;
 use crate::kernels::x86_64::avxvnni::products::Evex;
-use crate::kernels::x86_64::products::{Column, Format, InFile, Interleaved, Ints, Lie, Q40, Q80, Rows, products};
+use crate::kernels::x86_64::bf16::Unsigned;
+use crate::kernels::x86_64::products::{Column, InFile, Interleaved, Ints, Lie, Q40, Q80, Rows, products};
 use crate::quant::BLOCK;
 use core::arch::asm;
 use core::arch::x86_64::*;
@@ -35,7 +37,7 @@ const _: () = assert!(SIDE == SixteenRows::ROWS && SIDE <= MAX_TILE);
 
 /// Shapes of tiles, as the instruction `ldtilecfg` reads them.
 #[repr(C, align(64))]
-struct Shapes {
+pub(super) struct Shapes {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -44,18 +46,44 @@ struct Shapes {
 }
 const _: () = assert!(size_of::<Shapes>() == 64);
 
+impl Shapes {
+    /// Tile `i` has that many rows and bytes of each.
+    pub const fn of(tiles: [(u8, u16); 8]) -> Self {
+        let mut shapes = Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        let mut i = 0;
+        while i < tiles.len() {
+            (shapes.rows[i], shapes.row_bytes[i]) = tiles[i];
+            i += 1;
+        }
+        shapes
+    }
+
+    /// Sets them on this thread.
+    ///
+    /// # Safety
+    /// The processor has tiles of these shapes, and the system has given leave to use them.
+    #[inline(always)]
+    pub unsafe fn set(&'static self) {
+        // SAFETY: reads 64 bytes of valid shapes.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const *self, options(nostack, preserves_flags, readonly)) }
+    }
+
+    /// Empties this thread's tiles: idle ones need not be saved when the system switches threads.
+    ///
+    /// # Safety
+    /// The processor has tiles.
+    #[inline(always)]
+    pub unsafe fn release() {
+        // SAFETY: no tile is live.
+        unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) }
+    }
+}
+
 /// Tiles 0 and 3: sums, 16 tokens by 16 rows (i32). Tiles 1 and 4: activations, 16 tokens by 32 codes. Tiles 2 and 5:
 /// weights, 8 pieces by 16 rows by 4 codes.
 static SHAPES: Shapes = {
-    let mut shapes = Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-    let mut i = 0;
-    while i < 6 {
-        (shapes.rows[i], shapes.row_bytes[i]) = (SIDE as u8, 4 * SIDE as u16);
-        (shapes.rows[i + 1], shapes.row_bytes[i + 1]) = (SIDE as u8, BLOCK as u16);
-        (shapes.rows[i + 2], shapes.row_bytes[i + 2]) = (BLOCK as u8 / 4, 4 * SIDE as u16);
-        i += 3;
-    }
-    shapes
+    let (sums, x, w) = ((16, 64), (16, 32), (8, 64));
+    Shapes::of([sums, x, w, sums, x, w, (0, 0), (0, 0)])
 };
 
 /// Exact dot products of a block: those of token `t` begin at `16 * t`, one for each row.
@@ -106,35 +134,24 @@ unsafe fn two_blocks(panel: *const u8, x: *const u8, panel_step: usize, x_step: 
 /// Products of panels by tiles: weights `F`, whose rows lie as `L` says.
 pub(super) struct Tiles<F, L>(PhantomData<(F, L)>);
 
-/// Formats whose codes [`Format::codes`] gives without a sign.
-pub(super) trait Unsigned: Format {
-    /// What stands for zero.
-    const ZERO: u8;
-}
-impl Unsigned for Q40 {
-    const ZERO: u8 = 8;
-}
-impl Unsigned for Q80 {
-    const ZERO: u8 = 128;
-}
-
 impl<F: Unsigned, L: Lie> Panel for Tiles<F, L> {
+    type Activations<'x> = ActivationRows<'x>;
     const ROWS: usize = SIDE;
+    const BLOCK_BYTES: usize = panel_bytes(1);
     const TILE: usize = SIDE;
     /// Packed tokens (640 bytes a block) and sixteen rows (576) fit into 48 KB together.
     const PANEL_BLOCKS: usize = 32;
 
     #[inline(always)]
     unsafe fn begin() {
-        // SAFETY: reads 64 bytes of valid shapes; the system has given leave to use tiles.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack, preserves_flags, readonly)) }
+        // SAFETY: as promised to this function.
+        unsafe { SHAPES.set() }
     }
 
-    /// Idle tiles need not be saved when the system switches threads.
     #[inline(always)]
     unsafe fn end() {
         // SAFETY: no tile is live.
-        unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) }
+        unsafe { Shapes::release() }
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 
 mod lanes;
 pub(super) mod products;
+mod relaxed;
 
 use crate::kernels::Isa;
 use crate::kernels::table::{Table, table};
@@ -10,7 +11,10 @@ use crate::kernels::table::{Table, table};
 #[derive(Clone, Copy)]
 struct Avx512(());
 
-pub(in crate::kernels) static TABLE: Table = table!(
+pub(in crate::kernels) static TABLE: Table = Table { relaxed: Some(relaxed::PRODUCTS), ..EXACT };
+
+/// All but the relaxed products.
+const EXACT: Table = table!(
     Isa::Avx512,
     // SAFETY: functions of this table are called only on a processor that has the features.
     unsafe { Avx512::new() },

@@ -4,7 +4,10 @@ pub(super) mod products;
 
 use super::avx2;
 use crate::kernels::Isa;
-use crate::kernels::table::Table;
+use crate::kernels::table::{Products, Table};
 
-pub(in crate::kernels) static TABLE: Table =
-    Table { isa: Isa::AvxVnni, blocks: products::BLOCKS, interleaved: Some(products::INTERLEAVED), ..avx2::TABLE };
+pub(in crate::kernels) static TABLE: Table = Table {
+    isa: Isa::AvxVnni,
+    products: Products { blocks: products::BLOCKS, interleaved: Some(products::INTERLEAVED), ..avx2::TABLE.products },
+    ..avx2::TABLE
+};

@@ -1,4 +1,5 @@
-//! Machine code of what is emulated. Source: Intel's instruction set reference, AMX-TILE, AMX-INT8, AVX-VNNI.
+//! Machine code of what is emulated. Source: Intel's instruction set reference, AMX-TILE, AMX-INT8,
+//! AMX-BF16, AVX-VNNI.
 
 /// An instruction whose addresses are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub enum TileInstruction {
     Store { tile: usize, address: u64, stride: u64 },
     /// `tdpbssd`: `sums += a * b`
     Dot { sums: usize, a: usize, b: usize },
+    /// `tdpbf16ps`: the same in BF16.
+    DotBf16 { sums: usize, a: usize, b: usize },
 }
 
 /// The instruction at `address` and its length, where it is one of these; `byte(i)` is its byte `i`.
@@ -88,6 +91,7 @@ pub fn decode(
             };
             (instruction, memory.end)
         }
+        (0x5c, 2, 3) if b == 0 && third < 8 => (Tile::DotBf16 { sums: reg, a: rm, b: third }, 5),
         (0x5e, 3, 3) if b == 0 && third < 8 => (Tile::Dot { sums: reg, a: rm, b: third }, 5),
         _ => return None,
     };
@@ -194,6 +198,14 @@ mod tests {
         // tdpbssd tmm0, tmm1, tmm2; tmm7, tmm3, tmm5
         assert_eq!(decode(&[0xc4, 0xe2, 0x6b, 0x5e, 0xc1]), tile(TileInstruction::Dot { sums: 0, a: 1, b: 2 }));
         assert_eq!(decode(&[0xc4, 0xe2, 0x53, 0x5e, 0xfb]), tile(TileInstruction::Dot { sums: 7, a: 3, b: 5 }));
+    }
+
+    #[test]
+    fn products_of_bf16_are_understood() {
+        // Made with GNU as 2.40: tdpbf16ps tmm0, tmm4, tmm5; tmm3, tmm6, tmm7
+        let dot = |sums, a, b| tile(TileInstruction::DotBf16 { sums, a, b });
+        assert_eq!(decode(&[0xc4, 0xe2, 0x52, 0x5c, 0xc4]), dot(0, 4, 5));
+        assert_eq!(decode(&[0xc4, 0xe2, 0x42, 0x5c, 0xde]), dot(3, 6, 7));
     }
 
     #[test]

@@ -72,7 +72,8 @@ impl Tiles {
                     unsafe { to.copy_from_nonoverlapping(data.as_ptr(), tile.row_bytes) }
                 }
             }
-            Instruction::Dot { sums, a, b } => self.dot(sums, a, b)?,
+            Instruction::Dot { sums, a, b } => self.multiply([sums, a, b], add_bytes)?,
+            Instruction::DotBf16 { sums, a, b } => self.multiply([sums, a, b], add_bf16)?,
         }
         self.start_row = 0;
         Ok(())
@@ -113,8 +114,12 @@ impl Tiles {
         Ok(tile)
     }
 
-    /// `sums[m][n] += Σ a[m][k] * b[k][n]`; elements of `a` and `b` are four signed bytes, a product is their dot.
-    fn dot(&mut self, sums: usize, a: usize, b: usize) -> Result<(), Fault> {
+    /// `sums[m][n] = add(sums[m][n], (a[m][k], b[k][n]) for every k)`.
+    fn multiply(
+        &mut self,
+        [sums, a, b]: [usize; 3],
+        add: impl Fn([u8; 4], &mut dyn Iterator<Item = ([u8; 4], [u8; 4])>) -> [u8; 4],
+    ) -> Result<(), Fault> {
         check(sums != a && sums != b && a != b, "a tile is used twice")?;
         let (a, b) = (*self.tile(a)?, *self.tile(b)?);
         let sums = self.tile(sums)?;
@@ -123,16 +128,33 @@ impl Tiles {
         check(sums.row_bytes == b.row_bytes, "columns of sums and b")?;
         check(a.row_bytes / 4 == b.rows, "columns of a and rows of b")?;
         for (sums, a) in sums.data.iter_mut().zip(&a.data).take(a.rows) {
-            for (a, b) in a.as_chunks::<4>().0.iter().zip(&b.data).take(b.rows) {
-                for (sum, b) in sums.as_chunks_mut::<4>().0.iter_mut().zip(b.as_chunks::<4>().0) {
-                    let products =
-                        a.iter().zip(b).map(|(a, b)| i32::from(a.cast_signed()) * i32::from(b.cast_signed()));
-                    *sum = i32::from_le_bytes(*sum).wrapping_add(products.sum()).to_le_bytes();
-                }
+            for (n, sum) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate().take(b.row_bytes / 4) {
+                let a = a.as_chunks::<4>().0.iter().copied();
+                *sum = add(*sum, &mut a.zip(b.data.iter().map(|b| b.as_chunks::<4>().0[n])).take(b.rows));
             }
         }
         Ok(())
     }
+}
+
+/// Products of four signed bytes each.
+fn add_bytes(sum: [u8; 4], dwords: &mut dyn Iterator<Item = ([u8; 4], [u8; 4])>) -> [u8; 4] {
+    let signed = |bytes: [u8; 4]| bytes.map(|byte| i32::from(byte.cast_signed()));
+    let products = dwords.map(|(a, b)| signed(a).iter().zip(signed(b)).map(|(a, b)| a * b).sum::<i32>());
+    i32::from_le_bytes(sum).wrapping_add(products.sum()).to_le_bytes()
+}
+
+/// Products of two BF16 each: those of even columns and those of odd ones are added up apart. What is subnormal is 0.
+fn add_bf16(sum: [u8; 4], dwords: &mut dyn Iterator<Item = ([u8; 4], [u8; 4])>) -> [u8; 4] {
+    let normal = |x: f32| if x.is_subnormal() { 0.0 } else { x };
+    let bf16 = |low: u8, high: u8| normal(f32::from_le_bytes([0, 0, low, high]));
+    let mut sums = [0.0; 2];
+    for (a, b) in dwords {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = normal(libm::fmaf(bf16(a[2 * i], a[2 * i + 1]), bf16(b[2 * i], b[2 * i + 1]), *sum));
+        }
+    }
+    normal(normal(f32::from_le_bytes(sum)) + normal(sums[0] + sums[1])).to_le_bytes()
 }
 
 #[cfg(test)]
