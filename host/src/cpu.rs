@@ -32,47 +32,77 @@ pub fn kernels(isa: Isa) -> Option<Kernels> {
 ///
 /// # Errors
 /// A name that nothing has, or an instruction set that this processor lacks; lists those that it has.
-pub fn choose_kernels(forced: Option<Isa>) -> Result<Kernels, IsaError> {
+pub fn choose_kernels(forced: Option<Isa>) -> Result<Kernels, KernelError> {
     if let Some(isa) = forced {
-        return kernels(isa).ok_or_else(|| IsaError::of(isa.name()));
+        return kernels(isa).ok_or_else(|| KernelError::of(isa.name()));
     }
     match env::var_os(ISA_VARIABLE).filter(|name| !name.is_empty()) {
         None => Ok(best_kernels()),
-        Some(name) => parse_isa(&name.to_string_lossy())
-            .map(|isa| kernels(isa).unwrap_or(Kernels::SCALAR))
-            .map_err(|error| IsaError { is_from_environment: true, ..error }),
+        Some(name) => {
+            parse_isa(&name.to_string_lossy()).map(|isa| kernels(isa).unwrap_or(Kernels::SCALAR)).map_err(|error| {
+                match error {
+                    KernelError::Isa { name, .. } => KernelError::Isa { name, is_from_environment: true },
+                    other => other,
+                }
+            })
+        }
     }
+}
+
+/// The same kernels with faster, inexact products of many tokens ([`Kernels::relaxed`]).
+///
+/// # Errors
+/// Where the processor or the instruction set has none such.
+pub fn relaxed(kernels: Kernels) -> Result<Kernels, KernelError> {
+    let here = has_bf16(kernels.isa());
+    // SAFETY: what the instruction set needs was just detected.
+    let relaxed = if here { unsafe { kernels.relaxed() } } else { None };
+    relaxed.ok_or(KernelError::NotRelaxed(kernels.isa()))
 }
 
 /// The instruction set called `name`, if this processor has it.
 ///
 /// # Errors
 /// As [`choose_kernels`].
-pub fn parse_isa(name: &str) -> Result<Isa, IsaError> {
-    isas().find(|isa| isa.name() == name).ok_or_else(|| IsaError::of(name))
+pub fn parse_isa(name: &str) -> Result<Isa, KernelError> {
+    isas().find(|isa| isa.name() == name).ok_or_else(|| KernelError::of(name))
 }
 
-/// An instruction set that can't be used here.
+/// Kernels that can't be used here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IsaError {
-    /// As it was asked for.
-    pub name: String,
-    /// Whether the environment asked for it, not the caller.
-    pub is_from_environment: bool,
+pub enum KernelError {
+    /// An instruction set that does not exist, or not here.
+    Isa {
+        /// As it was asked for.
+        name: String,
+        /// Whether the environment asked for it, not the caller.
+        is_from_environment: bool,
+    },
+    /// Products of many tokens are exact with this instruction set on this processor.
+    NotRelaxed(Isa),
 }
 
-impl IsaError {
+impl KernelError {
     fn of(name: &str) -> Self {
-        Self { name: name.to_owned(), is_from_environment: false }
+        Self::Isa { name: name.to_owned(), is_from_environment: false }
     }
 }
 
-impl fmt::Display for IsaError {
+impl fmt::Display for KernelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_from_environment {
-            write!(f, "{ISA_VARIABLE}={}: ", self.name)?;
+        let (name, is_from_environment) = match self {
+            Self::Isa { name, is_from_environment } => (name, *is_from_environment),
+            Self::NotRelaxed(isa) => {
+                return write!(
+                    f,
+                    "prefill can't be relaxed with {isa} on this processor: that takes AVX-512 with BF16, and with amx tiles of BF16; leave it exact"
+                );
+            }
+        };
+        if is_from_environment {
+            write!(f, "{ISA_VARIABLE}={name}: ")?;
         }
-        match Isa::ALL.into_iter().find(|isa| isa.name() == self.name) {
+        match Isa::ALL.into_iter().find(|isa| isa.name() == name) {
             Some(isa) => write!(f, "this processor does not have {isa}")?,
             None => f.write_str("no instruction set of this name")?,
         }
@@ -81,7 +111,7 @@ impl fmt::Display for IsaError {
     }
 }
 
-impl std::error::Error for IsaError {}
+impl std::error::Error for KernelError {}
 
 /// Processors that this process may use at once: those there are, less what affinity masks and container limits take away.
 pub fn processors() -> usize {
@@ -115,13 +145,37 @@ fn detected(isa: Isa) -> bool {
 
 /// Whether the processor has tiles of 8-bit integers, and the system keeps their state.
 #[cfg(target_arch = "x86_64")]
-#[allow(unused_unsafe, reason = "newer Rust has `__cpuid_count` safe")]
+#[allow(unused_unsafe, reason = "newer Rust has `_xgetbv` safe")]
 fn has_amx() -> bool {
-    use std::arch::x86_64::{__cpuid_count, _xgetbv};
+    use std::arch::x86_64::_xgetbv;
     const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
     const TILE_STATE: u64 = 1 << 17 | 1 << 18;
-    // SAFETY: only asked where AVX-512 was detected: such a processor has leaf 7, and `xgetbv` enabled by the system.
-    unsafe { __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8 && _xgetbv(0) & TILE_STATE == TILE_STATE }
+    // SAFETY: only asked where AVX-512 was detected: the system has enabled `xgetbv` there.
+    has_amx_features(TILE_AND_INT8) && unsafe { _xgetbv(0) & TILE_STATE == TILE_STATE }
+}
+
+/// Whether the processor has these features of AMX, bits of leaf 7. Only asked where AVX-512 was detected.
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe, reason = "newer Rust has `__cpuid_count` safe")]
+fn has_amx_features(bits: u32) -> bool {
+    // SAFETY: such a processor has leaf 7.
+    unsafe { std::arch::x86_64::__cpuid_count(7, 0).edx & bits == bits }
+}
+
+/// Whether the processor multiplies BF16 in the way that relaxed kernels of `isa`, which it has, do.
+#[cfg(target_arch = "x86_64")]
+fn has_bf16(isa: Isa) -> bool {
+    const TILES_OF_BF16: u32 = 1 << 22;
+    match isa {
+        Isa::Avx512 => is_x86_feature_detected!("avx512bf16"),
+        Isa::Amx => is_x86_feature_detected!("avx512bf16") && has_amx_features(TILES_OF_BF16),
+        _ => false,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_bf16(_: Isa) -> bool {
+    false
 }
 
 /// Whether the system lets all threads of this process use tiles. Linux wants to be asked: their state makes the frames
@@ -180,6 +234,17 @@ mod tests {
             let lacking = choose_kernels(Some(isa)).unwrap_err().to_string();
             assert!(lacking.starts_with(&format!("this processor does not have {isa}; allowed here: scalar")));
         }
+    }
+
+    #[test]
+    fn relaxed_kernels_are_there_or_refused_in_one_line() {
+        for kernels in isas().filter_map(kernels) {
+            match relaxed(kernels) {
+                Ok(relaxed) => assert_eq!(relaxed.isa(), kernels.isa()),
+                Err(error) => assert!(error.to_string().contains(kernels.isa().name()), "{error}"),
+            }
+        }
+        assert_eq!(relaxed(Kernels::SCALAR).unwrap_err(), KernelError::NotRelaxed(Isa::Scalar));
     }
 
     #[test]

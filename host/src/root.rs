@@ -2,7 +2,7 @@
 
 use crate::arena::ArenaMemory;
 use crate::cores;
-use crate::cpu::{self, IsaError};
+use crate::cpu;
 use crate::kv::{self, Unfit};
 use crate::memory;
 use crate::model::Model;
@@ -13,7 +13,7 @@ use crate::tables::GraphTables;
 use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::{Graph, Op, Sizes};
 use dair_core::io::Pool;
-use dair_core::kernels::{Isa, KvType};
+use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError};
 use dair_core::quant::DType;
 use std::time::{Duration, Instant};
@@ -26,8 +26,8 @@ pub struct Options {
     pub threads: usize,
     /// Each on a processor of its own.
     pub pin: bool,
-    /// Instruction set, where [`cpu::choose_kernels`] is not to choose it.
-    pub isa: Option<Isa>,
+    /// What computes.
+    pub kernels: Kernels,
     /// Type of the inputs of products, where the model's usual one is not wanted.
     pub activations: Option<DType>,
     /// Type in which this machine keeps keys and values.
@@ -66,12 +66,12 @@ impl Repack {
 }
 
 impl Options {
-    /// One node with `threads` lanes.
+    /// One node with `threads` lanes and the fastest kernels.
     pub fn alone(threads: usize) -> Self {
         Self {
             threads,
             pin: false,
-            isa: None,
+            kernels: cpu::best_kernels(),
             activations: None,
             kv: KvType::default(),
             max_seq_len: None,
@@ -104,8 +104,6 @@ pub enum RootError {
     Kv(Unfit),
     /// The graph does not fit its weights.
     Graph(GraphError),
-    /// This processor lacks the instruction set.
-    Isa(IsaError),
     /// Threads or memory are refused: what was asked, and the reason.
     System(String, io::Error),
     /// A worker can't be had or is lost.
@@ -127,7 +125,6 @@ impl fmt::Display for RootError {
             Self::Plan(error, _) => error.fmt(f),
             Self::Kv(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
-            Self::Isa(error) => error.fmt(f),
             Self::System(what, error) => write!(f, "cannot get {what}: {error}"),
             Self::Net(error) => error.fmt(f),
             Self::Forward(error) => f.write_str(error),
@@ -167,7 +164,7 @@ pub fn with_root<R, E: From<RootError>>(
 ) -> Result<R, E> {
     let (header, cut) = (model.header(), options.cut(model));
     kv::layout(options.kv, header).map_err(RootError::Kv)?;
-    let kernels = cpu::choose_kernels(options.isa).map_err(RootError::Isa)?;
+    let kernels = options.kernels;
     let mut tables: Vec<_> = (0..cut.nodes).map(|_| GraphTables::new(Sizes::of_layers(header.n_layers))).collect();
     let graphs: Vec<Graph<'_>> = (0..)
         .zip(&mut tables)

@@ -1,6 +1,5 @@
 //! Why there are no figures.
 
-use crate::cpu::IsaError;
 use crate::model::ModelError;
 use crate::root::RootError;
 use std::path::PathBuf;
@@ -36,8 +35,6 @@ pub enum BenchError {
     },
     /// The system refuses: what could not be done, and the reason.
     System(String, io::Error),
-    /// The instruction set is not here.
-    Isa(IsaError),
     /// The temporary model can't be opened.
     Model(ModelError),
     /// The temporary model can't be run.
@@ -67,7 +64,6 @@ impl fmt::Display for BenchError {
                 gb(free)
             ),
             Self::System(what, error) => write!(f, "cannot {what}: {error}"),
-            Self::Isa(error) => error.fmt(f),
             Self::Model(error) => error.fmt(f),
             Self::Root(error) => error.fmt(f),
             Self::Plot(error) => write!(f, "cannot draw the roofline: {error}"),

@@ -7,7 +7,7 @@ use crate::{disk, memory, synthetic};
 use dair_core::exec::Logits;
 use dair_core::format::layout::LayerTensor;
 use dair_core::format::{Header, Layout, TensorId};
-use dair_core::kernels::Isa;
+use dair_core::kernels::Kernels;
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -100,7 +100,7 @@ pub struct PhaseFigures {
 pub fn measure(
     shape: &Shape,
     folder: &Path,
-    (threads, isa): (usize, Isa),
+    (threads, kernels): (usize, Kernels),
     budget: Duration,
     mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<ModelFigures, BenchError> {
@@ -110,7 +110,7 @@ pub fn measure(
     check_room(&header, work.file_bytes, seq_len, folder)?;
     let model = build(&header, folder, |bytes| progress(bytes, work.file_bytes))?;
 
-    let options = Options { isa: Some(isa), max_seq_len: Some(seq_len), ..Options::alone(threads) };
+    let options = Options { kernels, max_seq_len: Some(seq_len), ..Options::alone(threads) };
     let (prefill, decode) = root::with_root(&model, &options, &|_, _| (), |root| run(root, &header, budget))?;
     let whole = Work::of(&shape.header);
     let projected = (header.n_layers < shape.header.n_layers).then(|| {
@@ -255,9 +255,9 @@ mod tests {
 
     fn measured(shape: &Shape) -> Result<ModelFigures, BenchError> {
         let folder = tempfile::tempdir().unwrap();
-        let isa = cpu::best_kernels().isa();
+        let kernels = cpu::best_kernels();
         let figures =
-            measure(shape, folder.path(), (2, isa), Duration::from_millis(50), |_, _| ControlFlow::Continue(()));
+            measure(shape, folder.path(), (2, kernels), Duration::from_millis(50), |_, _| ControlFlow::Continue(()));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
         figures
     }

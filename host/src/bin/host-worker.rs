@@ -1,7 +1,7 @@
 //! The `host-worker` command: computes a part of a model for a root.
 
 use clap::Parser;
-use dair_host::cli::IsaArgs;
+use dair_host::cli::KernelArgs;
 use dair_host::kv::Kv;
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, DEFAULT_PORT, Timeouts};
@@ -39,7 +39,7 @@ struct Args {
     #[arg(long)]
     pin: bool,
     #[command(flatten)]
-    isa: IsaArgs,
+    kernels: KernelArgs,
     /// Seconds without a byte after which a peer that owes one is given up
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout_s: u64,
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     let threads = args.threads.map_or_else(cpu::threads, usize::from);
-    let kernels = cpu::choose_kernels(args.isa.isa()).map_err(|error| error.to_string())?;
+    let kernels = args.kernels.kernels().map_err(|error| error.to_string())?;
     let pool = Threads::new(threads).map_err(|error| format!("cannot start {threads} threads: {error}"))?;
     if args.pin {
         cores::pin(&pool).map_err(|error| format!("cannot get a processor for each thread (--pin): {error}"))?;

@@ -2,6 +2,7 @@
 
 use crate::bench::BenchError;
 use crate::convert::ConvertError;
+use crate::cpu::KernelError;
 use crate::generate::GenerateError;
 use crate::model::ModelError;
 use crate::root::RootError;
@@ -56,6 +57,7 @@ line_from!(
     ChatError,
     ConvertError,
     EncodeError,
+    KernelError,
     ModelError,
     OpenError,
     PlanError,

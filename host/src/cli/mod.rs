@@ -7,7 +7,7 @@ mod failure;
 mod generate;
 mod inspect;
 mod interrupt;
-mod isa_args;
+mod kernel_args;
 mod model_args;
 mod perplexity;
 mod progress;
@@ -16,7 +16,7 @@ mod stream;
 
 use clap::{Parser, Subcommand};
 pub use failure::Failure;
-pub use isa_args::IsaArgs;
+pub use kernel_args::KernelArgs;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\

@@ -1,7 +1,7 @@
 //! Flags that several commands share: which model, on what, and how tokens are chosen.
 
-use super::{Failure, IsaArgs, progress};
-use crate::cpu;
+use super::{Failure, KernelArgs, progress};
+use crate::cpu::{self, KernelError};
 use crate::kv::Kv;
 use crate::model::Model;
 use crate::net::{Address, Timeouts};
@@ -31,7 +31,7 @@ pub struct ModelArgs {
     #[arg(long)]
     pub pin: bool,
     #[command(flatten)]
-    pub isa: IsaArgs,
+    pub kernels: KernelArgs,
     /// Shortens the context, and with it the memory for the KV cache
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_seq_len: Option<u32>,
@@ -86,7 +86,7 @@ impl ModelArgs {
     /// Opens the root for at most `decode_tokens` one by one and hands it to `body`; a bar on the terminal shows weights on their way to workers.
     ///
     /// # Errors
-    /// As [`root::with_root`].
+    /// As [`root::with_root`]; and where the kernels that were asked for are not here.
     pub fn with_root<R>(
         &self,
         model: &Model,
@@ -98,18 +98,19 @@ impl ModelArgs {
             bar.set_length(total);
             bar.inc(bytes);
         };
-        root::with_root(model, &self.options(decode_tokens), &progress, |root| {
+        root::with_root(model, &self.options(decode_tokens)?, &progress, |root| {
             bar.finish_and_clear();
             body(root)
         })
     }
 
     /// What the root needs to know.
-    fn options(&self, decode_tokens: u32) -> Options {
-        Options {
+    fn options(&self, decode_tokens: u32) -> Result<Options, KernelError> {
+        let kernels = self.kernels.kernels()?;
+        Ok(Options {
             threads: self.threads.map_or_else(cpu::threads, usize::from),
             pin: self.pin,
-            isa: self.isa.isa(),
+            kernels,
             kv: self.kv.into(),
             max_seq_len: self.max_seq_len,
             activations: self.activations.map(|activations| match activations {
@@ -124,7 +125,7 @@ impl ModelArgs {
             },
             workers: self.workers.clone(),
             timeouts: Timeouts { progress: Duration::from_secs(self.timeout_s), ..Timeouts::default() },
-        }
+        })
     }
 }
 

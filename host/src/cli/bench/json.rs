@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 /// Everything that was found.
 pub fn of(report: &Report) -> Value {
-    let Report { machine, isa, figures, model, elapsed } = report;
+    let Report { machine, isa, relaxed, figures, model, elapsed } = report;
     let model = model.as_ref().map(|model| model_json(report, model));
     let kernels: Vec<_> = figures.kernels.iter().map(|kernel| kernel_json(figures, kernel)).collect();
     let bandwidths: Vec<_> = figures
@@ -24,6 +24,7 @@ pub fn of(report: &Report) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "machine": machine_json(machine, *isa),
+        "prefill": if *relaxed { "relaxed" } else { "exact" },
         "bandwidth": {"buffer_bytes": figures.buffer_bytes, "threads": bandwidths},
         "kernels": kernels,
         "peaks": figures.peaks().iter().map(peak_json).collect::<Vec<_>>(),

@@ -3,7 +3,7 @@
 mod json;
 mod table;
 
-use super::{Failure, IsaArgs, interrupt, progress};
+use super::{Failure, KernelArgs, interrupt, progress};
 use crate::bench::kernels::{self, Figures};
 use crate::bench::machine::Machine;
 use crate::bench::model::{self, ModelFigures, Shape};
@@ -55,7 +55,7 @@ pub struct Args {
     #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
     #[command(flatten)]
-    isa: IsaArgs,
+    kernels: KernelArgs,
     /// Measure the kernels of every instruction set of this processor
     #[arg(long, conflicts_with = "isa")]
     all_isas: bool,
@@ -112,6 +112,8 @@ struct Report {
     machine: Machine,
     /// The instruction set that is used.
     isa: Isa,
+    /// Whether prompts are computed in BF16 where that is faster.
+    relaxed: bool,
     figures: Figures,
     model: Option<ModelFigures>,
     elapsed: Duration,
@@ -130,9 +132,12 @@ impl Report {
 /// One line for the user.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let start = Instant::now();
-    let kernels = cpu::choose_kernels(args.isa.isa()).map_err(BenchError::Isa)?;
+    let kernels = args.kernels.kernels()?;
+    let relaxed = args.kernels.is_relaxed();
+    // Instruction sets without relaxed kernels are measured as they are.
+    let of = |kernels: Kernels| if relaxed { cpu::relaxed(kernels).unwrap_or(kernels) } else { kernels };
     let measured: Vec<Kernels> =
-        if args.all_isas { cpu::isas().filter_map(cpu::kernels).collect() } else { vec![kernels] };
+        if args.all_isas { cpu::isas().filter_map(cpu::kernels).map(of).collect() } else { vec![kernels] };
     if let Some(path) = &args.plot {
         check_folder_of(path)?;
     }
@@ -143,7 +148,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     // The model comes first, so that the peak of memory is its own.
     let shape = shape(args)?;
     let model_budget = if shape.is_some() { budget.mul_f64(MODEL_SHARE) } else { Duration::ZERO };
-    let model = shape.map(|shape| measure_model(args, &shape, (threads, kernels.isa()), model_budget)).transpose()?;
+    let model = shape.map(|shape| measure_model(args, &shape, (threads, kernels), model_budget)).transpose()?;
 
     let spinner = progress::spinner(args.json, "measuring memory and kernels");
     let pool = Threads::new(threads).map_err(|error| format!("cannot start {threads} threads: {error}"))?;
@@ -155,7 +160,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let svg = plot::svg(&machine.name, &figures)?;
         std::fs::write(path, svg).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
-    let report = Report { machine, isa: kernels.isa(), figures, model, elapsed: start.elapsed() };
+    let report = Report { machine, isa: kernels.isa(), relaxed, figures, model, elapsed: start.elapsed() };
     if args.json {
         println!("{}", json::of(&report));
     } else {
@@ -179,7 +184,7 @@ fn shape(args: &Args) -> Result<Option<Shape>, String> {
 fn measure_model(
     args: &Args,
     shape: &Shape,
-    lanes: (usize, Isa),
+    lanes: (usize, Kernels),
     budget: Duration,
 ) -> Result<ModelFigures, BenchError> {
     let folder = args.dir.clone().unwrap_or_else(std::env::temp_dir);

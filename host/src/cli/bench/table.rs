@@ -19,7 +19,7 @@ pub fn of(report: &Report) -> String {
 }
 
 fn write_all(out: &mut String, report: &Report) -> fmt::Result {
-    machine(out, &report.machine, report.isa)?;
+    machine(out, report)?;
     bandwidth(out, &report.figures)?;
     for isa in report.figures.isas() {
         kernels(out, &report.figures, isa)?;
@@ -30,7 +30,7 @@ fn write_all(out: &mut String, report: &Report) -> fmt::Result {
     Ok(())
 }
 
-fn machine(out: &mut String, machine: &Machine, isa: Isa) -> fmt::Result {
+fn machine(out: &mut String, Report { machine, isa, relaxed, .. }: &Report) -> fmt::Result {
     let Machine { processors, usable_processors, .. } = machine;
     writeln!(out, "{}", machine.name)?;
     writeln!(out, "  {:<12} {processors}, {usable_processors} may be used", "processors")?;
@@ -46,7 +46,8 @@ fn machine(out: &mut String, machine: &Machine, isa: Isa) -> fmt::Result {
         writeln!(out, "  {:<12} {}", "features", machine.features.join(" "))?;
     }
     let isas: Vec<_> = machine.isas.iter().map(|isa| isa.name()).collect();
-    writeln!(out, "  {:<12} {}; used: {isa}", "kernels", isas.join(" "))
+    let prefill = if *relaxed { ", prefill relaxed where that is faster" } else { "" };
+    writeln!(out, "  {:<12} {}; used: {isa}{prefill}", "kernels", isas.join(" "))
 }
 
 fn cache(cache: &Cache) -> String {
