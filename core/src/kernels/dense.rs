@@ -132,7 +132,8 @@ fn matmul<S: Lanes, W: Weight>(
 ) {
     let Input::F32 { x, stride, tokens } = *x else { unreachable!("checked: F32 input") };
     let product = Product { x, stride, tokens, cols: w.cols, out };
-    let wide_row_bytes = (w.cols * size_of::<f32>()).max(1);
+    // An odd number of cache lines: rows do not meet in a few sets of a cache.
+    let wide_row_bytes = (w.cols * size_of::<f32>()).next_multiple_of(64) | 64;
     let panel_rows = (PANEL_BYTES / wide_row_bytes).max(4) & !3;
     let room = (scratch.len() / wide_row_bytes) & !3;
     let widen = W::NARROW && tokens.count() > 4 && room > 0;
@@ -147,7 +148,7 @@ fn matmul<S: Lanes, W: Weight>(
         let panel = start..rows.end.min(start + panel_rows);
         start = panel.end;
         if widen {
-            widen_rows::<S, W>(s, w, panel.clone(), scratch);
+            widen_rows::<S, W>(s, w, panel.clone(), wide_row_bytes, scratch);
             let bytes = &scratch[..panel.len() * wide_row_bytes];
             let wide = Rows { bytes, row_stride: wide_row_bytes, first: panel.start };
             product.over_tokens::<S, F32>(s, &wide, panel);
@@ -157,14 +158,14 @@ fn matmul<S: Lanes, W: Weight>(
     }
 }
 
-/// Widens rows to little-endian F32, one after the other.
+/// Widens rows to little-endian F32, `row_bytes` apart.
 #[inline(always)]
-fn widen_rows<S: Lanes, W: Weight>(s: S, w: &Matrix<'_>, rows: Range<usize>, out: &mut [u8]) {
+fn widen_rows<S: Lanes, W: Weight>(s: S, w: &Matrix<'_>, rows: Range<usize>, row_bytes: usize, out: &mut [u8]) {
     let whole = w.cols / (LANES * W::VECTORS);
     let done = whole * LANES * W::VECTORS;
-    for (r, out) in rows.zip(out.chunks_exact_mut((w.cols * 4).max(1))) {
+    for (r, out) in rows.zip(out.chunks_exact_mut(row_bytes)) {
         let row = &w.bytes[r * w.row_stride..][..W::row_bytes(w.cols)];
-        let (chunks, tail) = out.as_chunks_mut::<{ 4 * LANES }>();
+        let (chunks, tail) = out[..w.cols * 4].as_chunks_mut::<{ 4 * LANES }>();
         for i in 0..whole {
             for v in 0..W::VECTORS {
                 s.store_bytes(W::load(s, &W::chunks(row)[i], v), &mut chunks[i * W::VECTORS + v]);

@@ -364,13 +364,15 @@ struct Activations {
 
 impl Activations {
     const ROW_BYTES: usize = activation_row_bytes(COLS);
+    /// Values from a row to the next: an odd number of cache lines, as in a forward pass.
+    const STRIDE: usize = COLS + 16;
 
     fn new() -> Result<Self, BenchError> {
-        let values: Vec<f32> = (0..COLS * PREFILL_TOKENS).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.02).collect();
+        let values: Vec<f32> = (0..Self::STRIDE * PREFILL_TOKENS).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.02).collect();
         let mut quantised =
             ArenaMemory::new(Self::ROW_BYTES * PREFILL_TOKENS).map_err(BenchError::system("get memory"))?;
         // Every instruction set makes the same bits.
-        for (x, row) in values.chunks_exact(COLS).zip(quantised.chunks_exact_mut(Self::ROW_BYTES)) {
+        for (x, row) in values.chunks_exact(Self::STRIDE).map(|x| &x[..COLS]).zip(quantised.chunks_exact_mut(Self::ROW_BYTES)) {
             Kernels::SCALAR.quantize_activations(x, row);
         }
         Ok(Self { values, quantised })
@@ -379,7 +381,7 @@ impl Activations {
     fn input(&self, dtype: DType, count: usize) -> Input<'_> {
         match dtype {
             DType::Q80 => Input::Q80 { rows: &self.quantised, stride: Self::ROW_BYTES, tokens: Tokens::First(count) },
-            _ => Input::F32 { x: &self.values, stride: COLS, tokens: Tokens::First(count) },
+            _ => Input::F32 { x: &self.values, stride: Self::STRIDE, tokens: Tokens::First(count) },
         }
     }
 }
