@@ -368,11 +368,14 @@ impl Activations {
     const STRIDE: usize = COLS + 16;
 
     fn new() -> Result<Self, BenchError> {
-        let values: Vec<f32> = (0..Self::STRIDE * PREFILL_TOKENS).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.02).collect();
+        let values: Vec<f32> =
+            (0..Self::STRIDE * PREFILL_TOKENS).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.02).collect();
         let mut quantised =
             ArenaMemory::new(Self::ROW_BYTES * PREFILL_TOKENS).map_err(BenchError::system("get memory"))?;
         // Every instruction set makes the same bits.
-        for (x, row) in values.chunks_exact(Self::STRIDE).map(|x| &x[..COLS]).zip(quantised.chunks_exact_mut(Self::ROW_BYTES)) {
+        for (x, row) in
+            values.chunks_exact(Self::STRIDE).map(|x| &x[..COLS]).zip(quantised.chunks_exact_mut(Self::ROW_BYTES))
+        {
             Kernels::SCALAR.quantize_activations(x, row);
         }
         Ok(Self { values, quantised })

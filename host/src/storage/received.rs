@@ -72,6 +72,20 @@ impl Storage for Received {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::Threads;
+    use dair_core::graph::{Op, Weight};
+    use dair_core::quant::{DType, Order};
+
+    const WEIGHT: Weight = Weight {
+        dtype: DType::F32,
+        order: Order::Rows,
+        offset: 0,
+        rows: 0,
+        cols: 0,
+        row_stride: 0,
+        mats: 1,
+        mat_stride: 0,
+    };
 
     #[test]
     fn what_was_filled_in_is_leased_out() {
@@ -81,6 +95,29 @@ mod tests {
         assert_eq!(received.lease(Span { offset: 95, bytes: 5 }), Ok(&[0, 7, 7, 7, 7][..]));
         assert!(received.as_ptr().addr().is_multiple_of(4096));
         assert!(Received::new(0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn received_rows_are_interleaved_where_they_lie() {
+        let weight = Weight { dtype: DType::Q80, order: Order::Interleaved, rows: 32, cols: 64, mats: 2, ..WEIGHT };
+        let stride = weight.row_bytes().unwrap();
+        let weight = Weight { offset: 64, row_stride: stride, mat_stride: 32 * stride + 64, ..weight };
+        let (mat, gap) = (32 * stride as usize, 64);
+        let rows: Vec<u8> = (0..2 * (gap + mat)).map(|i| (i * 31 % 251) as u8).collect();
+        let mut received = Received::new(rows.len() as u64).unwrap();
+        received.copy_from_slice(&rows);
+        let ops = [Op { weight: Some(weight), ..Op::default() }];
+        let graph =
+            Graph { node: 1, nodes: 2, batch_max: 1, pipes: &[], buffers: &[], segments: &[], ops: &ops, syncs: &[] };
+        received.interleave(&graph, &Threads::new(2).unwrap());
+        let mut expected = rows.clone();
+        for start in [gap, 2 * gap + mat] {
+            for group in [start, start + mat / 2] {
+                let group = group..group + mat / 2;
+                interleave(DType::Q80, &rows[group.clone()], &mut expected[group]);
+            }
+        }
+        assert_eq!(received[..], expected[..]);
     }
 
     #[test]

@@ -39,6 +39,25 @@ fn the_text_does_not_depend_on_the_threads() {
 }
 
 #[test]
+fn a_relaxed_prefill_is_near_the_exact_one_and_single_tokens_are_not_touched() {
+    if dair_host::cpu::relaxed(dair_host::cpu::best_kernels()).is_err() {
+        println!("no BF16: nothing to run");
+        return;
+    }
+    // F32 weights: these products are relaxed wherever any are.
+    let files = Files::with(&Header { weights: DType::F32, ..header("tiny-llama") }, 2);
+    let perplexity = |prefill: &str, prompt: &str| {
+        let args = ["perplexity", "--model", &files.model, "--prompt", prompt, "--json", "--prefill", prefill];
+        dair(&args).json()["perplexity"].as_f64().expect("a number")
+    };
+    let text = "a day at the sea, and one more, and another one";
+    let (exact, relaxed) = (perplexity("exact", text), perplexity("relaxed", text));
+    assert!(exact != relaxed && (exact / relaxed - 1.0).abs() < 0.01, "{exact} and {relaxed}");
+    // Too few tokens to be a prompt.
+    assert_eq!(perplexity("exact", "ab").to_bits(), perplexity("relaxed", "ab").to_bits());
+}
+
+#[test]
 fn repacked_weights_have_the_numbers_of_mapped_ones() {
     for preset in ["tiny-llama", "tiny-llama31", "tiny-qwen3", "tiny-qwen3-moe"] {
         let files = Files::new(preset, 2);

@@ -179,6 +179,17 @@ fn a_model_that_cannot_be_cut_as_asked_is_refused() {
 }
 
 #[test]
+fn a_relaxed_prefill_where_all_products_are_exact_is_refused() {
+    let files = Files::new("tiny-llama", 11);
+    let args = ["--isa", "scalar", "--prefill", "relaxed"];
+    let generate = ["generate", "--model", &files.model, "--prompt", "a", "--max-tokens", "1", "--quiet"];
+    dair(&[&generate[..], &args].concat()).refused(&["relaxed", "scalar", "BF16"]);
+    dair(&[&["bench"][..], &args].concat()).refused(&["relaxed", "scalar", "BF16"]);
+    host_worker(&[&args[..], &["--port", "0"]].concat()).refused(&["relaxed", "scalar", "BF16"]);
+    host_worker(&["--prefill", "quick"]).misused(&["--prefill", "quick", "exact", "relaxed"]);
+}
+
+#[test]
 fn an_instruction_set_that_is_not_here_is_refused_with_those_that_are() {
     let files = Files::new("tiny-llama", 11);
     let args = ["generate", "--model", &files.model, "--prompt", "a", "--max-tokens", "1", "--quiet"];
