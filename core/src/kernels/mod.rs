@@ -14,6 +14,8 @@
 //! * `exp` is one polynomial with explicit FMAs (`elementwise`); division and square root are IEEE's;
 //! * no sum or product is left to the compiler to contract or to reorder (Rust does neither).
 //!
+//! Products of many tokens by [`Kernels::relaxed`] are the exception, for those who ask for it.
+//!
 //! # Where things are
 //! `lanes` is a vector of 16 F32 lanes, implemented once per instruction set. The bodies in `dense`, `elementwise`,
 //! `quantize`, `cache` (how keys and values lie in memory) and `attention` are written once over it, and `table` compiles

@@ -6,7 +6,7 @@
 #![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
 
 use super::avx512::products::SixteenRows;
-use super::products::{Column, Format, Ints, Lie, Q40, Q80};
+use super::products::{Column, Ints, Lie, Unsigned};
 use crate::kernels::groups::{Activations, Group};
 use crate::kernels::operands::ActivationRows;
 use crate::kernels::{Input, Tokens};
@@ -91,18 +91,6 @@ pub(super) trait Weights {
     /// # Safety
     /// The block is inside the rows of `group`; `panel` has room for it; the processor has AVX-512 BF16.
     unsafe fn unpack(group: &Group, b: usize, panel: *mut u8);
-}
-
-/// Formats whose codes [`Format::codes`] gives without a sign.
-pub(super) trait Unsigned: Format {
-    /// What stands for zero.
-    const ZERO: u8;
-}
-impl Unsigned for Q40 {
-    const ZERO: u8 = 8;
-}
-impl Unsigned for Q80 {
-    const ZERO: u8 = 128;
 }
 
 /// Weights of blocks `F`, whose rows lie as `L` says.

@@ -291,6 +291,18 @@ impl Format for Q80 {
     }
 }
 
+/// Formats whose codes [`Format::codes`] gives without a sign, over vectors that are [`Vnni`].
+pub(super) trait Unsigned: Format {
+    /// What stands for zero.
+    const ZERO: u8;
+}
+impl Unsigned for Q40 {
+    const ZERO: u8 = 8;
+}
+impl Unsigned for Q80 {
+    const ZERO: u8 = 128;
+}
+
 /// The product of weights `F`, whose rows lie as `L` says, over vectors `V`.
 pub(super) struct Rows<V, F, L>(PhantomData<(V, F, L)>);
 
