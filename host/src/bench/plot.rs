@@ -41,11 +41,11 @@ type Drawn = Result<(), Box<dyn Error>>;
 ///
 /// # Errors
 /// Where the picture can't be drawn.
-pub fn svg(machine_name: &str, figures: &Figures) -> Result<String, BenchError> {
+pub fn svg(title: &str, figures: &Figures) -> Result<String, BenchError> {
     let mut svg = String::new();
     let plot = Plot::of(figures);
-    let name: String = machine_name.chars().filter(|c| !c.is_control()).collect();
-    plot.draw(&mut svg, &name).map_err(|error| BenchError::Plot(error.to_string()))?;
+    let title: String = title.chars().filter(|c| !c.is_control()).collect();
+    plot.draw(&mut svg, &title).map_err(|error| BenchError::Plot(error.to_string()))?;
     Ok(svg)
 }
 

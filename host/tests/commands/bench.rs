@@ -31,6 +31,15 @@ fn rows(report: &Value) -> &Vec<Value> {
 }
 
 #[test]
+fn the_report_says_how_prompts_were_computed() {
+    assert_eq!(bench(&["--json"]).json()["prefill"], "exact");
+    if dair_host::cpu::relaxed(dair_host::cpu::best_kernels()).is_ok() {
+        assert_eq!(bench(&["--json", "--prefill", "relaxed"]).json()["prefill"], "relaxed");
+        assert!(bench(&["--prefill", "relaxed"]).quiet_success().contains("prefill relaxed"));
+    }
+}
+
+#[test]
 fn the_report_has_every_figure_and_none_is_nothing() {
     let report = bench(&["--json"]).json();
     let mut found = Vec::new();

@@ -157,7 +157,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     spinner.finish_and_clear();
 
     if let Some(path) = &args.plot {
-        let svg = plot::svg(&machine.name, &figures)?;
+        let prefill = if relaxed { ", prefill relaxed" } else { "" };
+        let svg = plot::svg(&format!("{}{prefill}", machine.name), &figures)?;
         std::fs::write(path, svg).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
     let report = Report { machine, isa: kernels.isa(), relaxed, figures, model, elapsed: start.elapsed() };
