@@ -4,7 +4,7 @@ use crate::arena::ArenaMemory;
 use crate::net::NetError;
 use crate::net::listen::{Joined, Listener};
 use crate::pool::Threads;
-use crate::storage::Received;
+use crate::storage::{Received, group_bytes};
 use crate::tables::GraphTables;
 use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::{Op, Sizes};
@@ -143,8 +143,10 @@ pub fn run(
     let rooms = Rooms { places: &mut places, steps: &mut steps };
     let program = Program::new(&graph, weight_bytes, kv, pool.lanes(), rooms).map_err(SessionError::Graph)?;
     let arena_bytes = program.arena_bytes() as u64;
-    if weight_bytes.checked_add(arena_bytes).is_none_or(|bytes| bytes > max_memory) {
-        return Err(SessionError::Memory { weights: weight_bytes, arena: arena_bytes, max: max_memory });
+    // Interleaving takes a copy of a few rows.
+    let needed = weight_bytes.saturating_add(group_bytes(&graph, pool.lanes()));
+    if needed.checked_add(arena_bytes).is_none_or(|bytes| bytes > max_memory) {
+        return Err(SessionError::Memory { weights: needed, arena: arena_bytes, max: max_memory });
     }
     let mut weights = Received::new(weight_bytes).map_err(SessionError::System)?;
     let mut arena = ArenaMemory::new(program.arena_bytes()).map_err(SessionError::System)?;

@@ -43,6 +43,7 @@ pub fn interleaved(graph: &Graph<'_>) -> Vec<Groups> {
     let weights = graph.ops.iter().filter_map(|op| op.weight.as_ref());
     let mut matrices: Vec<_> =
         weights.filter(|weight| weight.order == Order::Interleaved).flat_map(Groups::of).collect();
+    matrices.retain(|matrix| !matrix.span.is_empty());
     matrices.sort_unstable_by_key(|matrix| matrix.span.start);
     matrices.dedup();
     matrices
@@ -51,6 +52,12 @@ pub fn interleaved(graph: &Graph<'_>) -> Vec<Groups> {
 /// Bytes of `graph`'s matrices that lie interleaved.
 pub fn interleaved_bytes(graph: &Graph<'_>) -> u64 {
     interleaved(graph).iter().map(|matrix| matrix.span.end - matrix.span.start).sum()
+}
+
+/// Bytes of the largest group of rows that `lanes` lanes interleave at once, one each.
+pub fn group_bytes(graph: &Graph<'_>, lanes: usize) -> u64 {
+    let largest = interleaved(graph).iter().map(|matrix| matrix.group_bytes).max().unwrap_or(0);
+    largest.saturating_mul(lanes as u64)
 }
 
 /// Calls `each` with all pieces of `matrices`, which do not overlap, and their bytes in `memory`, in all lanes of `pool`.

@@ -5,7 +5,7 @@ mod mmap;
 mod received;
 mod weights;
 
-pub use interleaved::interleaved_bytes;
+pub use interleaved::{group_bytes, interleaved_bytes};
 pub use mmap::MappedFile;
 pub use received::Received;
 pub use weights::Weights;

@@ -73,6 +73,7 @@ impl Storage for Received {
 mod tests {
     use super::*;
     use crate::pool::Threads;
+    use crate::storage::group_bytes;
     use dair_core::graph::{Op, Weight};
     use dair_core::quant::{DType, Order};
 
@@ -118,6 +119,16 @@ mod tests {
             }
         }
         assert_eq!(received[..], expected[..]);
+    }
+
+    #[test]
+    fn matrices_of_nothing_are_left_alone() {
+        let nothing = Weight { dtype: DType::Q40, order: Order::Interleaved, rows: 16, ..WEIGHT };
+        let ops = [Op { weight: Some(nothing), ..Op::default() }];
+        let graph =
+            Graph { node: 1, nodes: 2, batch_max: 1, pipes: &[], buffers: &[], segments: &[], ops: &ops, syncs: &[] };
+        Received::new(0).unwrap().interleave(&graph, &Threads::new(2).unwrap());
+        assert_eq!(group_bytes(&graph, 2), 0);
     }
 
     #[test]
