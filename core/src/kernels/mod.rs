@@ -244,8 +244,8 @@ impl Kernels {
         unsafe { matmul(&w, rows, &x, &out, scratch) }
     }
 
-    /// Whether there are products of interleaved rows ([`crate::quant::interleaves`]), which then are faster than those of rows as in
-    /// files.
+    /// Whether there are products of interleaved rows ([`crate::quant::interleaves`]), which then are faster than those
+    /// of rows as in files.
     pub fn takes_interleaved(&self) -> bool {
         self.products.interleaved.is_some()
     }
