@@ -6,7 +6,7 @@
 //! at GB/s of cache. `prefill` is 256 tokens: look at Gitem/s, an item being a multiplication or an addition.
 
 use dair_core::kernels::{Attend, CHUNK, Kernels, KvHead, KvLayout, KvPart, KvType, QUERIES, SCORES, state_len};
-use dair_host::cpu::choose_kernels;
+use dair_host::machine::cpu::choose_kernels;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use std::fmt;

@@ -7,7 +7,7 @@
 
 use dair_core::kernels::{Input, Isa, Kernels, Matrix, Output, SCRATCH_BYTES, Tokens, activation_row_bytes, supports};
 use dair_core::quant::{DType, Order};
-use dair_host::cpu;
+use dair_host::machine::cpu;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use std::fmt;

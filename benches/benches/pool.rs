@@ -6,7 +6,7 @@
 //! one after a pause in which the lanes fell asleep. With more lanes than processors they take turns.
 
 use dair_core::io::Pool;
-use dair_host::pool::Threads;
+use dair_host::machine::pool::Threads;
 use divan::Bencher;
 use std::thread;
 use std::time::Duration;

@@ -1,27 +1,23 @@
 //! Everything that touches an operating system: files, threads, sockets, terminals.
 //!
-//! The rooms, in the order in which data flows: [`model`] opens a file through [`storage`]; [`cpu`], [`cores`] and [`pool`] say
-//! what computes; [`arena`] is the memory that it computes in; [`root`] drives a model, alone or with workers;
-//! [`net`] links them, and [`node`] is what a worker does.
-//! [`synthetic`] makes models to try all of this with, [`convert`] makes them from published ones, [`bench`](mod@bench) measures them and
-//! the machine; [`cli`] is the command line.
+//! Floors, each of which knows only those below it:
+//!
+//! | floor | holds |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`chat`] | conversations: text to tokens and back, the loop that generates an answer |
+//! | [`cluster`] | who computes: a root, alone or with workers, and what a worker does |
+//! | [`net`], [`storage`], [`model`] | links between nodes; bytes of weights; model files, opened or made from published ones |
+//! | [`machine`] | what the operating system is asked: processors, memory, disk, threads |
+//!
+//! Beside them, [`synthetic`] makes models to try all of this with, [`bench`](mod@bench) measures them and the machine.
 
-pub mod arena;
 pub mod bench;
+pub mod chat;
 pub mod cli;
-pub mod convert;
-pub mod cores;
-pub mod cpu;
-pub mod disk;
-pub mod generate;
-pub mod kv;
-pub mod memory;
+pub mod cluster;
+pub mod machine;
 pub mod model;
 pub mod net;
-pub mod node;
-pub mod pool;
-pub mod root;
 pub mod storage;
 pub mod synthetic;
-pub mod tables;
-pub mod tokenizer;

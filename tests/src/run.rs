@@ -6,8 +6,8 @@ use dair_core::graph::Sizes;
 use dair_core::io::{Alone, Links, Pool};
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{self, Cut};
-use dair_host::arena::ArenaMemory;
-use dair_host::tables::GraphTables;
+use dair_host::cluster::tables::GraphTables;
+use dair_host::machine::arena::ArenaMemory;
 
 /// Builds the engine of `node`, which keeps keys and values as `kv`, and hands it to `body`. Its memory starts out as
 /// `garbage` bytes.

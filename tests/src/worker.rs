@@ -1,11 +1,11 @@
 //! Workers in threads of the test, on ports of their own.
 
 use dair_core::kernels::KvType;
-use dair_host::cpu::best_kernels;
+use dair_host::cluster::node::{self, Event, Summary};
+use dair_host::machine::cpu::best_kernels;
+use dair_host::machine::pool::Threads;
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, Timeouts};
-use dair_host::node::{self, Event, Summary};
-use dair_host::pool::Threads;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;

@@ -4,7 +4,7 @@ use dair_core::format::layout::LayerTensor as T;
 use dair_core::format::tokenizer::TokenizerFile;
 use dair_core::format::{Arch, Header, RopeKind, RopeScaling, TensorId};
 use dair_core::quant::{DType, quantize};
-use dair_host::convert::ggml::GgmlType;
+use dair_host::model::convert::ggml::GgmlType;
 use dair_tests::published::{Converted, Gguf, Tensor, Value, byte_level_tokens, header, ordered_tokens};
 
 const ARCHS: [Arch; 3] = [Arch::Llama, Arch::Qwen3, Arch::Qwen3Moe];
@@ -263,7 +263,7 @@ fn the_number_of_threads_changes_no_byte() {
         let model = folder.path().join(format!("{lanes}.m"));
         let mut options = dair_tests::published::options(&input, &model, Some(DType::Q40));
         options.lanes = lanes;
-        dair_host::convert::convert(&options, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+        dair_host::model::convert::convert(&options, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
         std::fs::read(model).unwrap()
     });
     assert!(one == five);

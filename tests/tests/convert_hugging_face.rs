@@ -4,7 +4,7 @@ use dair_core::format::layout::LayerTensor as T;
 use dair_core::format::tokenizer::TokenizerFile;
 use dair_core::format::{Arch, Header, RopeKind, RopeScaling, TensorId};
 use dair_core::quant::{DType, quantize};
-use dair_host::convert::ggml::GgmlType;
+use dair_host::model::convert::ggml::GgmlType;
 use dair_tests::published::{Converted, Folder, Gguf, Tensor, header, ordered_tokens};
 use serde_json::{Value, json};
 

@@ -2,8 +2,8 @@
 
 use dair_core::format::Arch;
 use dair_core::quant::DType;
-use dair_host::convert::ggml::GgmlType;
-use dair_host::convert::{ConvertError, convert};
+use dair_host::model::convert::ggml::GgmlType;
+use dair_host::model::convert::{ConvertError, convert};
 use dair_tests::published::{Converted, Folder, Gguf, Tensor, Value, header, options, safetensors};
 use serde_json::{Value as Json, json};
 use std::ops::ControlFlow;

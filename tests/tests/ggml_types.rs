@@ -1,6 +1,6 @@
 //! Values of ggml blocks against those that the reference package computes, see `tests/golden/quants/README.md`.
 
-use dair_host::convert::ggml::{GgmlType, dequantize};
+use dair_host::model::convert::ggml::{GgmlType, dequantize};
 use std::path::Path;
 
 #[test]

@@ -1,8 +1,8 @@
 //! The head of a GGUF file, cut and changed at every byte: always an error or a value, never a panic.
 
 use dair_core::format::Arch;
-use dair_host::convert::ggml::GgmlType;
-use dair_host::convert::gguf::{Gguf as Parsed, GgufError, Value as ParsedValue};
+use dair_host::model::convert::ggml::GgmlType;
+use dair_host::model::convert::gguf::{Gguf as Parsed, GgufError, Value as ParsedValue};
 use dair_tests::published::{Gguf, Value, header};
 use dair_tests::random::Random;
 

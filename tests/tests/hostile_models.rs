@@ -8,9 +8,9 @@ use dair_core::format::{Header, Layout, TensorId};
 use dair_core::graph::Sizes;
 use dair_core::kernels::KvType;
 use dair_core::plan::{Cut, PlanError, build, node_counts};
+use dair_host::cluster::tables::GraphTables;
 use dair_host::model::Model;
 use dair_host::synthetic::{PRESETS, model_bytes, preset};
-use dair_host::tables::GraphTables;
 use dair_tests::random::Random;
 use std::fs;
 

@@ -2,7 +2,7 @@
 
 use dair_core::io::Serial;
 use dair_core::kernels::KvType;
-use dair_host::cpu::best_kernels;
+use dair_host::machine::cpu::best_kernels;
 use dair_host::synthetic::model_bytes;
 use dair_tests::compare::{Agreement, BOUND, relative_error, shares};
 use dair_tests::models;

@@ -8,7 +8,7 @@ use dair_core::wire::dllama::{
     ACK, Control, Hello, finish_weights, read_ack, read_hello, read_network, read_node, read_peer, read_weights,
     records, repacked, weight_bytes, write_ack, write_hello, write_network, write_node, write_record,
 };
-use dair_host::tables::GraphTables;
+use dair_host::cluster::tables::GraphTables;
 use dair_tests::golden::{CASES, Case};
 
 struct Model {

@@ -11,9 +11,9 @@ use dair_core::wire::ReadError;
 use dair_core::wire::dllama::{
     finish_weights, read_network, read_node, read_weights, records, repacked, write_network, write_node, write_record,
 };
-use dair_host::arena::ArenaMemory;
-use dair_host::cpu::best_kernels;
-use dair_host::tables::GraphTables;
+use dair_host::cluster::tables::GraphTables;
+use dair_host::machine::arena::ArenaMemory;
+use dair_host::machine::cpu::best_kernels;
 use std::convert::Infallible;
 
 fn header(arch: Arch, weights: DType, rope: RopeKind) -> Header {

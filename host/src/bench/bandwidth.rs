@@ -1,7 +1,7 @@
 //! How fast memory can be read by nothing but reading.
 
 use super::{Rate, Run, timed};
-use crate::pool::Threads;
+use crate::machine::pool::Threads;
 use dair_core::io::Pool;
 use std::hint::black_box;
 

@@ -1,8 +1,8 @@
 //! Memory to be read: larger than all caches, and full of bytes that are weights of any type.
 
 use super::BenchError;
-use crate::arena::ArenaMemory;
-use crate::pool::Threads;
+use crate::machine::arena::ArenaMemory;
+use crate::machine::pool::Threads;
 use dair_core::io::Pool;
 use std::ops::Deref;
 use std::sync::Mutex;

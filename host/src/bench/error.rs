@@ -1,7 +1,7 @@
 //! Why there are no figures.
 
+use crate::cluster::root::RootError;
 use crate::model::ModelError;
-use crate::root::RootError;
 use std::path::PathBuf;
 use std::{fmt, io};
 

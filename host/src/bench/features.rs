@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn what_the_fast_kernels_need_is_named() {
         let features = super::detect();
-        for isa in crate::cpu::isas().map(|isa| isa.name()).filter(|name| ["avx2", "neon"].contains(name)) {
+        for isa in crate::machine::cpu::isas().map(|isa| isa.name()).filter(|name| ["avx2", "neon"].contains(name)) {
             assert!(features.contains(&isa), "{features:?}");
         }
     }

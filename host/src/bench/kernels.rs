@@ -5,8 +5,8 @@
 use super::bandwidth::{self, Bandwidth};
 use super::buffer::Buffer;
 use super::{BenchError, Rate, Run, interleave, timed};
-use crate::arena::ArenaMemory;
-use crate::pool::Threads;
+use crate::machine::arena::ArenaMemory;
+use crate::machine::pool::Threads;
 use dair_core::io::Pool;
 use dair_core::kernels::{Input, Isa, Kernels, Matrix, Output, SCRATCH_BYTES, Tokens, activation_row_bytes, supports};
 use dair_core::quant::{DType, Order, interleaves};
@@ -392,7 +392,7 @@ impl Activations {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu;
+    use crate::machine::cpu;
 
     #[test]
     fn every_product_is_measured_in_every_phase_with_one_and_with_all_threads() {

@@ -1,7 +1,7 @@
 //! What this machine is: processor, caches, memory, instruction sets.
 
 use super::{caches, cpu_name, features};
-use crate::{cpu, memory};
+use crate::machine::{cpu, memory};
 use dair_core::kernels::Isa;
 
 pub use super::caches::Cache;

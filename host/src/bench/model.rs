@@ -1,9 +1,10 @@
 //! How fast a whole model is: one of a published shape with random weights, in a temporary file.
 
 use super::{BenchError, Rate, Run, interleave, timed};
+use crate::cluster::root::{self, Options, Root, RootError};
+use crate::machine::{disk, memory};
 use crate::model::Model;
-use crate::root::{self, Options, Root, RootError};
-use crate::{disk, memory, synthetic};
+use crate::synthetic;
 use dair_core::exec::Logits;
 use dair_core::format::layout::LayerTensor;
 use dair_core::format::{Header, Layout, TensorId};
@@ -247,7 +248,7 @@ fn run(root: &mut Root<'_>, header: &Header, budget: Duration) -> Result<(PhaseF
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu;
+    use crate::machine::cpu;
 
     fn shape(name: &'static str, layers: Option<u32>) -> Shape {
         Shape { name, header: synthetic::preset(name).unwrap(), layers }

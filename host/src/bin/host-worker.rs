@@ -2,12 +2,12 @@
 
 use clap::Parser;
 use dair_host::cli::KernelArgs;
-use dair_host::kv::Kv;
+use dair_host::cluster::kv::Kv;
+use dair_host::cluster::node::{self, Event};
+use dair_host::machine::pool::{MAX_LANES, Threads};
+use dair_host::machine::{cores, cpu, memory};
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, DEFAULT_PORT, Timeouts};
-use dair_host::node::{self, Event};
-use dair_host::pool::{MAX_LANES, Threads};
-use dair_host::{cores, cpu, memory};
 use std::process::ExitCode;
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! `dair convert`: arguments, progress bar, summary.
 
 use super::{Failure, interrupt, progress};
-use crate::convert::{Options, Progress, Summary, convert};
+use crate::model::convert::{Options, Progress, Summary, convert};
 use clap::ValueEnum;
 use dair_core::quant::DType;
 use serde_json::{Value, json};

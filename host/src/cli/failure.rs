@@ -1,12 +1,12 @@
 //! Why a command failed, as one line.
 
 use crate::bench::BenchError;
-use crate::convert::ConvertError;
-use crate::cpu::KernelError;
-use crate::generate::GenerateError;
+use crate::chat::generate::GenerateError;
+use crate::chat::tokenizer::OpenError;
+use crate::cluster::root::RootError;
+use crate::machine::cpu::KernelError;
 use crate::model::ModelError;
-use crate::root::RootError;
-use crate::tokenizer::OpenError;
+use crate::model::convert::ConvertError;
 use dair_core::plan::PlanError;
 use dair_core::text::{ChatError, EncodeError, SampleError};
 use std::fmt;

@@ -1,9 +1,9 @@
 //! `dair inspect`: what a model file holds, and what each node of a cluster would compute.
 
 use super::Failure;
-use crate::kv::{self, Kv};
+use crate::cluster::kv::{self, Kv};
+use crate::cluster::tables::GraphTables;
 use crate::model::Model;
-use crate::tables::GraphTables;
 use dair_core::format::{Header, Layout, Tensor, TensorId};
 use dair_core::graph::{Graph, Sizes, Weight};
 use dair_core::kernels::{KvLayout, KvPart, KvType};

@@ -1,6 +1,6 @@
 //! The flags that choose kernels.
 
-use crate::cpu::{self, KernelError};
+use crate::machine::cpu::{self, KernelError};
 use dair_core::kernels::{Isa, Kernels};
 use std::str::FromStr;
 

@@ -1,12 +1,12 @@
 //! Flags that several commands share: which model, on what, and how tokens are chosen.
 
 use super::{Failure, KernelArgs, progress};
-use crate::cpu::{self, KernelError};
-use crate::kv::Kv;
+use crate::cluster::kv::Kv;
+use crate::cluster::root::{self, Options, Repack, Root};
+use crate::machine::cpu::{self, KernelError};
+use crate::machine::pool::MAX_LANES;
 use crate::model::Model;
 use crate::net::{Address, Timeouts};
-use crate::pool::MAX_LANES;
-use crate::root::{self, Options, Repack, Root};
 use dair_core::quant::DType;
 use dair_core::text::{SampleError, Sampler};
 use std::io::Read;

@@ -2,8 +2,8 @@
 
 use super::Failure;
 use super::model_args::{ModelArgs, TextArgs};
+use crate::chat::tokenizer::{Tokenizer, encode};
 use crate::model::Model;
-use crate::tokenizer::{Tokenizer, encode};
 use dair_core::text::EncodeOptions;
 use serde_json::json;
 use std::time::Instant;

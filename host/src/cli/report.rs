@@ -1,7 +1,7 @@
 //! What is printed about a run: to people on standard error, to scripts as JSON.
 
-use crate::generate::{Answer, Phase};
-use crate::memory;
+use crate::chat::generate::{Answer, Phase};
+use crate::machine::memory;
 use console::style;
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use super::conn::Conn;
 use super::dial::connect;
 use super::{Address, Mesh, NetError, Timeouts};
-use crate::tables::GraphTables;
+use crate::cluster::tables::GraphTables;
 use dair_core::graph::Graph;
 use dair_core::wire::Part;
 use dair_core::wire::dllama::{read_hello, read_network, read_node, read_peer, read_weights};

@@ -72,7 +72,7 @@ impl Storage for Received {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::Threads;
+    use crate::machine::pool::Threads;
     use crate::storage::group_bytes;
     use dair_core::graph::{Op, Weight};
     use dair_core::quant::{DType, Order};

@@ -106,7 +106,7 @@ mod tests {
             assert!(ChatTemplate::new(&vocab, None).is_ok());
             let text = "  zz a cat, naïve\u{1F600}<|im_end|>";
             let options = EncodeOptions { start: true, special: true };
-            let tokens = crate::tokenizer::encode(&vocab, text, options).unwrap();
+            let tokens = crate::chat::tokenizer::encode(&vocab, text, options).unwrap();
             assert_eq!((tokens[0], tokens.last().copied()), (vocab_size - 3, Some(vocab_size - 1)));
             let back: Vec<u8> = tokens[1..].iter().flat_map(|id| vocab.bytes(*id).unwrap()).copied().collect();
             assert_eq!(back, text.as_bytes());

@@ -124,7 +124,7 @@ fn pieces(layout: &Layout, seed: u64) -> Vec<Piece> {
 
 /// Writes `pieces` one behind the other, with as many threads as may run at once.
 fn fill(pieces: &[Piece], mut bytes: &mut [u8]) {
-    let threads = crate::cpu::threads().min(pieces.len());
+    let threads = crate::machine::cpu::threads().min(pieces.len());
     let work = pieces.iter().map(|piece| {
         let (now, later) = std::mem::take(&mut bytes).split_at_mut(piece.bytes());
         bytes = later;

@@ -40,7 +40,7 @@ fn the_text_does_not_depend_on_the_threads() {
 
 #[test]
 fn a_relaxed_prefill_is_near_the_exact_one_and_single_tokens_are_not_touched() {
-    if dair_host::cpu::relaxed(dair_host::cpu::best_kernels()).is_err() {
+    if dair_host::machine::cpu::relaxed(dair_host::machine::cpu::best_kernels()).is_err() {
         println!("no BF16: nothing to run");
         return;
     }
@@ -73,7 +73,7 @@ fn repacked_weights_have_the_numbers_of_mapped_ones() {
         let repacked =
             |repack: &str| generate(&files, &["--repack", repack, "--json"]).json()["repack_seconds"].is_number();
         assert!(!repacked("never"));
-        assert_eq!(repacked("always"), dair_host::cpu::best_kernels().takes_interleaved(), "{preset}");
+        assert_eq!(repacked("always"), dair_host::machine::cpu::best_kernels().takes_interleaved(), "{preset}");
     }
 }
 
@@ -98,7 +98,7 @@ fn the_text_does_not_depend_on_the_instruction_set() {
     let args = ["generate", "--model", &files.model, "--prompt", "a day at the sea", "--max-tokens", "24", "--quiet"];
     let args = [&args[..], &["--temperature", "0"]].concat();
     let text = dair_knowing(&[("DAIR_ISA", "scalar")], &args).quiet_success();
-    for isa in dair_host::cpu::isas() {
+    for isa in dair_host::machine::cpu::isas() {
         assert_eq!(dair(&[&args[..], &["--isa", isa.name()]].concat()).quiet_success(), text, "{isa}");
     }
 }

@@ -1,7 +1,7 @@
 //! `dair bench`: what it reports, and what it refuses. How fast the machine is, is not tested.
 
 use crate::run::dair;
-use dair_host::cpu::isas;
+use dair_host::machine::cpu::isas;
 use dair_host::synthetic::PRESETS;
 use serde_json::Value;
 use std::fs;
@@ -33,7 +33,7 @@ fn rows(report: &Value) -> &Vec<Value> {
 #[test]
 fn the_report_says_how_prompts_were_computed() {
     assert_eq!(bench(&["--json"]).json()["prefill"], "exact");
-    if dair_host::cpu::relaxed(dair_host::cpu::best_kernels()).is_ok() {
+    if dair_host::machine::cpu::relaxed(dair_host::machine::cpu::best_kernels()).is_ok() {
         assert_eq!(bench(&["--json", "--prefill", "relaxed"]).json()["prefill"], "relaxed");
         assert!(bench(&["--prefill", "relaxed"]).quiet_success().contains("prefill relaxed"));
     }

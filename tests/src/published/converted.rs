@@ -2,7 +2,7 @@
 
 use dair_core::format::{Header, Layout, TensorId};
 use dair_core::quant::{DType, dequantize};
-use dair_host::convert::{ConvertError, Options, Summary, convert};
+use dair_host::model::convert::{ConvertError, Options, Summary, convert};
 use std::ops::ControlFlow;
 use std::path::Path;
 

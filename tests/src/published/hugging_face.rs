@@ -2,7 +2,7 @@
 
 use super::{Tensor, byte_level_tokens};
 use dair_core::format::{Arch, Header};
-use dair_host::convert::ggml::GgmlType;
+use dair_host::model::convert::ggml::GgmlType;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 

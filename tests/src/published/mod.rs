@@ -12,7 +12,7 @@ use crate::random::Random;
 use dair_core::format::model::EMITTED_BYTES;
 use dair_core::format::{Arch, Header, RopeKind, RopeScaling};
 use dair_core::quant::DType;
-use dair_host::convert::ggml::{GgmlType, dequantize};
+use dair_host::model::convert::ggml::{GgmlType, dequantize};
 
 /// A tensor with a name.
 #[derive(Clone, Debug)]

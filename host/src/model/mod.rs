@@ -1,4 +1,6 @@
-//! A model file, opened and checked.
+//! A model file, opened and checked; [`convert`] makes them from published ones.
+
+pub mod convert;
 
 use crate::storage::MappedFile;
 use dair_core::format::{Header, HeaderError, Layout, LayoutError};

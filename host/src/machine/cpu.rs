@@ -118,9 +118,9 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Threads to compute with unless the user says otherwise ([`cores`](crate::cores)).
+/// Threads to compute with unless the user says otherwise ([`cores`](crate::machine::cores)).
 pub fn threads() -> usize {
-    crate::cores::default_lanes()
+    crate::machine::cores::default_lanes()
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -13,7 +13,7 @@
 use super::cursor::Cursor;
 use super::error::GgufError;
 use super::value::{Array, Value, ValueType};
-use crate::convert::ggml::GgmlType;
+use crate::model::convert::ggml::GgmlType;
 use std::collections::BTreeMap;
 
 /// First four bytes.

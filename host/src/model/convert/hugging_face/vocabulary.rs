@@ -1,8 +1,10 @@
 //! `tokenizer.json` and its companions as a vocabulary.
 
 use super::json::{self, Json};
-use crate::convert::error::ConvertError;
-use crate::convert::vocabulary::{Token, TokenKind, Vocabulary, byte_level, byte_piece, sentencepiece, unused_token};
+use crate::model::convert::error::ConvertError;
+use crate::model::convert::vocabulary::{
+    Token, TokenKind, Vocabulary, byte_level, byte_piece, sentencepiece, unused_token,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;

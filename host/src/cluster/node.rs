@@ -1,11 +1,11 @@
 //! A worker: takes a root, computes what it is asked for until the session ends, and is ready for the next root.
 
-use crate::arena::ArenaMemory;
+use crate::cluster::tables::GraphTables;
+use crate::machine::arena::ArenaMemory;
+use crate::machine::pool::Threads;
 use crate::net::NetError;
 use crate::net::listen::{Joined, Listener};
-use crate::pool::Threads;
 use crate::storage::{Received, group_bytes};
-use crate::tables::GraphTables;
 use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::{Op, Sizes};
 use dair_core::io::Pool;

@@ -1,7 +1,7 @@
 //! An output file that takes its name only when it is complete.
 
 use super::error::ConvertError;
-use crate::disk;
+use crate::machine::disk;
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

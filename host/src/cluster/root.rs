@@ -1,15 +1,15 @@
 //! The root of a run: node 0, which has the model file, the tokens and the logits. It works alone or drives workers.
 
-use crate::arena::ArenaMemory;
-use crate::cores;
-use crate::cpu;
-use crate::kv::{self, Unfit};
-use crate::memory;
+use crate::cluster::kv::{self, Unfit};
+use crate::cluster::tables::GraphTables;
+use crate::machine::arena::ArenaMemory;
+use crate::machine::cores;
+use crate::machine::cpu;
+use crate::machine::memory;
+use crate::machine::pool::Threads;
 use crate::model::Model;
 use crate::net::{Address, Mesh, NetError, Timeouts, dial};
-use crate::pool::Threads;
 use crate::storage::{Weights, interleaved_bytes};
-use crate::tables::GraphTables;
 use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::{Graph, Op, Sizes};
 use dair_core::io::Pool;

@@ -2,8 +2,8 @@
 
 use super::cursor::{MAX_DEPTH, MAX_DIMS};
 use super::reader::MAX_ALIGNMENT;
-use crate::convert::error::OneLine;
-use crate::convert::ggml::{GgmlType, published_name};
+use crate::model::convert::error::OneLine;
+use crate::model::convert::ggml::{GgmlType, published_name};
 use std::fmt;
 
 /// Why a file was refused.

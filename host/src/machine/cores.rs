@@ -4,8 +4,8 @@
 //! and a small core holds up large ones: by default there is one lane per core, and none on small cores where the large
 //! ones alone are faster.
 
-use crate::cpu;
-use crate::pool::MAX_LANES;
+use crate::machine::cpu;
+use crate::machine::pool::MAX_LANES;
 use dair_core::io::Pool;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -193,8 +193,8 @@ mod tests {
             let last = *allowed().last().unwrap();
             run_on(last).unwrap();
             assert_eq!((allowed(), default_lanes()), (vec![last], 1));
-            pin(&crate::pool::Threads::new(1).unwrap()).unwrap();
-            let error = pin(&crate::pool::Threads::new(2).unwrap()).unwrap_err();
+            pin(&crate::machine::pool::Threads::new(1).unwrap()).unwrap();
+            let error = pin(&crate::machine::pool::Threads::new(2).unwrap()).unwrap_err();
             assert_eq!(error.to_string(), "2 threads, 1 processors that may be used");
         };
         thread::spawn(test).join().unwrap();
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn pinned_lanes_have_a_processor_each() {
         let test = || {
-            let pool = crate::pool::Threads::new(default_lanes()).unwrap();
+            let pool = crate::machine::pool::Threads::new(default_lanes()).unwrap();
             pin(&pool).unwrap();
             let of = Mutex::new(Vec::new());
             pool.run(&|_| of.lock().unwrap().push(allowed()));

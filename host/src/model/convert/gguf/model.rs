@@ -3,10 +3,10 @@
 use super::error::GgufError;
 use super::reader::{Gguf, MAX_HEAD_BYTES};
 use super::vocabulary;
-use crate::convert::error::ConvertError;
-use crate::convert::ggml::GgmlType;
-use crate::convert::rope::llama31_of_divisors;
-use crate::convert::source::{RowOrder, Source, SourceFile, SourceName, StoredTensor};
+use crate::model::convert::error::ConvertError;
+use crate::model::convert::ggml::GgmlType;
+use crate::model::convert::rope::llama31_of_divisors;
+use crate::model::convert::source::{RowOrder, Source, SourceFile, SourceName, StoredTensor};
 use dair_core::format::layout::LayerTensor;
 use dair_core::format::{Arch, Header, RopeKind, RopeScaling, TensorId};
 use dair_core::quant::DType;

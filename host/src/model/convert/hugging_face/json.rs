@@ -1,7 +1,7 @@
 //! JSON files with messages that name the key, the value found and what is allowed.
 
-use crate::convert::error::ConvertError;
-use crate::convert::source::SourceFile;
+use crate::model::convert::error::ConvertError;
+use crate::model::convert::source::SourceFile;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};

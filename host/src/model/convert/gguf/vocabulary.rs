@@ -2,8 +2,10 @@
 
 use super::reader::Gguf;
 use super::value::{Array, Value, ValueType};
-use crate::convert::error::ConvertError;
-use crate::convert::vocabulary::{Token, TokenKind, Vocabulary, byte_level, byte_piece, sentencepiece, unused_token};
+use crate::model::convert::error::ConvertError;
+use crate::model::convert::vocabulary::{
+    Token, TokenKind, Vocabulary, byte_level, byte_piece, sentencepiece, unused_token,
+};
 use std::path::Path;
 
 /// `tokenizer.ggml.token_type`: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte.

@@ -6,9 +6,9 @@
 //! tensor data, little-endian, without gaps; offsets count from here
 //! ```
 
-use crate::convert::error::ConvertError;
-use crate::convert::ggml::GgmlType;
-use crate::convert::source::SourceFile;
+use crate::model::convert::error::ConvertError;
+use crate::model::convert::ggml::GgmlType;
+use crate::model::convert::source::SourceFile;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;

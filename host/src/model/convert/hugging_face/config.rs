@@ -1,7 +1,7 @@
 //! `config.json` as the header of a `.m` file.
 
 use super::json::Json;
-use crate::convert::error::ConvertError;
+use crate::model::convert::error::ConvertError;
 use dair_core::format::{Arch, Header, RopeKind, RopeScaling};
 use dair_core::quant::DType;
 use serde_json::Value;

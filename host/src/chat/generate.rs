@@ -1,6 +1,6 @@
 //! Prompt in, text out: prefill, then sample and feed token by token until something ends the answer.
 
-use crate::root::{Root, RootError};
+use crate::cluster::root::{Root, RootError};
 use dair_core::exec::Logits;
 use dair_core::text::{Candidate, Decoder, SampleError, Sampler, Stop, StopDetector, Vocabulary};
 use std::fmt;

@@ -1,0 +1,6 @@
+//! Who computes a model: a root, alone or with workers, and what a worker does for it.
+
+pub mod kv;
+pub mod node;
+pub mod root;
+pub mod tables;

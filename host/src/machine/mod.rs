@@ -1,0 +1,8 @@
+//! What the operating system is asked: processors, memory, disk, threads.
+
+pub mod arena;
+pub mod cores;
+pub mod cpu;
+pub mod disk;
+pub mod memory;
+pub mod pool;
