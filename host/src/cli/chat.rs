@@ -5,11 +5,11 @@ use super::report::Report;
 use super::stream::Stream;
 use super::{Failure, interrupt};
 use crate::chat::generate::{Answer, Finish, GenerateError, Generator, Request};
-use crate::chat::tokenizer::{Tokenizer, encode};
+use crate::chat::tokenizer::{Tokenizer, TokenizerBytes};
 use crate::cluster::root::Root;
 use crate::model::Model;
 use console::style;
-use dair_core::text::{ChatFormat, ChatTemplate, EncodeOptions, Message, Role, Vocabulary};
+use dair_core::text::{ChatFormat, ChatTemplate, EncodeOptions, Message, Role};
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -59,19 +59,20 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let start = Instant::now();
     let sampler = args.sample.sampler()?;
     let model = Model::open(&args.model.model)?;
-    let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
-    let vocab = tokenizer.vocabulary(model.header().vocab_size)?;
-    let template = ChatTemplate::new(&vocab, args.template)?;
+    let mut tokenizer = TokenizerBytes::open(&args.model.tokenizer())?;
+    let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
+    let vocab = tokenizer.vocabulary();
+    let template = ChatTemplate::new(vocab, args.template)?;
     args.model.with_root(&model, u32::MAX, |root| {
-        let generator = Generator::new(&vocab, sampler);
-        let mut chat = Chat { args, vocab: &vocab, template, generator, turns: 0, position: 0, pending: None };
+        let generator = Generator::new(vocab, sampler);
+        let mut chat = Chat { args, tokenizer: &tokenizer, template, generator, turns: 0, position: 0, pending: None };
         chat.converse(root, start.elapsed())
     })
 }
 
 struct Chat<'c> {
     args: &'c Args,
-    vocab: &'c Vocabulary<'c>,
+    tokenizer: &'c Tokenizer<'c>,
     template: ChatTemplate<'c>,
     generator: Generator<'c>,
     turns: u32,
@@ -155,7 +156,7 @@ impl Chat<'_> {
             (true, None) => self.template.render(&[user], &mut text),
             (false, _) => self.template.render_next(&[user], &mut text),
         };
-        let tokens = encode(self.vocab, &text, EncodeOptions { start: first, special: true })?;
+        let tokens = self.tokenizer.encode(text.as_bytes(), EncodeOptions { start: first, special: true })?;
         Ok(self.pending.into_iter().chain(tokens).collect())
     }
 

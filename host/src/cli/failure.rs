@@ -2,7 +2,7 @@
 
 use crate::bench::BenchError;
 use crate::chat::generate::GenerateError;
-use crate::chat::tokenizer::OpenError;
+use crate::chat::tokenizer::{OpenError, TextError};
 use crate::cluster::root::RootError;
 use crate::machine::cpu::KernelError;
 use crate::model::ModelError;
@@ -63,5 +63,6 @@ line_from!(
     PlanError,
     RootError,
     SampleError,
+    TextError,
     std::io::Error
 );

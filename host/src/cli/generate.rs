@@ -5,7 +5,7 @@ use super::report::Report;
 use super::stream::Stream;
 use super::{Failure, interrupt};
 use crate::chat::generate::{Generator, Request};
-use crate::chat::tokenizer::{Tokenizer, encode};
+use crate::chat::tokenizer::TokenizerBytes;
 use crate::model::Model;
 use dair_core::text::{ChatTemplate, EncodeOptions, Message, Role};
 use std::io::Write;
@@ -57,15 +57,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let sampler = args.sample.sampler()?;
     let text = args.text.read()?;
     let model = Model::open(&args.model.model)?;
-    let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
-    let vocab = tokenizer.vocabulary(model.header().vocab_size)?;
-    let text =
-        if args.chat { question(&ChatTemplate::new(&vocab, None)?, args.system.as_deref(), &text) } else { text };
-    let tokens = encode(&vocab, &text, EncodeOptions { start: true, special: true })?;
+    let mut tokenizer = TokenizerBytes::open(&args.model.tokenizer())?;
+    let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
+    let vocab = tokenizer.vocabulary();
+    let text = if args.chat { question(&ChatTemplate::new(vocab, None)?, args.system.as_deref(), &text) } else { text };
+    let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { start: true, special: true })?;
     interrupt::catch();
     args.model.with_root(&model, args.max_tokens, |root| {
         let load = start.elapsed();
-        let mut generator = Generator::new(&vocab, sampler);
+        let mut generator = Generator::new(vocab, sampler);
         let mut stream = Stream::new(args.json);
         let request =
             Request { prompt: &tokens, position: 0, max_tokens: args.max_tokens, ignore_eos: args.ignore_eos };

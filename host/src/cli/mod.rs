@@ -13,6 +13,7 @@ mod perplexity;
 mod progress;
 mod report;
 mod stream;
+mod tokenize;
 
 use clap::{Parser, Subcommand};
 pub use failure::Failure;
@@ -42,6 +43,8 @@ enum Command {
     Perplexity(perplexity::Args),
     Inspect(inspect::Args),
     Bench(bench::Args),
+    Tokenize(tokenize::TokenizeArgs),
+    Detokenize(tokenize::DetokenizeArgs),
 }
 
 /// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage.
@@ -53,6 +56,8 @@ pub fn run() -> ExitCode {
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Tokenize(args) => tokenize::tokenize(&args),
+        Command::Detokenize(args) => tokenize::detokenize(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::model_args::{ModelArgs, TextArgs};
-use crate::chat::tokenizer::{Tokenizer, encode};
+use crate::chat::tokenizer::TokenizerBytes;
 use crate::model::Model;
 use dair_core::text::EncodeOptions;
 use serde_json::json;
@@ -41,9 +41,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let text = args.text.read()?;
     let model = Model::open(&args.model.model)?;
-    let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
-    let vocab = tokenizer.vocabulary(model.header().vocab_size)?;
-    let tokens = encode(&vocab, &text, EncodeOptions { start: true, special: true })?;
+    let mut tokenizer = TokenizerBytes::open(&args.model.tokenizer())?;
+    let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
+    let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { start: true, special: true })?;
     if tokens.len() < 2 {
         return Err(format!("the text has {} tokens; a perplexity needs at least 2", tokens.len()).into());
     }

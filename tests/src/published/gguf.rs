@@ -74,6 +74,7 @@ impl Gguf {
                 ("tokenizer.ggml.pre", Value::from("smollm")),
                 ("tokenizer.ggml.token_type", Value::I32s(kinds.collect())),
                 ("tokenizer.ggml.tokens", Value::Strs(byte_level_tokens())),
+                ("tokenizer.ggml.merges", Value::Strs(["Ġ t", "h e", "Ġt he", "Ċ Ċ"].map(String::from).to_vec())),
                 ("tokenizer.ggml.bos_token_id", number(1)),
                 ("tokenizer.ggml.eos_token_id", number(2)),
                 ("tokenizer.ggml.add_bos_token", Value::Bool(false)),

@@ -45,7 +45,8 @@ pub fn open(path: &Path) -> Result<Source, ConvertError> {
         header.rope_scaling = rope_scaling(&file, stored, &header)?;
         header.rope = if header.rope_scaling.factor == 1.0 { header.rope } else { RopeKind::Llama31 };
     }
-    let vocabulary = vocabulary::read(&gguf, path)?;
+    let mut notes = Vec::new();
+    let vocabulary = vocabulary::read(&gguf, path, &mut notes)?;
     Ok(Source {
         header,
         tied: !tensors.contains_key(OUTPUT),
@@ -54,7 +55,7 @@ pub fn open(path: &Path) -> Result<Source, ConvertError> {
         name,
         vocabulary,
         files: vec![file],
-        notes: Vec::new(),
+        notes,
     })
 }
 

@@ -47,6 +47,11 @@ impl Json {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
+    /// All keys and values.
+    pub fn entries(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.map.iter()
+    }
+
     /// The object under `key`.
     pub fn object(&self, key: &str) -> Result<Option<Self>, ConvertError> {
         match self.value(key) {

@@ -1,9 +1,11 @@
 //! Hugging Face folders: `config.json` becomes the header ([`config`]), `*.safetensors` the tensors ([`safetensors`]),
-//! `tokenizer.json` and its companions the vocabulary ([`vocabulary`]).
+//! `tokenizer.json` ([`tokenizer_json`], [`steps`]) or `tokenizer.model` and their companions the vocabulary ([`vocabulary`]).
 
 mod config;
 mod json;
 pub mod safetensors;
+mod steps;
+mod tokenizer_json;
 mod vocabulary;
 
 use super::error::ConvertError;
