@@ -127,7 +127,7 @@ mod tests {
             let (symbols, ranks, some) = (2 + random(5), 1 + random(9), 1 + random(4));
             let pair = |a: u32, b: u32| {
                 let hash = (a * 31 + b * 17).wrapping_mul(2_654_435_761) >> 7;
-                (hash % (some + 1) != 0).then_some((hash % ranks, (a + b + hash) % (symbols + 3)))
+                (!hash.is_multiple_of(some + 1)).then_some((hash % ranks, (a + b + hash) % (symbols + 3)))
             };
             let text: Vec<u32> = (0..random(120)).map(|_| random(symbols)).collect();
             let expected = slowly(text.clone(), pair);
