@@ -1,7 +1,8 @@
 //! `dair chat`: a conversation on the terminal. The KV cache carries it, so each turn feeds only what is new.
 
-use super::model_args::{ModelArgs, SampleArgs};
+use super::model_args::ModelArgs;
 use super::report::Report;
+use super::sample_args::SampleArgs;
 use super::stream::Stream;
 use super::{Failure, interrupt};
 use crate::chat::generate::{Answer, Finish, GenerateError, Generator, Request};
@@ -57,15 +58,16 @@ fn parse_format(name: &str) -> Result<ChatFormat, String> {
 /// One line for the user.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let start = Instant::now();
-    let sampler = args.sample.sampler()?;
+    let (sampler, seed) = args.sample.sampler()?;
     let model = Model::open(&args.model.model)?;
     let mut tokenizer = TokenizerBytes::open(&args.model.tokenizer())?;
     let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
     let vocab = tokenizer.vocabulary();
     let template = ChatTemplate::new(vocab, args.template)?;
     args.model.with_root(&model, u32::MAX, |root| {
-        let generator = Generator::new(vocab, sampler);
-        let mut chat = Chat { args, tokenizer: &tokenizer, template, generator, turns: 0, position: 0, pending: None };
+        let generator = Generator::new(vocab, sampler, args.sample.stop.clone());
+        let mut chat =
+            Chat { args, tokenizer: &tokenizer, template, generator, seed, turns: 0, position: 0, pending: None };
         chat.converse(root, start.elapsed())
     })
 }
@@ -75,6 +77,7 @@ struct Chat<'c> {
     tokenizer: &'c Tokenizer<'c>,
     template: ChatTemplate<'c>,
     generator: Generator<'c>,
+    seed: u64,
     turns: u32,
     position: u32,
     /// Sampled, but not fed before the last answer was cut short.
@@ -133,7 +136,7 @@ impl Chat<'_> {
         let _ = stream.show(self.template.answer_prefix());
         let max_tokens = self.args.max_tokens.unwrap_or(u32::MAX);
         let request = Request { prompt: &prompt, position: self.position, max_tokens, ignore_eos: false };
-        let answer = self.generator.run(root, request, |piece| stream.show(piece));
+        let answer = self.generator.run(root, request, |event| stream.event(event));
         interrupt::release();
         let text = stream.finish(answer.is_err())?;
         let answer = answer?;
@@ -174,7 +177,7 @@ impl Chat<'_> {
             writeln!(
                 std::io::stdout().lock(),
                 "{}",
-                Report { load, repack: root.repack_time(), answer, network }.json(text)
+                Report { load, seed: self.seed, repack: root.repack_time(), answer, network }.json(text)
             )?;
             return Ok(());
         }

@@ -27,6 +27,11 @@ pub fn is_set() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
+/// The flag, for work that looks at it by itself.
+pub fn flag() -> &'static AtomicBool {
+    &INTERRUPTED
+}
+
 fn set(handler: libc::sighandler_t) {
     for signal in [libc::SIGINT, libc::SIGTERM] {
         // SAFETY: the handler is the default one, or stores to an atomic and calls `signal`, both async-signal-safe.

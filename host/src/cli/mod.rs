@@ -12,6 +12,7 @@ mod model_args;
 mod perplexity;
 mod progress;
 mod report;
+mod sample_args;
 mod stream;
 mod tokenize;
 

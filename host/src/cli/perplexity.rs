@@ -56,6 +56,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let mut sum = 0.0;
         let (given, predicted) = (&tokens[..tokens.len() - 1], &tokens[1..]);
         root.forward_each(given, 0, |index, logits| sum += log_probability(logits, predicted[index]))?;
+        if !f64::is_finite(sum) {
+            return Err("logits are not finite; the model file or the exchange between nodes is broken"
+                .to_owned()
+                .into());
+        }
         let seconds = start.elapsed().as_secs_f64();
         let mean = sum / predicted.len() as f64;
         let perplexity = (-mean).exp();
@@ -83,5 +88,7 @@ fn log_probability(logits: &[f32], token: u32) -> f64 {
     let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
     // A token that the model has no output for is as good as impossible.
     let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
-    (f64::from(logit - max) - sum.ln()).max(FLOOR.ln())
+    let log_p = f64::from(logit - max) - sum.ln();
+    // One broken logit breaks the sum of all, whichever token was to come: that is not hidden by the floor.
+    if sum.is_finite() && max.is_finite() { log_p.max(FLOOR.ln()) } else { f64::NAN }
 }

@@ -110,11 +110,11 @@ impl Split {
         let mut done = 0;
         let mut add = |range: Range<usize>, is_match: bool| {
             let is_match = is_match != self.invert;
-            if range.is_empty() || (self.behavior == Behavior::Removed && is_match) {
-                last = last.take().and_then(|(range, _)| {
-                    parts.push(range);
-                    None
-                });
+            if range.is_empty() {
+                return;
+            }
+            if self.behavior == Behavior::Removed && is_match {
+                parts.extend(last.take().map(|(range, _)| range));
                 return;
             }
             let joins = last.as_ref().is_some_and(|(_, was_match)| match self.behavior {
