@@ -39,7 +39,7 @@ fn small() -> Gguf {
 fn a_gguf_file_cut_anywhere_is_refused() {
     let bytes = small().bytes();
     let head_bytes = bytes.len() - small().tensors.iter().map(|tensor| tensor.bytes.len()).sum::<usize>();
-    let cuts = (0..head_bytes).step_by(29).chain((head_bytes..bytes.len()).step_by(10_007)).chain([bytes.len() - 1]);
+    let cuts = (4..head_bytes).step_by(29).chain((head_bytes..bytes.len()).step_by(10_007)).chain([bytes.len() - 1]);
     for cut in cuts {
         let line = refusal(&bytes[..cut], None);
         assert!(line.contains("the file ends at"), "cut at {cut}: {line}");
@@ -159,7 +159,7 @@ fn files_that_are_no_gguf_of_ours_are_told_apart() {
         bytes[at..at + new.len()].copy_from_slice(new);
         refusal(&bytes, None)
     };
-    assert!(with(0, b"GGML").contains("not a GGUF file"));
+    assert!(with(0, b"GGML").contains("is neither a .m model nor a GGUF file; name one of these"));
     assert!(with(4, &1u32.to_le_bytes()).contains("GGUF version is 1; allowed: 2 and 3"));
     assert!(with(4, &3u32.to_be_bytes()).contains("the file is big-endian"));
     assert!(
@@ -194,6 +194,73 @@ fn values_that_the_output_cannot_hold_are_named_by_row_and_column() {
     }
 }
 
+/// Blocks that need no change are looked at, too: a scale that is no number would only show as nonsense in answers.
+#[test]
+fn scales_and_values_that_are_copied_must_be_finite() {
+    let bytes = |value: f32| value.to_le_bytes().to_vec();
+    for (kind, weights, bad, expected) in [
+        (GgmlType::Q8_0, DType::Q80, vec![0, 0x7e], "row 5, scale of block 3"),
+        (GgmlType::Q8_0, DType::Q80, vec![0, 0xfc], "row 5, scale of block 3"),
+        (GgmlType::Q4_0, DType::Q40, vec![1, 0x7c], "row 5, scale of block 3"),
+        (GgmlType::F32, DType::F32, bytes(f32::NAN), "row 5, column 3"),
+        (GgmlType::F32, DType::F32, bytes(f32::NEG_INFINITY), "row 5, column 3"),
+    ] {
+        let mut gguf = Gguf::of(&header(Arch::Llama), kind);
+        let tensor = gguf.tensor("blk.1.ffn_up.weight");
+        let row_bytes = tensor.bytes.len() / tensor.dims[0] as usize;
+        let at = 5 * row_bytes + 3 * kind.block_bytes() as usize;
+        tensor.bytes[at..at + bad.len()].copy_from_slice(&bad);
+        let line = refusal(&gguf.bytes(), Some(weights));
+        let expected =
+            format!("tensor blk.1.ffn_up.weight, {expected} is infinite or no number; finite numbers are needed");
+        assert!(line.contains(&expected), "{line}");
+    }
+    // The norms are F32 in every model.
+    let mut gguf = Gguf::of(&header(Arch::Llama), GgmlType::Q8_0);
+    gguf.tensor("output_norm.weight").bytes[8..12].copy_from_slice(&bytes(f32::NAN));
+    let line = refusal(&gguf.bytes(), None);
+    assert!(line.contains("tensor output_norm.weight, row 0, column 2 is infinite or no number"), "{line}");
+    // The largest finite scale is none of these.
+    let mut gguf = Gguf::of(&header(Arch::Llama), GgmlType::Q8_0);
+    gguf.tensor("blk.1.ffn_up.weight").bytes[..2].copy_from_slice(&[0xff, 0xfb]);
+    assert!(Converted::of_bytes(&gguf.bytes(), None).is_ok());
+}
+
+#[test]
+fn what_is_no_model_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Folder::of(&header(Arch::Llama), GgmlType::F16);
+    source.write(folder.path(), 1);
+    let of_folder = |name: &str| refusal_of(&folder.path().join(name), None);
+    assert!(
+        of_folder("model.safetensors").contains("a safetensors file, the tensors alone; name the folder with config")
+    );
+    assert!(of_folder("tokenizer.json").contains("a JSON file; name the folder of a Hugging Face model"));
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    let page = b"<!DOCTYPE html>\n<html><title>Sign in</title></html>";
+    for (bytes, expected) in [
+        (&b""[..], "an empty file (0 bytes); copy or download it again"),
+        (pointer, "a Git LFS pointer, the download itself is missing; run `git lfs pull`"),
+        (page, "a web page; download the file itself"),
+        (
+            b"PK\x03\x04rest of it",
+            "a ZIP archive, as PyTorch checkpoints are, too; unpack it, or get the model as GGUF",
+        ),
+        (b"\x1f\x8b\x08\0rest", "a packed archive; unpack it first"),
+        (b"\x80\x02\x8a\nrest", "a PyTorch checkpoint (pickle); get the model as GGUF"),
+    ] {
+        let line = refusal(bytes, None);
+        assert!(line.contains(&format!("in.gguf is {expected}")), "{line}");
+    }
+    // Any file of a folder may be what a download left behind.
+    for name in ["config.json", "tokenizer.json", "model.safetensors", "generation_config.json"] {
+        source.write(folder.path(), 1);
+        std::fs::write(folder.path().join(name), pointer).unwrap();
+        let line = refusal_of(folder.path(), None);
+        assert!(line.contains(&format!("{name} is a Git LFS pointer")), "{line}");
+    }
+}
+
 #[test]
 fn rows_that_are_not_whole_blocks_ask_for_another_type() {
     let mut header = header(Arch::Llama);
@@ -206,7 +273,7 @@ fn rows_that_are_not_whole_blocks_ask_for_another_type() {
 #[test]
 fn what_a_folder_must_not_hold_is_named() {
     type Change = (fn(&mut Folder), &'static str);
-    let changes: [Change; 26] = [
+    let changes: [Change; 28] = [
         (
             |f| f.config["model_type"] = "gemma".into(),
             "model_type is \"gemma\"; allowed: llama, mistral, qwen3, qwen3_moe",
@@ -225,6 +292,17 @@ fn what_a_folder_must_not_hold_is_named() {
         (
             |f| f.config["rope_scaling"] = json!({"rope_type": "llama3", "factor": 2.5}),
             "rope_scaling.factor is 2.5; allowed: whole numbers",
+        ),
+        (
+            |f| f.config["rope_parameters"] = json!({"full_attention": {"rope_type": "default", "rope_theta": 5.0}}),
+            "rope_parameters.full_attention is an object; all layers must have the same parameters",
+        ),
+        (
+            |f| {
+                f.config["rope_scaling"] = json!({"rope_type": "llama3", "factor": 8.0});
+                f.config["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 10000.0});
+            },
+            "rope_scaling.factor is 8.0; rope_parameters says otherwise",
         ),
         (|f| f.config["rope_scaling"] = json!("llama3"), "rope_scaling is \"llama3\"; allowed: an object"),
         (|f| f.config["quantization_config"] = json!({"quant_method": "gptq"}), "quantization_config is"),
@@ -285,7 +363,14 @@ fn what_a_folder_must_not_hold_is_named() {
 #[test]
 fn experts_that_the_graph_cannot_express_are_refused() {
     type Change = (&'static str, Json, &'static str);
-    let changes: [Change; 4] = [
+    let changes: [Change; 7] = [
+        ("num_experts", Json::Null, "config.json: num_experts is missing"),
+        ("num_local_experts", 4.into(), "num_local_experts is 4; num_experts is 3; both mean the same and must agree"),
+        (
+            "rope_parameters",
+            json!({"rope_type": "default", "partial_rotary_factor": 0.5}),
+            "rope_parameters.partial_rotary_factor is 0.5; allowed: 1",
+        ),
         ("norm_topk_prob", false.into(), "norm_topk_prob is not true"),
         ("decoder_sparse_step", 2.into(), "decoder_sparse_step is 2; allowed: 1"),
         ("mlp_only_layers", json!([0]), "mlp_only_layers is [0]; allowed: []"),
@@ -312,7 +397,7 @@ fn broken_safetensors_files_are_refused() {
     for cut in [0, 7, 8, 100, table_bytes + 7, table_bytes + 8, table_bytes + 1000, good.len() - 1] {
         std::fs::write(&path, &good[..cut]).unwrap();
         let line = refusal_of(input.path(), None);
-        assert!(line.contains("model.safetensors: "), "cut at {cut}: {line}");
+        assert!(line.contains("model.safetensors"), "cut at {cut}: {line}");
     }
     let with = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();

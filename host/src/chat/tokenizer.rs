@@ -1,7 +1,10 @@
 //! A tokenizer file, read into memory together with its index.
 
+use crate::machine::file;
+use crate::model::kind::{FileKind, HEAD_BYTES};
 use dair_core::format::tokenizer::{MAX_FILE_BYTES, TokenizerError, TokenizerFile};
 use dair_core::text::{EncodeError, EncodeOptions, Vocabulary, encode_scratch_len};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
@@ -20,9 +23,11 @@ pub enum OpenError {
     Open(PathBuf, io::Error),
     /// Larger than any tokenizer: its bytes.
     TooLarge(PathBuf, u64),
+    /// It is a file of another kind.
+    Kind(PathBuf, FileKind),
     /// Its content is wrong.
     Format(PathBuf, TokenizerError),
-    /// It has more tokens than the model: both counts.
+    /// It has more tokens than the model, both counts.
     Foreign(PathBuf, u32, u32),
 }
 
@@ -32,6 +37,9 @@ impl fmt::Display for OpenError {
             Self::Open(path, error) => write!(f, "cannot open the tokenizer {}: {error}", path.display()),
             Self::TooLarge(path, bytes) => {
                 write!(f, "{}: {bytes} bytes; a tokenizer has at most {MAX_FILE_BYTES}", path.display())
+            }
+            Self::Kind(path, kind) => {
+                write!(f, "{} is no tokenizer (.t) but {}", path.display(), kind.advice(path))
             }
             Self::Format(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Foreign(path, tokens, model) => write!(
@@ -52,11 +60,18 @@ impl Tokenizer {
     /// Names the file and why it can't be read.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let refused = |error| OpenError::Open(path.into(), error);
-        let bytes = std::fs::metadata(path).map_err(refused)?.len();
-        if bytes > MAX_FILE_BYTES as u64 {
-            return Err(OpenError::TooLarge(path.into(), bytes));
+        let file = file::open_regular(path).map_err(refused)?;
+        let stated = file.metadata().map_err(refused)?.len();
+        if stated > MAX_FILE_BYTES as u64 {
+            return Err(OpenError::TooLarge(path.into(), stated));
         }
-        let bytes = std::fs::read(path).map_err(refused)?;
+        let mut bytes = Vec::new();
+        // A file that grows, or one of /proc, may hold more than it says.
+        file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(refused)?;
+        match FileKind::of(&bytes[..bytes.len().min(HEAD_BYTES)]) {
+            FileKind::Tokenizer | FileKind::Unknown => {}
+            other => return Err(OpenError::Kind(path.into(), other)),
+        }
         Ok(Self { path: path.into(), bytes, index: Vec::new() })
     }
 

@@ -21,10 +21,11 @@ mod write;
 
 pub use error::ConvertError;
 
+use crate::machine::file;
 use dair_core::format::model::EMITTED_BYTES;
 use dair_core::format::{Header, Layout};
 use dair_core::quant::DType;
-use output::{Output, check_space, part_of, same_file};
+use output::{Output, check_space, part_of};
 use source::Source;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
@@ -169,7 +170,7 @@ fn check_names(options: &Options, tokenizer: &Path) -> Result<(), ConvertError> 
 fn check_not_input(source: &Source, outputs: &[&Path]) -> Result<(), ConvertError> {
     for output in outputs {
         for path in [output.to_path_buf(), part_of(output)] {
-            if source.files.iter().any(|input| same_file(&input.file, &path).unwrap_or(false)) {
+            if source.files.iter().any(|input| file::is_same(&input.file, &path).unwrap_or(false)) {
                 return Err(ConvertError::SameFile(path));
             }
         }

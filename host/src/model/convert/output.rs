@@ -1,9 +1,8 @@
 //! An output file that takes its name only when it is complete.
 
 use super::error::ConvertError;
-use crate::machine::disk;
+use crate::machine::{disk, file};
 use std::fs::{File, TryLockError};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A file under a temporary name, `NAME.part`, in the folder of the final one. Dropped before [`Self::finish`], it is removed.
@@ -34,7 +33,7 @@ impl Output {
             Err(TryLockError::Error(source)) => return Err(ConvertError::io("lock", &part)(source)),
         }
         // Whoever held the lock may have finished and renamed this very file in between.
-        let is_ours = same_file(&file, &part).map_err(ConvertError::io("create", &part))?;
+        let is_ours = file::is_same(&file, &part).map_err(ConvertError::io("create", &part))?;
         if !is_ours {
             return Err(ConvertError::Busy(part));
         }
@@ -82,12 +81,6 @@ pub fn part_of(path: &Path) -> PathBuf {
 /// The folder that holds a file.
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Whether an open file is what a path leads to.
-pub fn same_file(file: &File, path: &Path) -> std::io::Result<bool> {
-    let (open, named) = (file.metadata()?, std::fs::metadata(path)?);
-    Ok((open.dev(), open.ino()) == (named.dev(), named.ino()))
 }
 
 /// Demands room for `needed` bytes beside `path`.

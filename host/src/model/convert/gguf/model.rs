@@ -7,6 +7,7 @@ use crate::model::convert::error::ConvertError;
 use crate::model::convert::ggml::GgmlType;
 use crate::model::convert::rope::llama31_of_divisors;
 use crate::model::convert::source::{RowOrder, Source, SourceFile, SourceName, StoredTensor};
+use crate::model::kind::FileKind;
 use dair_core::format::layout::LayerTensor;
 use dair_core::format::{Arch, Header, RopeKind, RopeScaling, TensorId};
 use dair_core::quant::DType;
@@ -25,6 +26,10 @@ const FIRST_READ_BYTES: u64 = 8 << 20;
 /// Names the key or tensor that is broken, missing or of an unsupported kind.
 pub fn open(path: &Path) -> Result<Source, ConvertError> {
     let file = SourceFile::open(path)?;
+    match file.kind()? {
+        FileKind::Gguf => {}
+        kind => return Err(ConvertError::Kind { path: path.to_owned(), kind }),
+    }
     let head = read_head(&file)?;
     let gguf = Gguf::parse(&head, file.bytes).map_err(|source| ConvertError::Gguf { path: path.to_owned(), source })?;
     let tensors: BTreeMap<_, _> = gguf
