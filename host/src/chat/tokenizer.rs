@@ -2,6 +2,7 @@
 
 use crate::machine::file;
 use crate::model::kind::{FileKind, HEAD_BYTES};
+use crate::model::{is_padding, max_padding};
 use dair_core::format::tokenizer::{MAX_FILE_BYTES, TokenizerError, TokenizerFile};
 use dair_core::text::{EncodeError, EncodeOptions, Vocabulary, encode_scratch_len};
 use std::io::Read;
@@ -27,7 +28,7 @@ pub enum OpenError {
     Kind(PathBuf, FileKind),
     /// Its content is wrong.
     Format(PathBuf, TokenizerError),
-    /// It has more tokens than the model, both counts.
+    /// It has more tokens than the model, or so few that the others can't be padding: both counts.
     Foreign(PathBuf, u32, u32),
 }
 
@@ -44,8 +45,10 @@ impl fmt::Display for OpenError {
             Self::Format(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Foreign(path, tokens, model) => write!(
                 f,
-                "{}: {tokens} tokens; the model has {model}: it is the tokenizer of another model, name the right one with --tokenizer",
-                path.display()
+                "{}: {tokens} tokens; the model has {model}, of which at most {} may be padding: it is the tokenizer of \
+                 another model, name the right one with --tokenizer",
+                path.display(),
+                max_padding(*model)
             ),
         }
     }
@@ -75,15 +78,15 @@ impl Tokenizer {
         Ok(Self { path: path.into(), bytes, index: Vec::new() })
     }
 
-    /// Checks the file and indexes its tokens, for a model of `model_vocab_size`. That may be larger: output matrices are
-    /// often padded.
+    /// Checks the file and indexes its tokens, for a model of `model_vocab_size`. That may be a little larger,
+    /// as [`is_padding`] says: output matrices are often padded.
     ///
     /// # Errors
     /// Names the file and what is wrong in it.
     pub fn vocabulary(&mut self, model_vocab_size: u32) -> Result<Vocabulary<'_>, OpenError> {
         let file = TokenizerFile::parse(&self.bytes).map_err(|error| OpenError::Format(self.path.clone(), error))?;
         let vocab_size = file.header().vocab_size;
-        if vocab_size > model_vocab_size {
+        if !is_padding(vocab_size, model_vocab_size) {
             return Err(OpenError::Foreign(self.path.clone(), vocab_size, model_vocab_size));
         }
         self.index.resize(Vocabulary::index_len(vocab_size), 0);

@@ -2,6 +2,9 @@
 
 pub mod convert;
 pub mod kind;
+mod padding;
+
+pub use padding::{is_padding, max_padding};
 
 use crate::storage::MappedFile;
 use dair_core::format::model::PREFIX_BYTES;
