@@ -67,7 +67,7 @@ type Change = (fn(&mut Gguf), &'static str);
 
 #[test]
 fn what_a_gguf_file_must_not_hold_is_named() {
-    let changes: [Change; 32] = [
+    let changes: [Change; 34] = [
         (
             |g| _ = g.set("general.architecture", "gemma".into()),
             "general.architecture is \"gemma\"; allowed: llama, qwen3, qwen3moe",
@@ -100,7 +100,12 @@ fn what_a_gguf_file_must_not_hold_is_named() {
             |g| _ = g.set("llama.embedding_length", Value::U32(128)),
             "size of tensor token_embd.weight is [264, 256]; the header demands [264, 128]",
         ),
-        (|g| _ = g.set("split.count", Value::U32(4)), "split.count is 4; one file is needed"),
+        (
+            |g| _ = g.set("split.count", Value::U32(4)),
+            "this is part 1 of 4 of a model; the others are found by their names: this must end in -00001-of-00004.gguf",
+        ),
+        (|g| _ = g.set("split.count", Value::U32(70_000)), "split.count is 70000; allowed: up to 512"),
+        (|g| _ = g.set("split.no", Value::I32(-1)), "split.no is -1; there are 1 parts, counted from 0"),
         (|g| _ = g.set("general.alignment", Value::U32(48)), "general.alignment is 48; allowed: powers of two"),
         (
             |g| g.metadata.push(("llama.block_count".into(), Value::U32(1))),

@@ -101,6 +101,11 @@ impl ConvertError {
         move |source| Self::Io { action, path, source }
     }
 
+    /// A GGUF file that breaks the format.
+    pub(crate) fn gguf(path: &Path, source: GgufError) -> Self {
+        Self::Gguf { path: path.to_owned(), source }
+    }
+
     /// A value that can't be carried over.
     pub(crate) fn refused(
         path: &Path,

@@ -3,8 +3,10 @@
 
 mod cursor;
 mod error;
+mod files;
 mod model;
 mod reader;
+mod split;
 mod value;
 mod vocabulary;
 
