@@ -25,7 +25,7 @@ use crate::machine::file;
 use dair_core::format::model::EMITTED_BYTES;
 use dair_core::format::{Header, Layout};
 use dair_core::quant::DType;
-use output::{Output, check_space, part_of};
+use output::{Output, check_space, destination, part_of};
 use source::Source;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
@@ -44,7 +44,7 @@ pub struct Options {
     pub tokenizer: Option<PathBuf>,
     /// Type of the matrices; without it, Q40 where the source is Q4_0 throughout, else Q80.
     pub weights: Option<DType>,
-    /// Whether existing files are replaced.
+    /// Whether existing files are replaced: regular ones, or those that a link leads to.
     pub force: bool,
     /// Threads that convert, at least 1.
     pub lanes: usize,
@@ -90,9 +90,9 @@ pub fn convert(
 ) -> Result<Summary, ConvertError> {
     let start = Instant::now();
     let tokenizer_path = options.tokenizer.clone().unwrap_or_else(|| options.model.with_extension("t"));
-    check_names(options, &tokenizer_path)?;
+    let (model_output, tokenizer_output) = destinations(options, &tokenizer_path)?;
     let mut source = open(&options.input)?;
-    check_not_input(&source, &[&options.model, &tokenizer_path])?;
+    check_not_input(&source, &[&model_output, &tokenizer_output])?;
 
     let header = header(&source, options.weights)?;
     let layout = Layout::new(&header).map_err(ConvertError::layout(source.path()))?;
@@ -101,10 +101,10 @@ pub fn convert(
     let path = source.path().to_owned();
     let old_ids = source.vocabulary.reorder(&path)?;
     let tokenizer_bytes = source.vocabulary.emit(&path)?;
-    check_space(&options.model, layout.file_bytes() + tokenizer_bytes.len() as u64)?;
+    check_space(&model_output, layout.file_bytes() + tokenizer_bytes.len() as u64)?;
 
-    let model = Output::create(&options.model)?;
-    let tokenizer = Output::create(&tokenizer_path)?;
+    let model = Output::create(&model_output)?;
+    let tokenizer = Output::create(&tokenizer_output)?;
     let io = |action, output: &Output| ConvertError::io(action, output.part());
     tokenizer.file().write_all_at(&tokenizer_bytes, 0).map_err(io("write", &tokenizer))?;
     model.file().set_len(layout.file_bytes()).map_err(io("write", &model))?;
@@ -150,20 +150,14 @@ fn header(source: &Source, weights: Option<DType>) -> Result<Header, ConvertErro
     Header::parse(&header.emit()).map_err(ConvertError::header(source.path()))
 }
 
-/// Refuses names that are taken, or that model and tokenizer would share.
-fn check_names(options: &Options, tokenizer: &Path) -> Result<(), ConvertError> {
-    if options.model == tokenizer {
-        return Err(ConvertError::SameNames(options.model.clone()));
+/// Where model and tokenizer go: neither name is taken, and they don't share it.
+fn destinations(options: &Options, tokenizer: &Path) -> Result<(PathBuf, PathBuf), ConvertError> {
+    let model = destination(&options.model, options.force)?;
+    let tokenizer = destination(tokenizer, options.force)?;
+    if model == tokenizer {
+        return Err(ConvertError::SameNames(model));
     }
-    for path in [&options.model, tokenizer] {
-        if path.is_dir() {
-            return Err(ConvertError::refused(path, "the output", "a folder", "name the file to be made in it"));
-        }
-        if !options.force && path.exists() {
-            return Err(ConvertError::Exists(path.to_owned()));
-        }
-    }
-    Ok(())
+    Ok((model, tokenizer))
 }
 
 /// Refuses outputs that would replace what is read.
