@@ -269,12 +269,18 @@ fn what_is_no_model_is_named_with_what_to_do() {
 }
 
 #[test]
-fn rows_that_are_not_whole_blocks_ask_for_another_type() {
+fn rows_that_are_not_whole_blocks_are_kept_as_f32() {
     let mut header = header(Arch::Llama);
     (header.dim, header.head_dim, header.n_heads) = (48, 6, 8);
     let bytes = Gguf::of(&header, GgmlType::F32).bytes();
-    assert!(refusal(&bytes, None).contains("dim is 48; it must be whole blocks: a multiple of 32"));
-    assert!(Converted::of_bytes(&bytes, Some(DType::F32)).is_ok());
+    let line = refusal(&bytes, Some(DType::Q80));
+    assert!(line.contains("dim is 48; q80 weights need multiples of 32, --weights f32 takes any size"), "{line}");
+    let asked = Converted::of_bytes(&bytes, Some(DType::F32)).unwrap();
+    assert!(asked.summary.notes.is_empty());
+    let chosen = Converted::of_bytes(&bytes, None).unwrap();
+    assert!(chosen.model == asked.model);
+    let note = &chosen.summary.notes[0];
+    assert!(note.contains("as with --weights f32: dim is 48, q80 weights need multiples of 32"), "{note}");
 }
 
 #[test]
@@ -442,7 +448,21 @@ fn broken_folders_are_refused() {
         refusal_of(input.path(), None)
     };
     let remove = |name: &'static str| change(&|input| std::fs::remove_file(input.join(name)).unwrap());
-    assert!(remove("config.json").contains("config.json"));
+    let line = remove("config.json");
+    assert!(
+        line.contains("the folder is without config.json; a Hugging Face model needs config.json, tokenizer"),
+        "{line}"
+    );
+    let with = |name: &'static str| {
+        change(&|input| {
+            std::fs::remove_file(input.join("config.json")).unwrap();
+            std::fs::create_dir_all(input.join(name).parent().unwrap()).unwrap();
+            std::fs::write(input.join(name), "{}").unwrap();
+        })
+    };
+    assert!(with("x.gguf").ends_with("/x.gguf") && with("x.m").ends_with("/x.m"), "{}", with("x.gguf"));
+    let line = with("snapshots/0a1b/config.json");
+    assert!(line.contains("without config.json; name ") && line.ends_with("/snapshots/0a1b"), "{line}");
     assert!(remove("tokenizer.json").contains("tokenizer.json"));
     assert!(remove("model-00002-of-00003.safetensors").contains("model-00002-of-00003.safetensors"));
     assert!(
@@ -462,7 +482,7 @@ fn broken_folders_are_refused() {
         }
         std::fs::remove_file(input.join("model.safetensors.index.json")).unwrap();
     });
-    assert!(line.contains("a *.safetensors file (others, such as *.bin, are not read) is missing"), "{line}");
+    assert!(line.contains("the model is without a *.safetensors file; others, such as *.bin, are not read"), "{line}");
     let line = change(&|input| {
         std::fs::remove_file(input.join("model.safetensors.index.json")).unwrap();
         let again = safetensors(&folder.tensors[..1]);

@@ -23,7 +23,7 @@ pub use error::ConvertError;
 
 use crate::machine::file;
 use dair_core::format::model::EMITTED_BYTES;
-use dair_core::format::{Header, Layout};
+use dair_core::format::{Header, HeaderError, Layout};
 use dair_core::quant::DType;
 use output::{Output, check_space, destination, part_of};
 use source::Source;
@@ -42,7 +42,8 @@ pub struct Options {
     pub model: PathBuf,
     /// The `.t` file to be made; without it, `model` with the extension `.t`.
     pub tokenizer: Option<PathBuf>,
-    /// Type of the matrices; without it, Q40 where the source is Q4_0 throughout, else Q80.
+    /// Type of the matrices; without it, Q40 where the source is Q4_0 throughout, else Q80, and F32 where rows are no whole
+    /// blocks of these.
     pub weights: Option<DType>,
     /// Whether existing files are replaced: regular ones, or those that a link leads to.
     pub force: bool,
@@ -94,7 +95,7 @@ pub fn convert(
     let mut source = open(&options.input)?;
     check_not_input(&source, &[&model_output, &tokenizer_output])?;
 
-    let header = header(&source, options.weights)?;
+    let header = header(&mut source, options.weights)?;
     let layout = Layout::new(&header).map_err(ConvertError::layout(source.path()))?;
     let pieces = source.pieces(&layout)?;
     check_vocabulary(&source)?;
@@ -139,15 +140,33 @@ fn open(input: &Path) -> Result<Source, ConvertError> {
 }
 
 /// The header of the output: the source's with a weight type, checked by the rules of `.m` files.
-fn header(source: &Source, weights: Option<DType>) -> Result<Header, ConvertError> {
-    let with = |weights| Header { weights, header_bytes: EMITTED_BYTES as u32, ..source.header };
+fn header(source: &mut Source, weights: Option<DType>) -> Result<Header, ConvertError> {
+    let checked = |weights| {
+        let header = Header { weights, header_bytes: EMITTED_BYTES as u32, ..source.header };
+        Header::parse(&header.emit())
+    };
     // The header's own limits come first: they keep the layout's arithmetic in range.
-    Header::parse(&with(DType::F32).emit()).map_err(ConvertError::header(source.path()))?;
-    let header = with(match weights {
+    let exact = checked(DType::F32).map_err(ConvertError::header(source.path()))?;
+    let chosen = match weights {
         Some(weights) => weights,
         None => source.natural_weights()?,
-    });
-    Header::parse(&header.emit()).map_err(ConvertError::header(source.path()))
+    };
+    // What F32 allows and another type does not is rows that are no whole blocks.
+    match (checked(chosen), weights) {
+        (Ok(header), _) => Ok(header),
+        (Err(HeaderError::Mismatch { key, found, other, .. }), Some(_)) => {
+            let allowed = format!("{chosen} weights need multiples of {other}, --weights f32 takes any size");
+            Err(ConvertError::refused(source.path(), key.to_string(), found, allowed))
+        }
+        (Err(HeaderError::Mismatch { key, found, other, .. }), None) => {
+            let note = format!(
+                "weights are f32, as with --weights f32: {key} is {found}, {chosen} weights need multiples of {other}"
+            );
+            source.notes.push(note);
+            Ok(exact)
+        }
+        (Err(error), _) => Err(ConvertError::header(source.path())(error)),
+    }
 }
 
 /// Where model and tokenizer go: neither name is taken, and they don't share it.

@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const OUTPUT: &str = "lm_head.weight";
 const INDEX: &str = "model.safetensors.index.json";
+/// Most files of a folder that are looked through for a hint.
+const MAX_LISTED: usize = 10_000;
 const SINGLE: &str = "model.safetensors";
 
 /// Opens a folder as a model to be converted.
@@ -26,7 +28,11 @@ const SINGLE: &str = "model.safetensors";
 /// # Errors
 /// Names the file and the setting, tensor or token that is broken, missing or of an unsupported kind.
 pub fn open(folder: &Path) -> Result<Source, ConvertError> {
-    let config = Json::read(&folder.join("config.json"))?;
+    let config = folder.join("config.json");
+    if !config.exists() {
+        return Err(not_a_model(folder));
+    }
+    let config = Json::read(&config)?;
     let (files, tensors) = open_tensors(folder)?;
     let Some(embedding) = tensors.get(EMBEDDING) else {
         return Err(ConvertError::missing(folder, format!("tensor {EMBEDDING}")));
@@ -53,6 +59,27 @@ pub fn open(folder: &Path) -> Result<Source, ConvertError> {
         unneeded.insert(OUTPUT.to_owned());
     }
     Ok(Source { files, header, tensors, unneeded, tied, name, vocabulary, notes })
+}
+
+/// What to do with a folder without `config.json`.
+fn not_a_model(folder: &Path) -> ConvertError {
+    let names = |folder: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut paths: Vec<_> = entries.map(|entry| entry.path()).take(MAX_LISTED).collect();
+        paths.sort();
+        paths
+    };
+    let files = names(folder);
+    // A model that could have been named, or the folder of a download, which has one for each revision.
+    let model = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "gguf" || extension == "m");
+    let revision = || names(&folder.join("snapshots")).into_iter().find(|path| path.join("config.json").exists());
+    let next = match files.iter().find(model).cloned().or_else(revision) {
+        Some(path) => format!("name {}", path.display()),
+        None => {
+            "a Hugging Face model needs config.json, tokenizer.json and *.safetensors, download all files of it".into()
+        }
+    };
+    ConvertError::refused(folder, "the folder", "without config.json", next)
 }
 
 /// Opens the files that hold tensors and reads their tables.
@@ -116,7 +143,12 @@ fn tensor_files(folder: &Path) -> Result<Vec<PathBuf>, ConvertError> {
     }
     paths.sort();
     if paths.is_empty() {
-        return Err(ConvertError::missing(folder, "a *.safetensors file (others, such as *.bin, are not read)"));
+        return Err(ConvertError::refused(
+            folder,
+            "the model",
+            "without a *.safetensors file",
+            "others, such as *.bin, are not read; download those, or the model as GGUF",
+        ));
     }
     Ok(paths)
 }
