@@ -58,8 +58,9 @@ fn parse_format(name: &str) -> Result<ChatFormat, String> {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let start = Instant::now();
     let sampler = args.sample.sampler()?;
-    let model = Model::open(&args.model.model)?;
-    let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
+    let files = args.model.files(args.quiet)?;
+    let model = Model::open(&files.model)?;
+    let mut tokenizer = Tokenizer::open(&files.tokenizer)?;
     let vocab = tokenizer.vocabulary(model.header().vocab_size)?;
     let template = ChatTemplate::new(&vocab, args.template)?;
     args.model.with_root(&model, u32::MAX, |root| {

@@ -56,8 +56,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let start = Instant::now();
     let sampler = args.sample.sampler()?;
     let text = args.text.read()?;
-    let model = Model::open(&args.model.model)?;
-    let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
+    let files = args.model.files(args.quiet)?;
+    let model = Model::open(&files.model)?;
+    let mut tokenizer = Tokenizer::open(&files.tokenizer)?;
     let vocab = tokenizer.vocabulary(model.header().vocab_size)?;
     let text =
         if args.chat { question(&ChatTemplate::new(&vocab, None)?, args.system.as_deref(), &text) } else { text };

@@ -40,8 +40,9 @@ pub struct Args {
 /// One line for the user.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let text = args.text.read()?;
-    let model = Model::open(&args.model.model)?;
-    let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
+    let files = args.model.files(args.quiet)?;
+    let model = Model::open(&files.model)?;
+    let mut tokenizer = Tokenizer::open(&files.tokenizer)?;
     let vocab = tokenizer.vocabulary(model.header().vocab_size)?;
     let tokens = encode(&vocab, &text, EncodeOptions { start: true, special: true })?;
     if tokens.len() < 2 {

@@ -13,6 +13,7 @@ mod error;
 pub mod ggml;
 pub mod gguf;
 mod hugging_face;
+mod inputs;
 mod output;
 mod rope;
 mod source;
@@ -20,6 +21,7 @@ mod vocabulary;
 mod write;
 
 pub use error::ConvertError;
+pub use inputs::{files_of, first_of};
 
 use crate::machine::file;
 use dair_core::format::model::EMITTED_BYTES;
@@ -32,6 +34,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use write::{Target, Work, carry_over};
+
+/// Version of what conversions write: raised whenever the same source and options give other bytes than before, so that
+/// models in the [`cache`](super::cache) are converted again.
+pub const CONVERSION: u32 = 1;
 
 /// What to convert, and to what.
 #[derive(Clone, Debug)]

@@ -86,6 +86,11 @@ impl PartName {
         path.push(format!("-{:05}-of-{:05}.gguf", no + 1, self.count));
         path.into()
     }
+
+    /// The paths of all parts.
+    pub fn parts(&self) -> impl Iterator<Item = PathBuf> {
+        (0..self.count).map(|no| self.part(no))
+    }
 }
 
 /// The name of a file that says it is `part`, which must say the same.
@@ -113,8 +118,9 @@ mod tests {
     fn names_of_parts_are_read_and_made() {
         let name = PartName::of("a/b-of-7-00002-of-00003.gguf".as_ref()).unwrap();
         assert_eq!((name.no, name.count), (1, 3));
-        assert_eq!(name.part(0), Path::new("a/b-of-7-00001-of-00003.gguf"));
-        assert_eq!(name.part(2), Path::new("a/b-of-7-00003-of-00003.gguf"));
+        let parts: Vec<_> = name.parts().collect();
+        assert_eq!(parts[0], Path::new("a/b-of-7-00001-of-00003.gguf"));
+        assert_eq!(parts[2], Path::new("a/b-of-7-00003-of-00003.gguf"));
         for other in [
             "",
             "x.gguf",

@@ -28,11 +28,8 @@ const SINGLE: &str = "model.safetensors";
 /// # Errors
 /// Names the file and the setting, tensor or token that is broken, missing or of an unsupported kind.
 pub fn open(folder: &Path) -> Result<Source, ConvertError> {
-    let config = folder.join("config.json");
-    if !config.exists() {
-        return Err(not_a_model(folder));
-    }
-    let config = Json::read(&config)?;
+    check_is_model(folder)?;
+    let config = Json::read(&folder.join("config.json"))?;
     let (files, tensors) = open_tensors(folder)?;
     let Some(embedding) = tensors.get(EMBEDDING) else {
         return Err(ConvertError::missing(folder, format!("tensor {EMBEDDING}")));
@@ -61,8 +58,14 @@ pub fn open(folder: &Path) -> Result<Source, ConvertError> {
     Ok(Source { files, header, tensors, unneeded, tied, name, vocabulary, notes })
 }
 
-/// What to do with a folder without `config.json`.
-fn not_a_model(folder: &Path) -> ConvertError {
+/// Demands a `config.json`.
+///
+/// # Errors
+/// What to do with a folder that has none.
+pub fn check_is_model(folder: &Path) -> Result<(), ConvertError> {
+    if folder.join("config.json").exists() {
+        return Ok(());
+    }
     let names = |folder: &Path| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         let mut paths: Vec<_> = entries.map(|entry| entry.path()).take(MAX_LISTED).collect();
@@ -79,7 +82,7 @@ fn not_a_model(folder: &Path) -> ConvertError {
             "a Hugging Face model needs config.json, tokenizer.json and *.safetensors, download all files of it".into()
         }
     };
-    ConvertError::refused(folder, "the folder", "without config.json", next)
+    Err(ConvertError::refused(folder, "the folder", "without config.json", next))
 }
 
 /// Opens the files that hold tensors and reads their tables.
