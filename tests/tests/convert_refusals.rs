@@ -239,10 +239,9 @@ fn what_is_no_model_is_named_with_what_to_do() {
     let source = Folder::of(&header(Arch::Llama), GgmlType::F16);
     source.write(folder.path(), 1);
     let of_folder = |name: &str| refusal_of(&folder.path().join(name), None);
-    assert!(
-        of_folder("model.safetensors").contains("a safetensors file, the tensors alone; name the folder with config")
-    );
-    assert!(of_folder("tokenizer.json").contains("a JSON file; name the folder of a Hugging Face model"));
+    let its_folder = format!("name its folder, {}", folder.path().display());
+    assert!(of_folder("model.safetensors").contains(&format!("a safetensors file, the tensors alone; {its_folder}")));
+    assert!(of_folder("tokenizer.json").contains(&format!("a JSON file; {its_folder}")));
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
     let page = b"<!DOCTYPE html>\n<html><title>Sign in</title></html>";
     for (bytes, expected) in [

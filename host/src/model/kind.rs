@@ -102,8 +102,15 @@ impl FileKind {
                 );
             }
             Self::OldGgml => ("a GGML file from before GGUF", "download the model as GGUF"),
-            Self::Safetensors => {
-                ("a safetensors file, the tensors alone", "name the folder with config.json and tokenizer.json")
+            Self::Safetensors | Self::Json => {
+                let what = if self == Self::Json { "a JSON file" } else { "a safetensors file, the tensors alone" };
+                let folder = path.parent().filter(|folder| folder.join("config.json").exists());
+                return match folder.map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder }) {
+                    Some(folder) => format!("{what}; name its folder, {}", folder.display()),
+                    None => {
+                        format!("{what}; name the folder of a Hugging Face model, with config.json and tokenizer.json")
+                    }
+                };
             }
             Self::LfsPointer => (
                 "a Git LFS pointer, the download itself is missing",
@@ -113,7 +120,6 @@ impl FileKind {
                 "a web page",
                 "download the file itself (at Hugging Face its address has /resolve/ where the page has /blob/)",
             ),
-            Self::Json => ("a JSON file", "name the folder of a Hugging Face model, not a file in it"),
             Self::Zip => (
                 "a ZIP archive, as PyTorch checkpoints are, too",
                 "unpack it, or get the model as GGUF or in a folder with *.safetensors",

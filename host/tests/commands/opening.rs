@@ -98,7 +98,11 @@ fn a_file_of_another_kind_is_called_what_it_is() {
         dair(&["convert", &path, &files.path("out.m")]).refused(&parts);
     }
     let tensors = files.path("published/model.safetensors");
-    dair(&["inspect", "--model", &tensors]).refused(&[&tensors, "a safetensors file", "name the folder"]);
+    dair(&["inspect", "--model", &tensors]).refused(&[
+        &tensors,
+        "a safetensors file",
+        &format!("name its folder, {folder}"),
+    ]);
     // The names of a model and its tokenizer are easily confused.
     dair(&["inspect", "--model", &files.tokenizer]).refused(&["a .t tokenizer", "the .m model as --model"]);
     dair(&["convert", &files.model, &files.path("out.m")]).refused(&["a .m model", "it needs no conversion"]);
