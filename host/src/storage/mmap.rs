@@ -1,5 +1,6 @@
 //! A file mapped into memory: pages are read when they are first used, and shared with every process that maps it.
 
+use super::shortened;
 use crate::machine::file;
 use dair_core::io::{Span, Storage};
 use memmap2::Mmap;
@@ -19,8 +20,9 @@ impl MappedFile {
     /// As [`file::open_regular`], and those of mapping.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = file::open_regular(path)?;
-        // SAFETY: the map is read-only. Should another process shorten the file, reads beyond its new end raise SIGBUS;
-        // model files are written under another name and renamed when complete, so that does not happen to them.
+        shortened::watch();
+        // SAFETY: the map is read-only. Should another process shorten the file, reads beyond its new end raise SIGBUS, which
+        // ends the process; ours write model files under another name and rename them when complete.
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self { map })
     }

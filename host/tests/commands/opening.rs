@@ -5,8 +5,9 @@ use crate::model::Files;
 use crate::published::write_folder;
 use crate::run::{Outcome, dair, dair_knowing, dair_reading};
 use dair_host::synthetic;
-use std::fs;
-use std::process::Command;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
 
 #[test]
 fn a_published_model_is_converted_at_the_first_start_and_found_at_the_next() {
@@ -74,6 +75,33 @@ fn devices_and_fifos_are_refused_at_once() {
     with_every_command(&files.model, &folder, |outcome| outcome.refused(&[&folder, "a folder"]));
     dair(&["convert", "--force", &files.model, &fifo]).refused(&[&fifo, "the output is a FIFO"]);
     dair(&["convert", "--force", &files.model, "/dev/null"]).refused(&["/dev/null", "the output is a device"]);
+}
+
+/// What is mapped can't be kept from being shortened; it must not look like a crash.
+#[test]
+fn a_model_that_is_shortened_while_it_is_in_use_ends_with_one_line() {
+    let files = Files::new("tiny-llama", 25);
+    let args =
+        ["chat", "--model", &files.model, "--repack", "never", "--quiet", "--max-tokens", "4", "--temperature", "0"];
+    let mut chat = Command::new(env!("CARGO_BIN_EXE_dair"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut questions = chat.stdin.take().expect("piped");
+    questions.write_all(b"a\n").expect("it reads");
+    // The answer to the first question shows that the model is open.
+    chat.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("an answer");
+    File::options().write(true).open(&files.model).unwrap().set_len(100).unwrap();
+    questions.write_all(b"b\n").expect("it reads");
+    drop(questions);
+    let output = chat.wait_with_output().expect("it ends");
+    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.starts_with("error: the model file was shortened while it was in use"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 
 #[test]
