@@ -59,8 +59,9 @@ fn parse_format(name: &str) -> Result<ChatFormat, String> {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let start = Instant::now();
     let (sampler, seed) = args.sample.sampler()?;
-    let model = Model::open(&args.model.model)?;
-    let mut tokenizer = TokenizerBytes::open(&args.model.tokenizer())?;
+    let files = args.model.files(args.quiet)?;
+    let model = Model::open(&files.model)?;
+    let mut tokenizer = TokenizerBytes::open(&files.tokenizer)?;
     let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
     let vocab = tokenizer.vocabulary();
     let template = ChatTemplate::new(vocab, args.template)?;

@@ -6,6 +6,7 @@ use crate::chat::tokenizer::{OpenError, TextError};
 use crate::cluster::root::RootError;
 use crate::machine::cpu::KernelError;
 use crate::model::ModelError;
+use crate::model::cache::CacheError;
 use crate::model::convert::ConvertError;
 use dair_core::plan::PlanError;
 use dair_core::text::{ChatError, EncodeError, SampleError};
@@ -54,6 +55,7 @@ macro_rules! line_from {
 
 line_from!(
     BenchError,
+    CacheError,
     ChatError,
     ConvertError,
     EncodeError,

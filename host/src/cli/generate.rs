@@ -57,8 +57,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let start = Instant::now();
     let (sampler, seed) = args.sample.sampler()?;
     let text = args.text.read()?;
-    let model = Model::open(&args.model.model)?;
-    let mut tokenizer = TokenizerBytes::open(&args.model.tokenizer())?;
+    let files = args.model.files(args.quiet)?;
+    let model = Model::open(&files.model)?;
+    let mut tokenizer = TokenizerBytes::open(&files.tokenizer)?;
     let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
     let vocab = tokenizer.vocabulary();
     let text = if args.chat { question(&ChatTemplate::new(vocab, None)?, args.system.as_deref(), &text) } else { text };

@@ -9,6 +9,7 @@ mod inspect;
 mod interrupt;
 mod kernel_args;
 mod model_args;
+mod model_files;
 mod perplexity;
 mod progress;
 mod report;

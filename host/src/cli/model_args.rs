@@ -1,5 +1,6 @@
 //! Flags that several commands share: which model, on what, and how tokens are chosen.
 
+use super::model_files::ModelFiles;
 use super::{Failure, KernelArgs, interrupt, progress};
 use crate::cluster::kv::Kv;
 use crate::cluster::root::{self, Options, Repack, Root};
@@ -16,10 +17,10 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Model file (.m), made by `dair convert`
+    /// Model: a .m file made by `dair convert`; a GGUF file or a Hugging Face folder is converted, once, into the cache
     #[arg(long, value_name = "FILE")]
     pub model: PathBuf,
-    /// Tokenizer file (.t) [default: the model's name with .t]
+    /// Tokenizer file (.t) [default: the model's name with .t, or what was converted with it]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// Threads on this machine [default: one per core that may be used; of large and small cores, only the large ones
@@ -77,9 +78,16 @@ pub enum RepackArg {
 const REPACK_PAYS_TOKENS: u32 = 32;
 
 impl ModelArgs {
-    /// Where the tokenizer is.
-    pub fn tokenizer(&self) -> PathBuf {
-        self.tokenizer.clone().unwrap_or_else(|| self.model.with_extension("t"))
+    /// The files to be opened.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::of`].
+    pub fn files(&self, quiet: bool) -> Result<ModelFiles, Failure> {
+        let mut files = ModelFiles::of(&self.model, quiet)?;
+        if let Some(tokenizer) = &self.tokenizer {
+            files.tokenizer.clone_from(tokenizer);
+        }
+        Ok(files)
     }
 
     /// Opens the root for at most `decode_tokens` one by one and hands it to `body`; a bar on the terminal shows weights on their way to workers.

@@ -40,8 +40,9 @@ pub struct Args {
 /// One line for the user.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let text = args.text.read()?;
-    let model = Model::open(&args.model.model)?;
-    let mut tokenizer = TokenizerBytes::open(&args.model.tokenizer())?;
+    let files = args.model.files(args.quiet)?;
+    let model = Model::open(&files.model)?;
+    let mut tokenizer = TokenizerBytes::open(&files.tokenizer)?;
     let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
     let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { start: true, special: true })?;
     if tokens.len() < 2 {

@@ -1,6 +1,7 @@
 //! `dair tokenize` and `dair detokenize`: what a text is to a model, and what tokens mean.
 
 use super::Failure;
+use super::model_files::ModelFiles;
 use crate::chat::tokenizer::{Tokenizer, TokenizerBytes};
 use dair_core::format::tokenizer::Kind;
 use dair_core::text::EncodeOptions;
@@ -23,7 +24,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
 struct TokenizerArgs {
-    /// Model file (.m), whose tokenizer stands beside it with .t
+    /// Model file (.m), whose tokenizer stands beside it with .t; or a GGUF file or Hugging Face folder
     #[arg(short, long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// Tokenizer file (.t)
@@ -32,8 +33,12 @@ struct TokenizerArgs {
 }
 
 impl TokenizerArgs {
-    fn open(&self) -> Result<TokenizerBytes, Failure> {
-        let beside = self.model.as_ref().map(|model| model.with_extension("t"));
+    fn open(&self, quiet: bool) -> Result<TokenizerBytes, Failure> {
+        let files = match (&self.tokenizer, &self.model) {
+            (None, Some(model)) => Some(ModelFiles::of(model, quiet)?),
+            _ => None,
+        };
+        let beside = files.as_ref().map(|files| files.tokenizer.clone());
         let path = self.tokenizer.clone().or(beside).unwrap_or_default();
         Ok(TokenizerBytes::open(&path)?)
     }
@@ -92,7 +97,7 @@ pub fn tokenize(args: &TokenizeArgs) -> Result<(), Failure> {
         (None, Some(path)) => read(path)?,
         (None, None) => read(Path::new("-"))?,
     };
-    let mut bytes = args.tokenizer.open()?;
+    let mut bytes = args.tokenizer.open(args.json)?;
     let tokenizer = bytes.tokenizer(None)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let texts: Vec<&[u8]> = if args.null { text.split(|byte| *byte == 0).collect() } else { vec![&text] };
@@ -125,7 +130,7 @@ fn print(args: &TokenizeArgs, tokenizer: &Tokenizer<'_>, ids: &[u32], out: &mut 
 /// One line for the user.
 pub fn detokenize(args: &DetokenizeArgs) -> Result<(), Failure> {
     let ids = if args.ids.is_empty() { parse_ids(&read(Path::new("-"))?)? } else { args.ids.clone() };
-    let mut bytes = args.tokenizer.open()?;
+    let mut bytes = args.tokenizer.open(args.json)?;
     let tokenizer = bytes.tokenizer(None)?;
     let vocab_size = tokenizer.vocabulary().vocab_size();
     if let Some(id) = ids.iter().find(|id| **id >= vocab_size) {

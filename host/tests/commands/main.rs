@@ -7,5 +7,7 @@ mod help;
 mod inspect;
 mod model;
 mod network;
+mod opening;
+mod published;
 mod refusals;
 mod run;

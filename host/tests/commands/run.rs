@@ -48,7 +48,9 @@ pub fn host_worker_knowing(variables: &[(&str, &str)], args: &[&str]) -> Outcome
 /// If it does not end in time, or prints something other than UTF-8.
 fn run(binary: &str, input: &str, args: &[&str], variables: &[(&str, &str)]) -> Outcome {
     let mut command = Command::new(binary);
-    command.args(args).env_remove("RUST_BACKTRACE").envs(variables.iter().copied());
+    command.args(args).env_remove("RUST_BACKTRACE");
+    // Whatever a test does, the cache of the user who runs it stays as it is.
+    command.env("DAIR_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache")).envs(variables.iter().copied());
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     // It may end before it reads anything; that is not for this function to judge.

@@ -9,9 +9,13 @@ mod merge;
 mod normalize;
 mod split;
 
+use crate::machine::file;
+use crate::model::kind::{FileKind, HEAD_BYTES};
+use crate::model::{is_padding, max_padding};
 use dair_core::format::tokenizer::{MAX_FILE_BYTES, Pipeline, TokenizerError, TokenizerFile};
 use dair_core::text::{Decoder, EncodeError, EncodeOptions, MAX_TEXT_BYTES, Vocabulary, encode_scratch_len};
 use exact::{Exact, ExactError};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
@@ -30,11 +34,13 @@ pub enum OpenError {
     Open(PathBuf, io::Error),
     /// Larger than any tokenizer: its bytes.
     TooLarge(PathBuf, u64),
+    /// It is a file of another kind.
+    Kind(PathBuf, FileKind),
     /// Its content is wrong.
     Format(PathBuf, TokenizerError),
     /// Its description of how text is cut can't be used.
     Pipeline(PathBuf, ExactError),
-    /// It has more tokens than the model: both counts.
+    /// It has more tokens than the model, or so few that the others can't be padding: both counts.
     Foreign(PathBuf, u32, u32),
 }
 
@@ -45,12 +51,17 @@ impl fmt::Display for OpenError {
             Self::TooLarge(path, bytes) => {
                 write!(f, "{}: {bytes} bytes; a tokenizer has at most {MAX_FILE_BYTES}", path.display())
             }
+            Self::Kind(path, kind) => {
+                write!(f, "{} is no tokenizer (.t) but {}", path.display(), kind.advice(path))
+            }
             Self::Format(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Pipeline(path, error) => write!(f, "{}: {error}; make it again with dair convert", path.display()),
             Self::Foreign(path, tokens, model) => write!(
                 f,
-                "{}: {tokens} tokens; the model has {model}: it is the tokenizer of another model, name the right one with --tokenizer",
-                path.display()
+                "{}: {tokens} tokens; the model has {model}, of which at most {} may be padding: it is the tokenizer of \
+                 another model, name the right one with --tokenizer",
+                path.display(),
+                max_padding(*model)
             ),
         }
     }
@@ -65,23 +76,30 @@ impl TokenizerBytes {
     /// Names the file and why it can't be read.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let refused = |error| OpenError::Open(path.into(), error);
-        let bytes = std::fs::metadata(path).map_err(refused)?.len();
-        if bytes > MAX_FILE_BYTES as u64 {
-            return Err(OpenError::TooLarge(path.into(), bytes));
+        let file = file::open_regular(path).map_err(refused)?;
+        let stated = file.metadata().map_err(refused)?.len();
+        if stated > MAX_FILE_BYTES as u64 {
+            return Err(OpenError::TooLarge(path.into(), stated));
         }
-        let bytes = std::fs::read(path).map_err(refused)?;
+        let mut bytes = Vec::new();
+        // A file that grows, or one of /proc, may hold more than it says.
+        file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(refused)?;
+        match FileKind::of(&bytes[..bytes.len().min(HEAD_BYTES)]) {
+            FileKind::Tokenizer | FileKind::Unknown => {}
+            other => return Err(OpenError::Kind(path.into(), other)),
+        }
         Ok(Self { path: path.into(), bytes, index: Vec::new() })
     }
 
-    /// Checks the file and prepares its tables; where the model is known, for one of `model_vocab_size` rows. These may be more:
-    /// output matrices are often padded.
+    /// Checks the file and prepares its tables; where the model is known, for one of `model_vocab_size` rows. These may be a few
+    /// more, as [`is_padding`] says: output matrices are often padded.
     ///
     /// # Errors
     /// Names the file and what is wrong in it.
     pub fn tokenizer(&mut self, model_vocab_size: Option<u32>) -> Result<Tokenizer<'_>, OpenError> {
         let file = TokenizerFile::parse(&self.bytes).map_err(|error| OpenError::Format(self.path.clone(), error))?;
         let vocab_size = file.header().vocab_size;
-        if let Some(rows) = model_vocab_size.filter(|rows| vocab_size > *rows) {
+        if let Some(rows) = model_vocab_size.filter(|rows| !is_padding(vocab_size, *rows)) {
             return Err(OpenError::Foreign(self.path.clone(), vocab_size, rows));
         }
         self.index.resize(Vocabulary::index_len(vocab_size), 0);

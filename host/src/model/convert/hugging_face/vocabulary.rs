@@ -4,7 +4,9 @@ use super::json::Json;
 use super::tokenizer_json::TokenizerJson;
 use crate::model::convert::error::ConvertError;
 use crate::model::convert::sentencepiece;
+use crate::model::convert::source::SourceFile;
 use crate::model::convert::vocabulary::{Token, Vocabulary};
+use dair_core::format::tokenizer::MAX_TEMPLATE_BYTES;
 use serde_json::Value;
 use std::path::Path;
 
@@ -139,7 +141,11 @@ fn token_text(value: &Value) -> Option<&str> {
 fn chat_template(folder: &Path, settings: &Json) -> Result<Option<String>, ConvertError> {
     let path = folder.join("chat_template.jinja");
     if path.exists() {
-        return std::fs::read_to_string(&path).map(Some).map_err(ConvertError::io("read", &path));
+        let file = SourceFile::open(&path)?;
+        // A byte more than can be kept, so that the longer one is refused.
+        let bytes = file.read(0, file.bytes.min(u64::from(MAX_TEMPLATE_BYTES) + 1))?;
+        let wrong = |_| ConvertError::refused(&path, "content", "no text", "allowed: UTF-8");
+        return String::from_utf8(bytes).map(Some).map_err(wrong);
     }
     Ok(match settings.value("chat_template") {
         Some(Value::Array(named)) => {
