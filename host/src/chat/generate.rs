@@ -1,8 +1,9 @@
 //! Prompt in, text out: prefill, then sample and feed token by token until something ends the answer.
 
+use super::template::TemplateError;
 use crate::cluster::root::{Root, RootError};
 use dair_core::exec::Logits;
-use dair_core::text::{Candidate, Decoder, SampleError, Sampler, Stop, StopDetector, Vocabulary};
+use dair_core::text::{Candidate, Decoder, EncodeError, SampleError, Sampler, Stop, StopDetector, Vocabulary};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -97,6 +98,10 @@ pub enum GenerateError {
         /// Tokens of the model.
         model: u32,
     },
+    /// The messages can't be laid out.
+    Template(TemplateError),
+    /// The text has no tokens.
+    Encode(EncodeError),
     /// A forward pass failed.
     Root(RootError),
     /// The logits are broken.
@@ -117,6 +122,8 @@ impl fmt::Display for GenerateError {
                 f,
                 "the tokenizer has {tokenizer} tokens, the model {model}; they do not belong together, name the right --tokenizer"
             ),
+            Self::Template(error) => error.fmt(f),
+            Self::Encode(error) => error.fmt(f),
             Self::Root(error) => error.fmt(f),
             Self::Sample(error) => error.fmt(f),
         }
@@ -124,6 +131,18 @@ impl fmt::Display for GenerateError {
 }
 
 impl std::error::Error for GenerateError {}
+
+impl From<TemplateError> for GenerateError {
+    fn from(error: TemplateError) -> Self {
+        Self::Template(error)
+    }
+}
+
+impl From<EncodeError> for GenerateError {
+    fn from(error: EncodeError) -> Self {
+        Self::Encode(error)
+    }
+}
 
 impl From<RootError> for GenerateError {
     fn from(error: RootError) -> Self {
@@ -144,13 +163,19 @@ pub struct Generator<'v> {
     sampler: Sampler,
     candidates: Vec<Candidate>,
     held_back: Vec<u8>,
+    sampled: Vec<u32>,
 }
 
 impl<'v> Generator<'v> {
     /// A generator that draws from `sampler`.
     pub fn new(vocab: &'v Vocabulary<'v>, sampler: Sampler) -> Self {
         let candidates = vec![Candidate::default(); Sampler::scratch_len(vocab.vocab_size())];
-        Self { vocab, sampler, candidates, held_back: vec![0; StopDetector::buffer_len(vocab)] }
+        Self { vocab, sampler, candidates, held_back: vec![0; StopDetector::buffer_len(vocab)], sampled: Vec::new() }
+    }
+
+    /// The tokens of the last answer in order, the one that ended it included.
+    pub fn sampled(&self) -> &[u32] {
+        &self.sampled
     }
 
     /// Feeds the prompt, then generates; `on_text` gets the answer in pieces of whole characters and may end it.
@@ -165,6 +190,7 @@ impl<'v> Generator<'v> {
         mut on_text: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Answer, GenerateError> {
         let Request { prompt, position, max_tokens, ignore_eos } = request;
+        self.sampled.clear();
         let seq_len = root.seq_len();
         let positions = u64::from(position) + prompt.len() as u64;
         if prompt.is_empty() {
@@ -192,6 +218,7 @@ impl<'v> Generator<'v> {
         while answer.tokens < max_tokens {
             let token = sample(self.vocab, &mut self.sampler, &mut self.candidates, root.logits())?;
             answer.tokens += 1;
+            self.sampled.push(token);
             piece.clear();
             // Writing to a String does not fail.
             let _ = decoder.push(self.vocab, token, &mut piece);

@@ -1,5 +1,6 @@
 //! A tokenizer file, read into memory together with its index.
 
+use super::template::Rendered;
 use dair_core::format::tokenizer::{MAX_FILE_BYTES, TokenizerError, TokenizerFile};
 use dair_core::text::{EncodeError, EncodeOptions, Vocabulary, encode_scratch_len};
 use std::path::{Path, PathBuf};
@@ -83,4 +84,12 @@ impl Tokenizer {
 pub fn encode(vocab: &Vocabulary<'_>, text: &str, options: EncodeOptions) -> Result<Vec<u32>, EncodeError> {
     let mut scratch = vec![0; encode_scratch_len(text.len().min(dair_core::text::MAX_TEXT_BYTES))];
     vocab.encode(text.as_bytes(), options, &mut scratch).map(<[u32]>::to_vec)
+}
+
+/// Encodes a conversation: special tokens are those that the template wrote. Nothing is put before the text.
+///
+/// # Errors
+/// As [`Vocabulary::encode`].
+pub fn encode_rendered(vocab: &Vocabulary<'_>, rendered: &Rendered) -> Result<Vec<u32>, EncodeError> {
+    encode(vocab, &rendered.text, EncodeOptions { start: false, special: true })
 }
