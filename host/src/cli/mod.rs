@@ -44,8 +44,9 @@ enum Command {
     Bench(bench::Args),
 }
 
-/// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage.
+/// Runs the command line. Exit codes: 0 done, or nobody reads on; 1 failed, 2 wrong usage, 130 interrupted.
 pub fn run() -> ExitCode {
+    interrupt::install();
     let result = match Cli::parse().command {
         Command::Convert(args) => convert::run(&args),
         Command::Generate(args) => generate::run(&args),
@@ -54,11 +55,5 @@ pub fn run() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            ExitCode::FAILURE
-        }
-    }
+    result.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
 }
