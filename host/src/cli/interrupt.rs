@@ -5,6 +5,7 @@
 //! user has seen, is between [`catch`] and [`release`]: there Ctrl-C sets a flag, and only a second one ends the process.
 
 use crate::machine::terminal;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Exit code of a command that the user interrupted, as shells know it: 128 and the number of SIGINT.
@@ -17,6 +18,10 @@ static CAUGHT: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Whether standard error is a terminal, where a progress line may stand.
 static WATCHED: AtomicBool = AtomicBool::new(false);
+/// What the user would lose is on disk.
+static KEPT: AtomicBool = AtomicBool::new(false);
+/// How the terminal on standard input was found by somebody who has changed it.
+static FOUND: OnceLock<libc::termios> = OnceLock::new();
 
 /// Prepares the process; without this, signals end it as the system does.
 pub fn install() {
@@ -27,6 +32,16 @@ pub fn install() {
     }
     let cut = on_cut as extern "C" fn(libc::c_int);
     set(libc::SIGBUS, cut as libc::sighandler_t);
+}
+
+/// Whatever signal ends the process: the terminal is as it was found, which is `mode`.
+pub fn give_back_terminal(mode: libc::termios) {
+    let _ = FOUND.set(mode);
+}
+
+/// Whether a conversation is on disk that the user can go on with.
+pub fn set_kept(kept: bool) {
+    KEPT.store(kept, Ordering::Relaxed);
 }
 
 /// From now on Ctrl-C and a polite kill set the flag.
@@ -48,7 +63,8 @@ pub fn is_set() -> bool {
 extern "C" fn on_interrupt(_: libc::c_int) {
     let is_second = INTERRUPTED.swap(true, Ordering::Relaxed);
     if is_second || !CAUGHT.load(Ordering::Relaxed) {
-        end(b"interrupted\n", EXIT_CODE);
+        let kept = KEPT.load(Ordering::Relaxed);
+        end(if kept { b"interrupted; dair chat --resume goes on\n" } else { b"interrupted\n" }, EXIT_CODE);
     }
 }
 
@@ -62,6 +78,10 @@ extern "C" fn on_cut(_: libc::c_int) {
 /// Writes a line to standard error and ends the process. On a terminal it takes the place of a progress line and of the
 /// ^C that stands there.
 fn end(line: &[u8], code: u8) -> ! {
+    if let Some(mode) = FOUND.get() {
+        // SAFETY: a signal handler may call `tcsetattr`, and the mode was read from a terminal.
+        unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, mode) };
+    }
     let clear: &[u8] = if WATCHED.load(Ordering::Relaxed) { b"\r\x1b[K" } else { b"" };
     for bytes in [clear, line] {
         // SAFETY: a signal handler may call `write`, and the bytes are constants. Nobody is left to be told where it fails.

@@ -200,7 +200,8 @@ impl Conversation {
         Ok(self.template.render(context, Some(vocab))?)
     }
 
-    fn push_question(&mut self, user: &str) {
+    /// Adds a question that [`answer`](Self::answer) then answers; [`ask`](Self::ask) does both.
+    pub fn push_question(&mut self, user: &str) {
         match self.messages.last_mut() {
             Some(last) if last.role == Role::User => {
                 last.content.push_str("\n\n");
