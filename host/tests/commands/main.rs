@@ -3,9 +3,12 @@
 
 mod answers;
 mod bench;
+mod chat;
 mod help;
 mod inspect;
 mod model;
 mod network;
 mod refusals;
 mod run;
+mod screen;
+mod typing;
