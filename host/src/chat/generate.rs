@@ -1,5 +1,7 @@
 //! Prompt in, text out: prefill, then sample and feed token by token until something ends the answer.
 
+use super::template::TemplateError;
+use super::tokenizer::TextError;
 use crate::cluster::root::{Root, RootError};
 use dair_core::exec::Logits;
 use dair_core::text::{Candidate, Decoder, SampleError, Sampler, Stop, StopDetector, Vocabulary};
@@ -106,6 +108,10 @@ pub enum GenerateError {
         /// Tokens of the model.
         model: u32,
     },
+    /// The messages can't be laid out.
+    Template(TemplateError),
+    /// The text has no tokens.
+    Encode(TextError),
     /// A forward pass failed.
     Root(RootError),
     /// The logits are broken.
@@ -126,6 +132,8 @@ impl fmt::Display for GenerateError {
                 f,
                 "the tokenizer has {tokenizer} tokens, the model {model}; they do not belong together, name the right --tokenizer"
             ),
+            Self::Template(error) => error.fmt(f),
+            Self::Encode(error) => error.fmt(f),
             Self::Root(error) => error.fmt(f),
             Self::Sample(error) => error.fmt(f),
         }
@@ -133,6 +141,18 @@ impl fmt::Display for GenerateError {
 }
 
 impl std::error::Error for GenerateError {}
+
+impl From<TemplateError> for GenerateError {
+    fn from(error: TemplateError) -> Self {
+        Self::Template(error)
+    }
+}
+
+impl From<TextError> for GenerateError {
+    fn from(error: TextError) -> Self {
+        Self::Encode(error)
+    }
+}
 
 impl From<RootError> for GenerateError {
     fn from(error: RootError) -> Self {
@@ -155,6 +175,8 @@ pub struct Generator<'v> {
     candidates: Vec<Candidate>,
     held_back: Vec<u8>,
     recent: Vec<u32>,
+    /// How many of them were sampled.
+    sampled: usize,
 }
 
 impl<'v> Generator<'v> {
@@ -164,7 +186,12 @@ impl<'v> Generator<'v> {
         // Every second byte of a token can be a bad one, written as three, and a character may have been pending.
         let piece_bytes = 2 * vocab.header().max_token_len as usize + 8;
         let held_back = vec![0; StopDetector::buffer_len(&stop_strings, piece_bytes)];
-        Self { vocab, sampler, stop_strings, candidates, held_back, recent: Vec::new() }
+        Self { vocab, sampler, stop_strings, candidates, held_back, recent: Vec::new(), sampled: 0 }
+    }
+
+    /// The tokens of the last answer in order, the one that ended it included.
+    pub fn sampled(&self) -> &[u32] {
+        &self.recent[self.recent.len() - self.sampled..]
     }
 
     /// Feeds the prompt, then generates; `on_event` hears of the prompt and gets the answer in pieces, and may end both.
@@ -196,6 +223,7 @@ impl<'v> Generator<'v> {
             pending: None,
         };
         self.recent.clear();
+        self.sampled = 0;
         self.recent.extend_from_slice(prompt);
 
         let start = Instant::now();
@@ -231,6 +259,7 @@ impl<'v> Generator<'v> {
             let token = sample(self.vocab, &mut self.sampler, &self.recent, &mut self.candidates, root.logits())?;
             answer.tokens += 1;
             self.recent.push(token);
+            self.sampled += 1;
             piece.clear();
             // Writing to a String does not fail.
             let _ = decoder.push(self.vocab, token, &mut piece);

@@ -49,8 +49,9 @@ enum Command {
     Detokenize(tokenize::DetokenizeArgs),
 }
 
-/// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage.
+/// Runs the command line. Exit codes: 0 done, or nobody reads on; 1 failed, 2 wrong usage, 130 interrupted.
 pub fn run() -> ExitCode {
+    interrupt::install();
     let result = match Cli::parse().command {
         Command::Convert(args) => convert::run(&args),
         Command::Generate(args) => generate::run(&args),
@@ -61,11 +62,5 @@ pub fn run() -> ExitCode {
         Command::Tokenize(args) => tokenize::tokenize(&args),
         Command::Detokenize(args) => tokenize::detokenize(&args),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            ExitCode::FAILURE
-        }
-    }
+    result.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! What the operating system is asked: processors, memory, disk, threads.
+//! What the operating system is asked: processors, memory, disk, threads, terminals.
 
 pub mod arena;
 pub mod cores;
@@ -7,3 +7,4 @@ pub mod disk;
 pub mod file;
 pub mod memory;
 pub mod pool;
+pub mod terminal;

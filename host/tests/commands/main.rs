@@ -3,6 +3,7 @@
 
 mod answers;
 mod bench;
+mod chat;
 mod help;
 mod inspect;
 mod model;
@@ -11,3 +12,5 @@ mod opening;
 mod published;
 mod refusals;
 mod run;
+mod screen;
+mod typing;

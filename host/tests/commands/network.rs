@@ -10,13 +10,15 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 /// A `host-worker` that ends with this.
-struct Worker {
+pub struct Worker {
     process: Child,
-    address: String,
+    /// Where it listens.
+    pub address: String,
 }
 
 impl Worker {
-    fn start() -> Self {
+    /// Starts one with one thread.
+    pub fn start() -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_host-worker"));
         command.args(["--host", "127.0.0.1", "--port", "0", "--threads", "1"]);
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("host-worker starts");
@@ -28,7 +30,7 @@ impl Worker {
     }
 
     /// Ends it and returns what it complained about.
-    fn stop(mut self) -> String {
+    pub fn stop(mut self) -> String {
         self.process.kill().expect("it was running");
         let mut text = String::new();
         self.process.stderr.take().expect("piped").read_to_string(&mut text).expect("UTF-8");

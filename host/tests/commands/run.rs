@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// Longer than any command here takes on a slow machine: what runs into it hangs.
 const DEADLINE: Duration = Duration::from_secs(120);
 
+/// Where conversations are kept that no test looks at: not among those of whoever runs the tests.
+pub const STATE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/state");
+
 /// How a command ended.
 #[derive(Debug)]
 pub struct Outcome {
@@ -26,12 +29,17 @@ pub fn dair(args: &[&str]) -> Outcome {
 
 /// Runs `dair` with `input` on its standard input.
 pub fn dair_reading(input: &str, args: &[&str]) -> Outcome {
-    run(env!("CARGO_BIN_EXE_dair"), input, args, &[])
+    run(env!("CARGO_BIN_EXE_dair"), input.as_bytes(), args, &[])
+}
+
+/// Runs `dair` with any bytes on its standard input; files of its own go to the folder `state`.
+pub fn dair_keeping(state: &str, input: &[u8], args: &[&str]) -> Outcome {
+    run(env!("CARGO_BIN_EXE_dair"), input, args, &[("XDG_STATE_HOME", state)])
 }
 
 /// Runs `dair` with variables in its environment.
 pub fn dair_knowing(variables: &[(&str, &str)], args: &[&str]) -> Outcome {
-    run(env!("CARGO_BIN_EXE_dair"), "", args, variables)
+    run(env!("CARGO_BIN_EXE_dair"), b"", args, variables)
 }
 
 /// Runs `host-worker` until it gives up.
@@ -41,20 +49,20 @@ pub fn host_worker(args: &[&str]) -> Outcome {
 
 /// Runs `host-worker` with variables in its environment until it gives up.
 pub fn host_worker_knowing(variables: &[(&str, &str)], args: &[&str]) -> Outcome {
-    run(env!("CARGO_BIN_EXE_host-worker"), "", args, variables)
+    run(env!("CARGO_BIN_EXE_host-worker"), b"", args, variables)
 }
 
 /// # Panics
 /// If it does not end in time, or prints something other than UTF-8.
-fn run(binary: &str, input: &str, args: &[&str], variables: &[(&str, &str)]) -> Outcome {
+fn run(binary: &str, input: &[u8], args: &[&str], variables: &[(&str, &str)]) -> Outcome {
     let mut command = Command::new(binary);
-    command.args(args).env_remove("RUST_BACKTRACE");
+    command.args(args).env_remove("RUST_BACKTRACE").env("XDG_STATE_HOME", STATE);
     // Whatever a test does, the cache of the user who runs it stays as it is.
     command.env("DAIR_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache")).envs(variables.iter().copied());
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     // It may end before it reads anything; that is not for this function to judge.
-    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    let _ = child.stdin.take().expect("piped").write_all(input);
     let stdout = drain(child.stdout.take().expect("piped"));
     let stderr = drain(child.stderr.take().expect("piped"));
     let code = wait(&mut child, args);

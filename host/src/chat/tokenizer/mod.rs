@@ -9,6 +9,7 @@ mod merge;
 mod normalize;
 mod split;
 
+use super::template::Rendered;
 use crate::machine::file;
 use crate::model::kind::{FileKind, HEAD_BYTES};
 use crate::model::{is_padding, max_padding};
@@ -161,6 +162,14 @@ impl<'a> Tokenizer<'a> {
             Some(exact) => exact.encode(text, options.special, guard, options.start).map_err(TextError::Exact),
             None => self.encode_by_rule(text, guard, options).map_err(TextError::Rule),
         }
+    }
+
+    /// Encodes a conversation: control tokens are those that the template wrote. Nothing is put around the text.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_rendered(&self, rendered: &Rendered) -> Result<Vec<u32>, TextError> {
+        self.encode_guarded(rendered.text.as_bytes(), rendered.guard, EncodeOptions { start: false, special: true })
     }
 
     /// The rule of Distributed-Llama.

@@ -1,0 +1,228 @@
+//! A conversation: its messages, and which tokens of it the KV cache holds.
+//!
+//! Every turn lays out and encodes the **whole** conversation anew and feeds what lies behind the longest common beginning
+//! with the tokens in the cache. So any template works, also those that drop reasoning from earlier turns or write something
+//! else into the last one, and a change of earlier messages costs only what differs.
+
+mod message;
+mod reasoning;
+
+pub use message::{Message, Role};
+pub use reasoning::Piece;
+
+use super::generate::{Answer, Event, Finish, GenerateError, Generator, Request};
+use super::template::{Context, Rendered, Template};
+use super::tokenizer::Tokenizer;
+use crate::cluster::root::Root;
+use minijinja::Value;
+use reasoning::Splitter;
+use std::ops::ControlFlow;
+
+/// An answer and what was said in it.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// Why it ended, and how long it took.
+    pub answer: Answer,
+    /// The answer without the reasoning.
+    pub text: String,
+    /// What the model thought before; empty where it opened its reasoning and said nothing in it.
+    pub reasoning: Option<String>,
+}
+
+/// Messages and cache of one conversation.
+#[derive(Debug)]
+pub struct Conversation {
+    template: Template,
+    tools: Option<Value>,
+    think: Option<bool>,
+    ignore_eos: bool,
+    messages: Vec<Message>,
+    /// The tokens that are surely in the KV cache, from position 0 on.
+    cached: Vec<u32>,
+}
+
+impl Conversation {
+    /// A conversation without questions yet.
+    pub fn new(template: Template, system: Option<String>) -> Self {
+        let mut new =
+            Self { template, tools: None, think: None, ignore_eos: false, messages: Vec::new(), cached: Vec::new() };
+        new.set_system(system);
+        new
+    }
+
+    /// Gives the template a list of tools, as in the OpenAI API; what a model makes of it, is up to its template.
+    pub fn set_tools(&mut self, tools: Option<Value>) {
+        self.tools = tools;
+    }
+
+    /// Asks for reasoning or for none; `None` leaves it to the template.
+    pub fn set_thinking(&mut self, think: Option<bool>) {
+        self.think = think;
+    }
+
+    /// Lets answers go on after an EOS token.
+    pub fn set_ignore_eos(&mut self, ignore_eos: bool) {
+        self.ignore_eos = ignore_eos;
+    }
+
+    /// The template that lays it out.
+    pub fn template(&self) -> &Template {
+        &self.template
+    }
+
+    /// All messages, the system's first if there is one.
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// Instructions that stand above it.
+    pub fn system(&self) -> Option<&str> {
+        self.messages.first().filter(|first| first.role == Role::System).map(|first| first.content.as_str())
+    }
+
+    /// Replaces or removes the instructions; the questions and answers stay.
+    pub fn set_system(&mut self, system: Option<String>) {
+        if self.system().is_some() {
+            self.messages.remove(0);
+        }
+        if let Some(system) = system {
+            self.messages.insert(0, Message::new(Role::System, system));
+        }
+    }
+
+    /// Forgets everything but the instructions.
+    pub fn clear(&mut self) {
+        self.messages.truncate(self.first_turn());
+    }
+
+    /// Goes on from these messages, those of a saved conversation, say.
+    pub fn restore(&mut self, messages: Vec<Message>) {
+        self.messages = messages;
+    }
+
+    /// Takes back the last question with everything after it, to be asked again or not.
+    pub fn pop_turn(&mut self) -> Option<String> {
+        let last = self.messages.iter().rposition(|message| message.role == Role::User)?;
+        let question = self.messages[last].content.clone();
+        self.messages.truncate(last);
+        Some(question)
+    }
+
+    /// Drops the oldest question with its answer, and says whether there was one besides the last.
+    pub fn drop_oldest_turn(&mut self) -> bool {
+        let first = self.first_turn();
+        let mut turns = (first..self.messages.len()).filter(|&i| self.messages[i].role == Role::User);
+        let Some(second) = turns.nth(1) else { return false };
+        self.messages.drain(first..second);
+        true
+    }
+
+    /// The last question where no answer follows it: after a failure, or an interruption before the first word.
+    pub fn unanswered(&self) -> Option<&str> {
+        self.messages.last().filter(|last| last.role == Role::User).map(|last| last.content.as_str())
+    }
+
+    /// Positions of the context that are in use.
+    pub fn position(&self) -> u32 {
+        self.cached.len() as u32
+    }
+
+    /// Asks a question and generates the answer; `on_text` gets it in pieces and may end it.
+    ///
+    /// A question that is still [unanswered](Self::unanswered) is joined with this one, because most templates allow no
+    /// two in a row. After an error the question is kept: [`answer`](Self::answer) tries again, [`pop_turn`](Self::pop_turn)
+    /// takes it back.
+    ///
+    /// # Errors
+    /// As [`answer`](Self::answer).
+    pub fn ask(
+        &mut self,
+        root: &mut Root<'_>,
+        generator: &mut Generator<'_>,
+        tokenizer: &Tokenizer<'_>,
+        user: &str,
+        max_tokens: u32,
+        on_text: impl FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<Turn, GenerateError> {
+        self.push_question(user);
+        self.answer(root, generator, tokenizer, max_tokens, on_text)
+    }
+
+    /// Generates an answer to the messages so far.
+    ///
+    /// # Errors
+    /// What the template or the encoder refuses; else as [`Generator::run`]. The messages are as before then, and of the
+    /// tokens only those count as cached that the failed turn has not touched.
+    pub fn answer(
+        &mut self,
+        root: &mut Root<'_>,
+        generator: &mut Generator<'_>,
+        tokenizer: &Tokenizer<'_>,
+        max_tokens: u32,
+        mut on_text: impl FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<Turn, GenerateError> {
+        let rendered = self.render(tokenizer)?;
+        let tokens = tokenizer.encode_rendered(&rendered)?;
+        let position = self.reuse(&tokens);
+        let request =
+            Request { prompt: &tokens[position..], position: position as u32, max_tokens, ignore_eos: self.ignore_eos };
+        let mut splitter = Splitter::new(&rendered.text);
+        let answer = generator.run(root, request, |event| match event {
+            Event::Prompt(..) => on_text(Piece::Answer("")),
+            Event::Text(text) => splitter.push(text, &mut on_text),
+        })?;
+        splitter.finish(&mut on_text);
+        self.cached = tokens;
+        self.cached.extend(generator.sampled());
+        self.cached.truncate(answer.position as usize);
+
+        let (reasoning, text) = splitter.into_parts();
+        let unheard = answer.finish == Finish::Interrupted && text.is_empty() && reasoning.is_none();
+        if !unheard {
+            self.messages.push(Message {
+                role: Role::Assistant,
+                content: text.clone(),
+                reasoning_content: reasoning.clone(),
+            });
+        }
+        Ok(Turn { answer, text, reasoning })
+    }
+
+    /// The text of the conversation, up to where the next answer begins.
+    ///
+    /// # Errors
+    /// What the template refuses.
+    pub fn render(&self, tokenizer: &Tokenizer<'_>) -> Result<Rendered, GenerateError> {
+        let context = Context {
+            messages: self.template.messages(&self.messages),
+            tools: self.tools.clone(),
+            think: self.think,
+            add_generation_prompt: true,
+        };
+        Ok(self.template.render(context, Some(tokenizer.vocabulary()))?)
+    }
+
+    /// Adds a question that [`answer`](Self::answer) then answers; [`ask`](Self::ask) does both.
+    pub fn push_question(&mut self, user: &str) {
+        match self.messages.last_mut() {
+            Some(last) if last.role == Role::User => {
+                last.content.push_str("\n\n");
+                last.content.push_str(user);
+            }
+            _ => self.messages.push(Message::new(Role::User, user)),
+        }
+    }
+
+    /// How many of these tokens need not be fed again. One is always fed, because its logits are asked for. What the next
+    /// pass overwrites does no longer count as cached.
+    fn reuse(&mut self, tokens: &[u32]) -> usize {
+        let common = self.cached.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let position = common.min(tokens.len().saturating_sub(1));
+        self.cached.truncate(position);
+        position
+    }
+
+    fn first_turn(&self) -> usize {
+        usize::from(self.system().is_some())
+    }
+}
