@@ -8,6 +8,8 @@ mod exact;
 mod merge;
 mod normalize;
 mod split;
+#[cfg(test)]
+mod tests;
 
 use super::template::Rendered;
 use crate::machine::file;
