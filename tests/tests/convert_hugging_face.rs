@@ -166,6 +166,30 @@ fn llama_3_scaling_and_context_are_carried_over() {
     assert_eq!((header.rope, header.rope_theta, header.rope_scaling), (RopeKind::Llama31, 1e6, expected));
 }
 
+/// As `Qwen3MoeConfig(...).save_pretrained` of transformers 5.24 writes it.
+#[test]
+fn a_config_of_transformers_5_means_the_same() {
+    let expected = Header { head_dim: 32, ..header(Arch::Qwen3Moe) };
+    let old = Folder::of(&expected, GgmlType::F32);
+    let mut new = old.clone();
+    let config = new.config.as_object_mut().unwrap();
+    let experts = config.remove("num_experts").unwrap();
+    config.insert("num_local_experts".into(), experts.clone());
+    let theta = config.remove("rope_theta").unwrap();
+    config.insert("rope_parameters".into(), json!({"rope_type": "default", "rope_theta": theta}));
+    config.remove("rope_scaling");
+    config.insert("dtype".into(), "float32".into());
+    config.insert("sliding_window".into(), Value::Null);
+    // Heads divide `hidden_size` unless the file says otherwise.
+    config.remove("head_dim");
+    let [old, mut new] = [old, new].map(|folder| (convert(&folder, 1, None), folder));
+    assert!(new.0.model == old.0.model);
+
+    // Both names at once are fine as long as they agree.
+    new.1.config["num_experts"] = experts;
+    assert!(convert(&new.1, 1, None).model == old.0.model);
+}
+
 #[test]
 fn a_sliding_window_ends_the_context_and_is_told() {
     let mut folder = Folder::of(&header(Arch::Llama), GgmlType::F32);

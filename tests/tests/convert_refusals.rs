@@ -3,10 +3,8 @@
 use dair_core::format::Arch;
 use dair_core::quant::DType;
 use dair_host::model::convert::ggml::GgmlType;
-use dair_host::model::convert::{ConvertError, convert};
-use dair_tests::published::{Converted, Folder, Gguf, Tensor, Value, header, options, safetensors};
+use dair_tests::published::{Converted, Folder, Gguf, Tensor, Value, header, safetensors};
 use serde_json::{Value as Json, json};
-use std::ops::ControlFlow;
 use std::path::Path;
 
 /// Converts a file of these bytes, which must fail without leaving anything, and returns the line for the user.
@@ -39,7 +37,7 @@ fn small() -> Gguf {
 fn a_gguf_file_cut_anywhere_is_refused() {
     let bytes = small().bytes();
     let head_bytes = bytes.len() - small().tensors.iter().map(|tensor| tensor.bytes.len()).sum::<usize>();
-    let cuts = (0..head_bytes).step_by(29).chain((head_bytes..bytes.len()).step_by(10_007)).chain([bytes.len() - 1]);
+    let cuts = (4..head_bytes).step_by(29).chain((head_bytes..bytes.len()).step_by(10_007)).chain([bytes.len() - 1]);
     for cut in cuts {
         let line = refusal(&bytes[..cut], None);
         assert!(line.contains("the file ends at"), "cut at {cut}: {line}");
@@ -67,7 +65,7 @@ type Change = (fn(&mut Gguf), &'static str);
 
 #[test]
 fn what_a_gguf_file_must_not_hold_is_named() {
-    let changes: [Change; 32] = [
+    let changes: [Change; 34] = [
         (
             |g| _ = g.set("general.architecture", "gemma".into()),
             "general.architecture is \"gemma\"; allowed: llama, qwen3, qwen3moe",
@@ -100,7 +98,12 @@ fn what_a_gguf_file_must_not_hold_is_named() {
             |g| _ = g.set("llama.embedding_length", Value::U32(128)),
             "size of tensor token_embd.weight is [264, 256]; the header demands [264, 128]",
         ),
-        (|g| _ = g.set("split.count", Value::U32(4)), "split.count is 4; one file is needed"),
+        (
+            |g| _ = g.set("split.count", Value::U32(4)),
+            "this is part 1 of 4 of a model; the others are found by their names: this must end in -00001-of-00004.gguf",
+        ),
+        (|g| _ = g.set("split.count", Value::U32(70_000)), "split.count is 70000; allowed: up to 512"),
+        (|g| _ = g.set("split.no", Value::I32(-1)), "split.no is -1; there are 1 parts, counted from 0"),
         (|g| _ = g.set("general.alignment", Value::U32(48)), "general.alignment is 48; allowed: powers of two"),
         (
             |g| g.metadata.push(("llama.block_count".into(), Value::U32(1))),
@@ -159,7 +162,7 @@ fn files_that_are_no_gguf_of_ours_are_told_apart() {
         bytes[at..at + new.len()].copy_from_slice(new);
         refusal(&bytes, None)
     };
-    assert!(with(0, b"GGML").contains("not a GGUF file"));
+    assert!(with(0, b"GGML").contains("is neither a .m model nor a GGUF file; name one of these"));
     assert!(with(4, &1u32.to_le_bytes()).contains("GGUF version is 1; allowed: 2 and 3"));
     assert!(with(4, &3u32.to_be_bytes()).contains("the file is big-endian"));
     assert!(
@@ -194,19 +197,91 @@ fn values_that_the_output_cannot_hold_are_named_by_row_and_column() {
     }
 }
 
+/// Blocks that need no change are looked at, too: a scale that is no number would only show as nonsense in answers.
 #[test]
-fn rows_that_are_not_whole_blocks_ask_for_another_type() {
+fn scales_and_values_that_are_copied_must_be_finite() {
+    let bytes = |value: f32| value.to_le_bytes().to_vec();
+    for (kind, weights, bad, expected) in [
+        (GgmlType::Q8_0, DType::Q80, vec![0, 0x7e], "row 5, scale of block 3"),
+        (GgmlType::Q8_0, DType::Q80, vec![0, 0xfc], "row 5, scale of block 3"),
+        (GgmlType::Q4_0, DType::Q40, vec![1, 0x7c], "row 5, scale of block 3"),
+        (GgmlType::F32, DType::F32, bytes(f32::NAN), "row 5, column 3"),
+        (GgmlType::F32, DType::F32, bytes(f32::NEG_INFINITY), "row 5, column 3"),
+    ] {
+        let mut gguf = Gguf::of(&header(Arch::Llama), kind);
+        let tensor = gguf.tensor("blk.1.ffn_up.weight");
+        let row_bytes = tensor.bytes.len() / tensor.dims[0] as usize;
+        let at = 5 * row_bytes + 3 * kind.block_bytes() as usize;
+        tensor.bytes[at..at + bad.len()].copy_from_slice(&bad);
+        let line = refusal(&gguf.bytes(), Some(weights));
+        let expected =
+            format!("tensor blk.1.ffn_up.weight, {expected} is infinite or no number; finite numbers are needed");
+        assert!(line.contains(&expected), "{line}");
+    }
+    // The norms are F32 in every model.
+    let mut gguf = Gguf::of(&header(Arch::Llama), GgmlType::Q8_0);
+    gguf.tensor("output_norm.weight").bytes[8..12].copy_from_slice(&bytes(f32::NAN));
+    let line = refusal(&gguf.bytes(), None);
+    assert!(line.contains("tensor output_norm.weight, row 0, column 2 is infinite or no number"), "{line}");
+    // The largest finite scale is none of these.
+    let mut gguf = Gguf::of(&header(Arch::Llama), GgmlType::Q8_0);
+    gguf.tensor("blk.1.ffn_up.weight").bytes[..2].copy_from_slice(&[0xff, 0xfb]);
+    assert!(Converted::of_bytes(&gguf.bytes(), None).is_ok());
+}
+
+#[test]
+fn what_is_no_model_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Folder::of(&header(Arch::Llama), GgmlType::F16);
+    source.write(folder.path(), 1);
+    let of_folder = |name: &str| refusal_of(&folder.path().join(name), None);
+    let its_folder = format!("name its folder, {}", folder.path().display());
+    assert!(of_folder("model.safetensors").contains(&format!("a safetensors file, the tensors alone; {its_folder}")));
+    assert!(of_folder("tokenizer.json").contains(&format!("a JSON file; {its_folder}")));
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    let page = b"<!DOCTYPE html>\n<html><title>Sign in</title></html>";
+    for (bytes, expected) in [
+        (&b""[..], "an empty file (0 bytes); copy or download it again"),
+        (pointer, "a Git LFS pointer, the download itself is missing; run `git lfs pull`"),
+        (page, "a web page; download the file itself"),
+        (
+            b"PK\x03\x04rest of it",
+            "a ZIP archive, as PyTorch checkpoints are, too; unpack it, or get the model as GGUF",
+        ),
+        (b"\x1f\x8b\x08\0rest", "a packed archive; unpack it first"),
+        (b"\x80\x02\x8a\nrest", "a PyTorch checkpoint (pickle); get the model as GGUF"),
+    ] {
+        let line = refusal(bytes, None);
+        assert!(line.contains(&format!("in.gguf is {expected}")), "{line}");
+    }
+    // Any file of a folder may be what a download left behind.
+    for name in ["config.json", "tokenizer.json", "model.safetensors", "generation_config.json"] {
+        source.write(folder.path(), 1);
+        std::fs::write(folder.path().join(name), pointer).unwrap();
+        let line = refusal_of(folder.path(), None);
+        assert!(line.contains(&format!("{name} is a Git LFS pointer")), "{line}");
+    }
+}
+
+#[test]
+fn rows_that_are_not_whole_blocks_are_kept_as_f32() {
     let mut header = header(Arch::Llama);
     (header.dim, header.head_dim, header.n_heads) = (48, 6, 8);
     let bytes = Gguf::of(&header, GgmlType::F32).bytes();
-    assert!(refusal(&bytes, None).contains("dim is 48; it must be whole blocks: a multiple of 32"));
-    assert!(Converted::of_bytes(&bytes, Some(DType::F32)).is_ok());
+    let line = refusal(&bytes, Some(DType::Q80));
+    assert!(line.contains("dim is 48; q80 weights need multiples of 32, --weights f32 takes any size"), "{line}");
+    let asked = Converted::of_bytes(&bytes, Some(DType::F32)).unwrap();
+    assert!(asked.summary.notes.is_empty());
+    let chosen = Converted::of_bytes(&bytes, None).unwrap();
+    assert!(chosen.model == asked.model);
+    let note = &chosen.summary.notes[0];
+    assert!(note.contains("as with --weights f32: dim is 48, q80 weights need multiples of 32"), "{note}");
 }
 
 #[test]
 fn what_a_folder_must_not_hold_is_named() {
     type Change = (fn(&mut Folder), &'static str);
-    let changes: [Change; 26] = [
+    let changes: [Change; 28] = [
         (
             |f| f.config["model_type"] = "gemma".into(),
             "model_type is \"gemma\"; allowed: llama, mistral, qwen3, qwen3_moe",
@@ -225,6 +300,17 @@ fn what_a_folder_must_not_hold_is_named() {
         (
             |f| f.config["rope_scaling"] = json!({"rope_type": "llama3", "factor": 2.5}),
             "rope_scaling.factor is 2.5; allowed: whole numbers",
+        ),
+        (
+            |f| f.config["rope_parameters"] = json!({"full_attention": {"rope_type": "default", "rope_theta": 5.0}}),
+            "rope_parameters.full_attention is an object; all layers must have the same parameters",
+        ),
+        (
+            |f| {
+                f.config["rope_scaling"] = json!({"rope_type": "llama3", "factor": 8.0});
+                f.config["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 10000.0});
+            },
+            "rope_scaling.factor is 8.0; rope_parameters says otherwise",
         ),
         (|f| f.config["rope_scaling"] = json!("llama3"), "rope_scaling is \"llama3\"; allowed: an object"),
         (|f| f.config["quantization_config"] = json!({"quant_method": "gptq"}), "quantization_config is"),
@@ -285,7 +371,14 @@ fn what_a_folder_must_not_hold_is_named() {
 #[test]
 fn experts_that_the_graph_cannot_express_are_refused() {
     type Change = (&'static str, Json, &'static str);
-    let changes: [Change; 4] = [
+    let changes: [Change; 7] = [
+        ("num_experts", Json::Null, "config.json: num_experts is missing"),
+        ("num_local_experts", 4.into(), "num_local_experts is 4; num_experts is 3; both mean the same and must agree"),
+        (
+            "rope_parameters",
+            json!({"rope_type": "default", "partial_rotary_factor": 0.5}),
+            "rope_parameters.partial_rotary_factor is 0.5; allowed: 1",
+        ),
         ("norm_topk_prob", false.into(), "norm_topk_prob is not true"),
         ("decoder_sparse_step", 2.into(), "decoder_sparse_step is 2; allowed: 1"),
         ("mlp_only_layers", json!([0]), "mlp_only_layers is [0]; allowed: []"),
@@ -312,7 +405,7 @@ fn broken_safetensors_files_are_refused() {
     for cut in [0, 7, 8, 100, table_bytes + 7, table_bytes + 8, table_bytes + 1000, good.len() - 1] {
         std::fs::write(&path, &good[..cut]).unwrap();
         let line = refusal_of(input.path(), None);
-        assert!(line.contains("model.safetensors: "), "cut at {cut}: {line}");
+        assert!(line.contains("model.safetensors"), "cut at {cut}: {line}");
     }
     let with = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
@@ -350,7 +443,21 @@ fn broken_folders_are_refused() {
         refusal_of(input.path(), None)
     };
     let remove = |name: &'static str| change(&|input| std::fs::remove_file(input.join(name)).unwrap());
-    assert!(remove("config.json").contains("config.json"));
+    let line = remove("config.json");
+    assert!(
+        line.contains("the folder is without config.json; a Hugging Face model needs config.json, tokenizer"),
+        "{line}"
+    );
+    let with = |name: &'static str| {
+        change(&|input| {
+            std::fs::remove_file(input.join("config.json")).unwrap();
+            std::fs::create_dir_all(input.join(name).parent().unwrap()).unwrap();
+            std::fs::write(input.join(name), "{}").unwrap();
+        })
+    };
+    assert!(with("x.gguf").ends_with("/x.gguf") && with("x.m").ends_with("/x.m"), "{}", with("x.gguf"));
+    let line = with("snapshots/0a1b/config.json");
+    assert!(line.contains("without config.json; name ") && line.ends_with("/snapshots/0a1b"), "{line}");
     assert!(remove("tokenizer.json").contains("tokenizer.json"));
     assert!(remove("model-00002-of-00003.safetensors").contains("model-00002-of-00003.safetensors"));
     assert!(
@@ -370,72 +477,11 @@ fn broken_folders_are_refused() {
         }
         std::fs::remove_file(input.join("model.safetensors.index.json")).unwrap();
     });
-    assert!(line.contains("a *.safetensors file (others, such as *.bin, are not read) is missing"), "{line}");
+    assert!(line.contains("the model is without a *.safetensors file; others, such as *.bin, are not read"), "{line}");
     let line = change(&|input| {
         std::fs::remove_file(input.join("model.safetensors.index.json")).unwrap();
         let again = safetensors(&folder.tensors[..1]);
         std::fs::write(input.join("again.safetensors"), again).unwrap();
     });
     assert!(line.contains("each must be in one file only"), "{line}");
-}
-
-#[test]
-fn outputs_are_replaced_only_when_asked_and_never_by_halves() {
-    let folder = tempfile::tempdir().unwrap();
-    let [input, model, tokenizer] = ["in.gguf", "out.m", "out.t"].map(|name| folder.path().join(name));
-    let bytes = small().bytes();
-    std::fs::write(&input, &bytes).unwrap();
-    let go = |options| convert(&options, &mut |_| ControlFlow::Continue(()));
-
-    std::fs::write(&tokenizer, "mine").unwrap();
-    assert!(matches!(go(options(&input, &model, None)), Err(ConvertError::Exists(path)) if path == tokenizer));
-    let mut forced = options(&input, &model, None);
-    forced.force = true;
-    // Ended by the user after the first chunk: what was there stays, and no part remains.
-    std::fs::write(&model, "mine, too").unwrap();
-    let mut calls = 0;
-    let ended = convert(&forced, &mut |progress| {
-        calls += 1;
-        assert!(progress.done_bytes <= progress.total_bytes);
-        ControlFlow::Break(())
-    });
-    assert!(matches!(ended, Err(ConvertError::Interrupted)) && calls >= 1);
-    assert_eq!(std::fs::read(&model).unwrap(), b"mine, too");
-    assert_eq!(std::fs::read(&tokenizer).unwrap(), b"mine");
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
-
-    // A part of a killed conversion is in nobody's way.
-    std::fs::write(folder.path().join("out.m.part"), vec![7; 10_000_000]).unwrap();
-    let done = go(forced).unwrap();
-    assert_eq!(std::fs::metadata(&model).unwrap().len(), done.model_bytes);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
-
-    assert!(matches!(go(options(&input, &folder.path().join("x.t"), None)), Err(ConvertError::SameNames(_))));
-    let mut over_input = options(&input, &input, None);
-    over_input.force = true;
-    assert!(matches!(go(over_input), Err(ConvertError::SameFile(_))));
-    let link = folder.path().join("link.m");
-    std::os::unix::fs::symlink(&input, &link).unwrap();
-    let mut over_link = options(&input, &link, None);
-    over_link.force = true;
-    assert!(matches!(go(over_link), Err(ConvertError::SameFile(_))));
-    assert_eq!(std::fs::read(&input).unwrap(), bytes);
-    let line = go(options(&input, folder.path(), None)).unwrap_err().to_string();
-    assert!(line.contains("the output is a folder"), "{line}");
-    let line = go(options(&input, &folder.path().join("none/out.m"), None)).unwrap_err().to_string();
-    assert!(line.contains("none"), "{line}");
-}
-
-#[test]
-fn two_conversions_to_one_name_do_not_mix() {
-    let folder = tempfile::tempdir().unwrap();
-    let (input, model) = (folder.path().join("in.gguf"), folder.path().join("out.m"));
-    std::fs::write(&input, small().bytes()).unwrap();
-    let mut second = None;
-    let first = convert(&options(&input, &model, None), &mut |_| {
-        second.get_or_insert_with(|| convert(&options(&input, &model, None), &mut |_| ControlFlow::Continue(())));
-        ControlFlow::Continue(())
-    });
-    assert!(matches!(second, Some(Err(ConvertError::Busy(_)))), "{second:?}");
-    assert_eq!(std::fs::metadata(&model).unwrap().len(), first.unwrap().model_bytes);
 }

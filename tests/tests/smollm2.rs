@@ -9,7 +9,7 @@ use dair_core::io::Alone;
 use dair_core::kernels::KvType;
 use dair_core::plan::Cut;
 use dair_core::text::EncodeOptions;
-use dair_host::chat::tokenizer::{Tokenizer, encode};
+use dair_host::chat::tokenizer::TokenizerBytes;
 use dair_host::machine::cpu::{best_kernels, threads};
 use dair_host::machine::pool::Threads;
 use dair_host::model::Model;
@@ -37,9 +37,9 @@ fn prompt_text(name: &str) -> String {
 }
 
 fn tokens(text: &str) -> Vec<u32> {
-    let mut tokenizer = Tokenizer::open(&folder().join("smollm2-f32.t")).unwrap();
-    let vocab = tokenizer.vocabulary(49_152).unwrap();
-    encode(&vocab, text, EncodeOptions { start: false, special: true }).unwrap()
+    let mut bytes = TokenizerBytes::open(&folder().join("smollm2-f32.t")).unwrap();
+    let tokenizer = bytes.tokenizer(Some(49_152)).unwrap();
+    tokenizer.encode(text.as_bytes(), EncodeOptions { start: false, special: true }).unwrap()
 }
 
 fn with_model<R>(file: &str, kv: KvType, body: impl FnOnce(&mut Engine<'_, [u8], Threads>) -> R) -> R {

@@ -25,6 +25,7 @@ use crate::kernels::{Kernels, KvType};
 use arena::{Arena, FirstError};
 use core::fmt;
 use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
 use places::Places;
 use rope::Frequencies;
 
@@ -175,6 +176,8 @@ pub enum Failure<S, L> {
     Storage(S),
     /// An exchange failed.
     Links(L),
+    /// The caller wanted it to end.
+    Stopped,
 }
 
 impl<S: fmt::Display, L: fmt::Display> fmt::Display for Failure<S, L> {
@@ -190,6 +193,7 @@ impl<S: fmt::Display, L: fmt::Display> fmt::Display for Failure<S, L> {
             Self::Token { id: None, .. } => f.write_str("a batch with fewer tokens than rows"),
             Self::Storage(error) => write!(f, "weights: {error}"),
             Self::Links(error) => error.fmt(f),
+            Self::Stopped => f.write_str("stopped"),
         }
     }
 }
@@ -205,6 +209,7 @@ pub struct Engine<'a, S: Storage + ?Sized, P: Pool> {
     arena: Arena<'a>,
     /// Rows of the last batch.
     rows: u32,
+    stop: Option<&'a AtomicBool>,
 }
 
 impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
@@ -218,7 +223,13 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         let arena = Arena::new(arena, program.arena.bytes);
         // SAFETY: nobody else has the arena yet.
         program.frequencies.fill(unsafe { arena.frequencies(&program.arena) });
-        Self { program: *program, storage, pool, kernels, arena, rows: 0 }
+        Self { program: *program, storage, pool, kernels, arena, rows: 0, stop: None }
+    }
+
+    /// Passes end with [`Failure::Stopped`] soon after `flag` is set, before the next op. Beside other nodes they do not: those
+    /// would wait for what was promised to them.
+    pub fn stop_on(&mut self, flag: &'a AtomicBool) {
+        self.stop = Some(flag).filter(|_| self.program.graph.nodes == 1);
     }
 
     /// The program that runs here.
@@ -324,6 +335,7 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
             return Ok(());
         }
         let error = FirstError::new();
+        let stopped = || self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
         self.pool.run(&|lane| {
             for (next, segment) in (segments.start + 1..).zip(&graph.segments[segments.clone()]) {
                 let Some(rows) = rows_of(segment, batch) else { continue };
@@ -344,7 +356,7 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
                         lane.barrier();
                     }
                     // After a failure lanes still meet at every barrier.
-                    if error.is_set() {
+                    if error.is_set() || stopped() {
                         run.skip(step, &lane);
                     } else {
                         run.step(step, &lane);
@@ -352,7 +364,8 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
                 }
             }
         });
-        error.into_result().map_err(Failure::Storage)
+        error.into_result().map_err(Failure::Storage)?;
+        if stopped() { Err(Failure::Stopped) } else { Ok(()) }
     }
 
     /// Exchanges what a segment has computed.

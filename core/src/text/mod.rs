@@ -14,6 +14,6 @@ mod vocabulary;
 pub use chat::{ChatError, ChatFormat, ChatTemplate, Message, Role};
 pub use decode::Decoder;
 pub use encode::{EncodeError, EncodeOptions, MAX_TEXT_BYTES, encode_scratch_len};
-pub use sampler::{Candidate, SampleError, Sampler};
+pub use sampler::{Candidate, Filters, SampleError, Sampler};
 pub use stop::{Stop, StopDetector};
 pub use vocabulary::Vocabulary;

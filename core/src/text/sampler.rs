@@ -1,9 +1,10 @@
 //! Logits to the next token.
 //!
-//! Rule and random numbers are those of Distributed-Llama, so a seed gives the same text there and here, up to the
-//! rounding of `exp` (there an approximation with a relative error of up to 4e-5, here right to about the last bit).
-//! Sums of probabilities are sequential F32; the sum of all exponentials is made in lanes. Loops over the whole vocabulary are
-//! written for any compiler's vectoriser: they take a twentieth of a small model's time for a token.
+//! In this order: penalties for tokens that came up lately, top-k, min-p, temperature, top-p. The choice is that of
+//! Distributed-Llama, up to the rounding of `exp` (there an approximation with a relative error of up to 4e-5, here right to
+//! about the last bit); a seed is mixed before it becomes the state of the random numbers, which it is not there: 0 gave
+//! nothing but zeros. Sums of probabilities are sequential F32; the sum of all exponentials is made in lanes. Loops over the
+//! whole vocabulary are written for any compiler's vectoriser: they take a twentieth of a small model's time for a token.
 
 use core::fmt;
 
@@ -19,18 +20,45 @@ pub struct Candidate {
 pub struct Sampler {
     temperature: f32,
     top_p: f32,
+    filters: Filters,
     state: u64,
 }
 
+/// What narrows the choice before temperature and top-p do, with the meaning that it has in llama.cpp.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Filters {
+    /// As many of the most probable tokens are left; 0 leaves all.
+    pub top_k: u32,
+    /// Tokens less probable than this share of the most probable one go away; 0 leaves all.
+    pub min_p: f32,
+    /// Positive logits of tokens that came up lately are divided by it, others multiplied; 1 changes nothing.
+    pub repeat_penalty: f32,
+    /// Taken off the logits of tokens that came up lately.
+    pub presence_penalty: f32,
+    /// Taken off them once for each time that they came up.
+    pub frequency_penalty: f32,
+    /// How many of the last tokens count as lately.
+    pub last_n: u32,
+}
+
+impl Filters {
+    /// None.
+    pub const OFF: Self =
+        Self { top_k: 0, min_p: 0.0, repeat_penalty: 1.0, presence_penalty: 0.0, frequency_penalty: 0.0, last_n: 0 };
+
+    fn has_penalties(&self) -> bool {
+        self.last_n > 0 && (self.repeat_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0)
+    }
+}
+
 impl Sampler {
-    /// A sampler.
+    /// A sampler without filters.
     ///
     /// * `temperature` 0 always takes the most probable token (the lowest id of equals) and uses no random numbers;
     ///   larger values flatten the distribution.
     /// * `top_p` in (0, 1) samples among the most probable tokens that together just exceed it; other values
     ///   sample among all.
-    /// * `seed` is the state of the random numbers as it is, without mixing. From 0 only zeros follow: then always the
-    ///   first token of the distribution is taken, which with `top_p` is the most probable one.
+    /// * `seed`: any number draws from the distribution, and always the same.
     ///
     /// # Errors
     /// A temperature that is negative or not finite, a `top_p` that is not finite.
@@ -41,7 +69,13 @@ impl Sampler {
         if !top_p.is_finite() {
             return Err(SampleError::TopP { found: top_p });
         }
-        Ok(Self { temperature, top_p, state: seed })
+        Ok(Self { temperature, top_p, filters: Filters::OFF, state: mixed(seed) })
+    }
+
+    /// With filters.
+    #[must_use]
+    pub fn with(self, filters: Filters) -> Self {
+        Self { filters, ..self }
     }
 
     /// Candidates of scratch memory that [`sample`](Self::sample) needs.
@@ -49,12 +83,8 @@ impl Sampler {
         vocab_size as usize
     }
 
-    /// State of the random numbers: a new sampler with it as seed goes on from here.
-    pub const fn state(&self) -> u64 {
-        self.state
-    }
-
-    /// Chooses a token from its logits, one per id; they are overwritten by probabilities.
+    /// Chooses a token from its logits, one per id; they are overwritten by probabilities. `recent` are the tokens before it,
+    /// the last one last.
     ///
     /// Takes exactly one random number, none if the temperature is 0.
     ///
@@ -63,8 +93,19 @@ impl Sampler {
     ///
     /// # Panics
     /// If `scratch` is shorter than [`Sampler::scratch_len`].
-    pub fn sample(&mut self, logits: &mut [f32], scratch: &mut [Candidate]) -> Result<u32, SampleError> {
-        let most_probable = most_probable(logits)?;
+    pub fn sample(
+        &mut self,
+        logits: &mut [f32],
+        recent: &[u32],
+        scratch: &mut [Candidate],
+    ) -> Result<u32, SampleError> {
+        let needed = Self::scratch_len(logits.len() as u32);
+        assert!(scratch.len() >= needed, "scratch memory of {} candidates, needed are {needed}", scratch.len());
+        let mut most_probable = most_probable_of(logits)?;
+        if self.filters.has_penalties() {
+            penalize(logits, recent, &self.filters, scratch);
+            most_probable = most_probable_of(logits)?;
+        }
         if self.temperature == 0.0 {
             return Ok(most_probable);
         }
@@ -72,13 +113,12 @@ impl Sampler {
         if !highest.is_finite() {
             return Err(SampleError::NotFinite { id: most_probable, found: highest });
         }
+        narrow(logits, most_probable, &self.filters, scratch);
         softmax(logits, self.temperature, highest);
         let coin = self.coin();
         if self.top_p <= 0.0 || self.top_p >= 1.0 {
             return Ok(sample_all(logits, coin));
         }
-        let needed = Self::scratch_len(logits.len() as u32);
-        assert!(scratch.len() >= needed, "scratch memory of {} candidates, needed are {needed}", scratch.len());
         Ok(sample_nucleus(logits, self.top_p, coin, scratch).unwrap_or(most_probable))
     }
 
@@ -92,11 +132,58 @@ impl Sampler {
     }
 }
 
+/// Spreads seeds over all states but 0, from which only zeros would follow (the finaliser of SplitMix64).
+fn mixed(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^= z >> 31;
+    if z == 0 { 0x9E37_79B9_7F4A_7C15 } else { z }
+}
+
+/// Makes tokens that came up lately less probable.
+fn penalize(logits: &mut [f32], recent: &[u32], filters: &Filters, scratch: &mut [Candidate]) {
+    let count = recent.len().min(filters.last_n as usize).min(scratch.len());
+    let lately = &mut scratch[..count];
+    for (slot, id) in lately.iter_mut().zip(&recent[recent.len() - count..]) {
+        *slot = Candidate { p: 0.0, id: *id };
+    }
+    lately.sort_unstable_by_key(|candidate| candidate.id);
+    for same in lately.chunk_by(|a, b| a.id == b.id) {
+        let Some(logit) = logits.get_mut(same[0].id as usize) else { continue };
+        *logit = if *logit > 0.0 { *logit / filters.repeat_penalty } else { *logit * filters.repeat_penalty };
+        *logit -= filters.presence_penalty + filters.frequency_penalty * same.len() as f32;
+    }
+}
+
+/// Takes tokens out of the choice, so that their probability becomes 0: all but the `top_k` most probable (of equals those
+/// with lower ids), and those below `min_p` of the most probable one.
+fn narrow(logits: &mut [f32], most_probable: u32, filters: &Filters, scratch: &mut [Candidate]) {
+    let k = filters.top_k as usize;
+    if k > 0 && k < logits.len() {
+        let candidates = &mut scratch[..logits.len()];
+        for ((slot, logit), id) in candidates.iter_mut().zip(&*logits).zip(0..) {
+            *slot = Candidate { p: *logit, id };
+        }
+        candidates.select_nth_unstable_by(k, |a, b| b.p.total_cmp(&a.p).then(a.id.cmp(&b.id)));
+        for candidate in &candidates[k..] {
+            logits[candidate.id as usize] = f32::NEG_INFINITY;
+        }
+    }
+    if filters.min_p > 0.0 {
+        // e^(logit - highest) is how probable a token is beside the most probable one.
+        let lowest = logits[most_probable as usize] + libm::logf(filters.min_p);
+        for logit in logits {
+            *logit = if *logit < lowest { f32::NEG_INFINITY } else { *logit };
+        }
+    }
+}
+
 /// Logits that are looked at together, to be passed over where nothing is among them.
 const SKIP: usize = 64;
 
 /// The id with the highest logit, the lowest of equals.
-fn most_probable(logits: &[f32]) -> Result<u32, SampleError> {
+fn most_probable_of(logits: &[f32]) -> Result<u32, SampleError> {
     if logits.is_empty() {
         return Err(SampleError::NoLogits);
     }
@@ -275,11 +362,11 @@ mod tests {
 
     fn sample(sampler: &mut Sampler, logits: &[f32]) -> Result<u32, SampleError> {
         let mut scratch = vec![Candidate::default(); Sampler::scratch_len(logits.len() as u32)];
-        sampler.sample(&mut logits.to_vec(), &mut scratch)
+        sampler.sample(&mut logits.to_vec(), &[], &mut scratch)
     }
 
     fn coins(seed: u64, n: usize) -> Vec<u32> {
-        let mut sampler = Sampler::new(1.0, 0.9, seed).unwrap();
+        let mut sampler = Sampler { state: seed, ..Sampler::new(1.0, 0.9, 0).unwrap() };
         (0..n).map(|_| (sampler.coin() * 16_777_216.0) as u32).collect()
     }
 
@@ -301,7 +388,7 @@ mod tests {
         let mut sampler = Sampler::new(0.0, 0.9, 7).unwrap();
         assert_eq!(sample(&mut sampler, &[-1.0, 3.0, 2.0, 3.0]), Ok(1));
         assert_eq!(sample(&mut sampler, &[-0.0, 0.0]), Ok(0));
-        assert_eq!(sampler.state(), 7);
+        assert_eq!(sampler.state, mixed(7));
     }
 
     #[test]
@@ -321,14 +408,89 @@ mod tests {
             let mut reference = sampler.clone();
             sample(&mut sampler, &[0.0, 1.0, 2.0]).unwrap();
             reference.coin();
-            assert_eq!(sampler.state(), reference.state());
+            assert_eq!(sampler.state, reference.state);
+        }
+    }
+
+    /// How far counts are from what probabilities let expect: the chi-square statistic.
+    fn chi_square(counts: &[u32], probabilities: &[f64]) -> f64 {
+        let n: u32 = counts.iter().sum();
+        let part = |(count, p): (&u32, &f64)| (f64::from(*count) - p * f64::from(n)).powi(2) / (p * f64::from(n));
+        counts.iter().zip(probabilities).map(part).sum()
+    }
+
+    /// Counts of tokens drawn by `draw` from logits that fall in equal steps, and the statistic of these counts.
+    fn statistic(mut draw: impl FnMut(u64, &[f32]) -> u32) -> f64 {
+        let logits: Vec<f32> = (0..16).map(|i| i as f32 * -0.25).collect();
+        let weights: Vec<f64> = logits.iter().map(|logit| f64::from(*logit).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        let mut counts = [0; 16];
+        for round in 0..20_000 {
+            counts[draw(round, &logits) as usize] += 1;
+        }
+        chi_square(&counts, &weights.iter().map(|weight| weight / sum).collect::<Vec<_>>())
+    }
+
+    /// With 15 degrees of freedom, one of 10,000 good generators lies below, one above.
+    const GOOD: core::ops::Range<f64> = 2.1..44.3;
+
+    #[test]
+    fn first_draws_of_many_seeds_follow_the_distribution() {
+        for start in [0, 1 << 32, u64::MAX - 20_000] {
+            let found =
+                statistic(|seed, logits| sample(&mut Sampler::new(1.0, 1.0, start + seed).unwrap(), logits).unwrap());
+            assert!(GOOD.contains(&found), "{found} from seed {start} on");
         }
     }
 
     #[test]
-    fn seed_zero_takes_the_first_token_of_the_distribution() {
-        assert_eq!(sample(&mut Sampler::new(1.0, 0.9, 0).unwrap(), &[0.0, 2.0, 1.0]), Ok(1));
-        assert_eq!(sample(&mut Sampler::new(1.0, 1.0, 0).unwrap(), &[0.0, 2.0, 1.0]), Ok(0));
+    fn draws_of_one_seed_follow_the_distribution() {
+        for seed in [0, 1, 42, u64::MAX] {
+            let mut sampler = Sampler::new(1.0, 1.0, seed).unwrap();
+            let found = statistic(|_, logits| sample(&mut sampler, logits).unwrap());
+            assert!(GOOD.contains(&found), "{found} with seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_generator_that_stands_still_is_found_out() {
+        // The state is the seed, and the seed 0: what was done before.
+        let mut zero = Sampler { state: 0, ..Sampler::new(1.0, 1.0, 0).unwrap() };
+        let found = statistic(|_, logits| sample(&mut zero, logits).unwrap());
+        assert!(!GOOD.contains(&found), "{found}");
+    }
+
+    #[test]
+    fn filters_leave_what_they_say() {
+        let logits = [2.0, 1.0, 3.0, 1.0, 0.0];
+        let drawn = |filters: Filters| {
+            let mut sampler = Sampler::new(2.0, 1.0, 5).unwrap().with(filters);
+            let mut seen = [false; 5];
+            (0..2000).for_each(|_| seen[sample(&mut sampler, &logits).unwrap() as usize] = true);
+            (0..5).filter(|id| seen[*id]).collect::<Vec<_>>()
+        };
+        assert_eq!(drawn(Filters::OFF), [0, 1, 2, 3, 4]);
+        assert_eq!(drawn(Filters { top_k: 3, ..Filters::OFF }), [0, 1, 2], "of equals the lower id");
+        assert_eq!(drawn(Filters { top_k: 9, ..Filters::OFF }), [0, 1, 2, 3, 4]);
+        // e^-1 is 0.37, e^-2 0.14; the temperature does not matter.
+        assert_eq!(drawn(Filters { min_p: 0.36, ..Filters::OFF }), [0, 2]);
+        assert_eq!(drawn(Filters { min_p: 0.13, ..Filters::OFF }), [0, 1, 2, 3]);
+        assert_eq!(drawn(Filters { min_p: 1.0, ..Filters::OFF }), [2]);
+    }
+
+    #[test]
+    fn penalties_count_the_last_tokens() {
+        let filters =
+            Filters { repeat_penalty: 2.0, presence_penalty: 0.5, frequency_penalty: 0.25, last_n: 4, ..Filters::OFF };
+        let mut logits = [4.0, -4.0, 1.0, 3.0];
+        let mut scratch = vec![Candidate::default(); 4];
+        // Token 3 came up too long ago, and 9 is none.
+        penalize(&mut logits, &[3, 0, 1, 0, 9], &filters, &mut scratch);
+        assert_eq!(logits, [4.0 / 2.0 - 0.5 - 0.5, -4.0 * 2.0 - 0.5 - 0.25, 1.0, 3.0]);
+        let mut greedy =
+            Sampler::new(0.0, 1.0, 1).unwrap().with(Filters { repeat_penalty: 3.0, last_n: 64, ..Filters::OFF });
+        assert_eq!(greedy.sample(&mut [2.0, 3.0, 1.0], &[1], &mut scratch), Ok(0));
+        assert_eq!(greedy.sample(&mut [2.0, 3.0, 1.0], &[], &mut scratch), Ok(1));
     }
 
     #[test]
@@ -379,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_gives_the_tokens_that_it_gives_in_cpp() {
+    fn a_state_gives_the_tokens_that_it_gives_in_cpp() {
         // Printed by the sampler of C++ Distributed-Llama 0.16 (AVX2) for the same logits.
         let cases = [
             (0.9, [195, 150, 138, 89, 226, 308, 80, 200, 113, 200, 139, 219, 159, 299, 259, 42]),
@@ -387,7 +549,7 @@ mod tests {
         ];
         for (top_p, expected) in cases {
             let mut lcg = 12345_u64;
-            let mut sampler = Sampler::new(0.8, top_p, 42).unwrap();
+            let mut sampler = Sampler { state: 42, ..Sampler::new(0.8, top_p, 0).unwrap() };
             let tokens = expected.map(|_| {
                 let logits = [(); 320].map(|()| {
                     lcg = lcg.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -416,7 +578,7 @@ mod tests {
                 assert!(matches!(error, SampleError::NotFinite { id: 1, .. }), "{error}");
             }
             assert_eq!(sample(&mut sampler, &[]), Err(SampleError::NoLogits));
-            assert_eq!(sampler.state(), 3);
+            assert_eq!(sampler.state, mixed(3));
         }
         let mut cold = Sampler::new(1e-38, 0.9, 3).unwrap();
         assert!(matches!(sample(&mut cold, &[1.0, 1e30]), Err(SampleError::NotFinite { id: 1, .. })));

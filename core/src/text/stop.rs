@@ -1,68 +1,39 @@
-//! Where an answer ends: at an EOS token, or at the text of one spelled out in other tokens.
-
-use super::Vocabulary;
-use crate::format::tokenizer::MAX_EOS;
+//! Where an answer ends: at an EOS token, or at a text that the user asked to stop at.
 
 /// What is known after one more token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// The answer goes on: show [`StopDetector::delta`], then [`StopDetector::reset`].
     No,
-    /// The text may be the beginning of a stop string: wait for the next token.
-    Maybe,
     /// The answer ends: show [`StopDetector::delta`]. What is not in it is not part of the answer.
     Yes,
 }
 
-type StopTokens = heapless::Vec<u32, MAX_EOS>;
-type StopStrings<'a> = heapless::Vec<&'a [u8], MAX_EOS>;
-
 /// Finds stop tokens, and stop strings that come in pieces.
 ///
-/// Held-back text is compared with every stop string, beginning at one of its first `padding_left + 1` bytes and with at
-/// most `padding_right` bytes behind a whole match. A stop string that begins later in a piece goes unnoticed, as in
-/// Distributed-Llama, whose rule this is. When the tokens run out while the answer is [`Stop::Maybe`], the held-back
-/// text belongs to the answer: [`delta`](Self::delta) has it.
+/// Text that may be the beginning of a stop string is held back until more of it is known. The letters of an EOS token, written
+/// in ordinary tokens, are text like any other.
 #[derive(Debug)]
-pub struct StopDetector<'a> {
-    tokens: StopTokens,
-    strings: StopStrings<'a>,
-    padding_left: usize,
-    padding_right: usize,
+pub struct StopDetector<'a, S> {
+    tokens: &'a [u32],
+    strings: &'a [S],
     buffer: &'a mut [u8],
     len: usize,
-    /// Where the answer ends in the buffer, if it does.
-    end: Option<usize>,
+    /// Bytes of the buffer that are surely part of the answer.
+    sure: usize,
 }
 
-impl<'a> StopDetector<'a> {
-    /// Bytes of the buffer for a vocabulary.
-    pub fn buffer_len(vocab: &Vocabulary<'_>) -> usize {
-        let eos = vocab.header().eos.iter();
-        let longest = eos.filter_map(|&id| vocab.bytes(id)).map(<[u8]>::len).max().unwrap_or(0);
-        // Text held back is shorter than a stop string and its padding. In the text of a token every second byte can
-        // be a bad one, written as three, and a character may have been pending.
-        2 * longest + 2 * vocab.header().max_token_len as usize + 8
+impl<'a, S: AsRef<str>> StopDetector<'a, S> {
+    /// Bytes of the buffer for these stop strings and pieces of at most `piece_bytes`.
+    pub fn buffer_len(strings: &[S], piece_bytes: usize) -> usize {
+        strings.iter().map(|string| string.as_ref().len()).max().unwrap_or(0) + piece_bytes
     }
 
-    /// Stops at the EOS tokens of a vocabulary and at their texts, with padding as long as the longest of them.
+    /// Stops at these tokens and strings; empty strings stop at nothing.
     ///
     /// `buffer` holds back text: [`StopDetector::buffer_len`] bytes.
-    pub fn new(vocab: &Vocabulary<'a>, buffer: &'a mut [u8]) -> Self {
-        let tokens = vocab.header().eos.clone();
-        let strings: StopStrings<'a> = tokens.iter().filter_map(|&id| vocab.bytes(id)).collect();
-        let padding = strings.iter().map(|string| string.len()).max().unwrap_or(0);
-        Self::with_padding(tokens, strings, padding, padding, buffer)
-    }
-
-    fn with_padding(
-        tokens: StopTokens,
-        strings: StopStrings<'a>,
-        padding_left: usize,
-        padding_right: usize,
-        buffer: &'a mut [u8],
-    ) -> Self {
-        Self { tokens, strings, padding_left, padding_right, buffer, len: 0, end: None }
+    pub fn new(tokens: &'a [u32], strings: &'a [S], buffer: &'a mut [u8]) -> Self {
+        Self { tokens, strings, buffer, len: 0, sure: 0 }
     }
 
     /// Takes the next token and its text, which may be empty.
@@ -74,113 +45,126 @@ impl<'a> StopDetector<'a> {
         assert!(piece.len() <= free, "{} bytes of text, but {free} bytes of buffer are free", piece.len());
         self.buffer[self.len..self.len + piece.len()].copy_from_slice(piece);
         self.len += piece.len();
-
-        if self.tokens.contains(&token) {
-            self.end = Some(self.len);
+        let text = &self.buffer[..self.len];
+        let strings =
+            || self.strings.iter().map(|string| string.as_ref().as_bytes()).filter(|string| !string.is_empty());
+        let ends = strings().filter_map(|string| text.windows(string.len()).position(|window| window == string));
+        if let Some(end) = ends.min() {
+            self.sure = end;
             return Stop::Yes;
         }
-        self.end = None;
-        let text = &self.buffer[..self.len];
-        for stop in &self.strings {
-            if text.len() > stop.len() + self.padding_left + self.padding_right {
-                continue;
-            }
-            for start in 0..=self.padding_left {
-                let Some(rest) = text.get(start..).filter(|rest| !rest.is_empty()) else { break };
-                if rest.len() > stop.len() + self.padding_right {
-                    continue;
-                }
-                if rest.starts_with(stop) {
-                    self.end = Some(start);
-                    self.len = start;
-                    return Stop::Yes;
-                }
-                if stop.starts_with(rest) {
-                    return Stop::Maybe;
-                }
-            }
+        if self.tokens.contains(&token) {
+            self.sure = self.len;
+            return Stop::Yes;
         }
+        let may_begin = |start: &usize| strings().any(|string| string.starts_with(&text[*start..]));
+        self.sure = (0..self.len).find(may_begin).unwrap_or(self.len);
         Stop::No
     }
 
     /// The text of the answer since the last [`reset`](Self::reset).
     pub fn delta(&self) -> &str {
-        let text = &self.buffer[..self.end.unwrap_or(self.len)];
-        // Pieces are whole characters. Only a stop string that is not UTF-8 could cut one: drop its rest.
-        match core::str::from_utf8(text) {
-            Ok(text) => text,
-            Err(error) => core::str::from_utf8(&text[..error.valid_up_to()]).unwrap_or_default(),
-        }
+        text_of(&self.buffer[..self.sure])
     }
 
-    /// Forgets the text so far, once it has been shown or the next answer begins.
+    /// What has been shown goes; what is held back stays.
     pub fn reset(&mut self) {
-        self.len = 0;
-        self.end = None;
+        self.buffer.copy_within(self.sure..self.len, 0);
+        self.len -= self.sure;
+        self.sure = 0;
     }
+
+    /// The text since the last [`reset`](Self::reset), where no more tokens come: what was held back belongs to the answer
+    /// then.
+    pub fn rest(&self) -> &str {
+        text_of(&self.buffer[..self.len])
+    }
+}
+
+/// Pieces and stop strings are whole characters, so that cuts between them are between characters.
+fn text_of(bytes: &[u8]) -> &str {
+    core::str::from_utf8(bytes).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::vocabulary::tests::vocabulary;
     use super::*;
+    use proptest::prelude::*;
+    use std::{string::String, vec, vec::Vec};
 
-    const EOS: u32 = 10_000;
-
-    /// Appends the pieces, `None` being the EOS token without text, and looks at the delta behind the last.
-    fn run(strings: &[&str], padding: usize, pieces: &[(Option<&str>, Stop)], delta: &str) {
-        let mut buffer = [0; 64];
-        let mut detector = StopDetector::with_padding(
-            heapless::Vec::from_slice(&[EOS]).unwrap(),
-            strings.iter().map(|string| string.as_bytes()).collect(),
-            padding,
-            padding,
-            &mut buffer,
-        );
-        for (piece, expected) in pieces {
-            let token = if piece.is_none() { EOS } else { 1 };
-            assert_eq!(detector.append(token, piece.unwrap_or("")), *expected, "{pieces:?} at {piece:?}");
+    /// What is shown of these pieces, token after token, and whether they end the answer.
+    fn run(strings: &[&str], eos: &[u32], pieces: &[(u32, &str)]) -> (Vec<String>, Stop) {
+        let longest = pieces.iter().map(|(_, piece)| piece.len()).max().unwrap_or(0);
+        let mut buffer = vec![0; StopDetector::buffer_len(strings, longest)];
+        let mut detector = StopDetector::new(eos, strings, &mut buffer);
+        let mut shown = Vec::new();
+        for (token, piece) in pieces {
+            let stop = detector.append(*token, piece);
+            shown.push(detector.delta().into());
+            if stop == Stop::Yes {
+                return (shown, stop);
+            }
+            detector.reset();
         }
-        assert_eq!(detector.delta(), delta, "{pieces:?}");
-        detector.reset();
-        assert_eq!(detector.delta(), "");
+        shown.push(detector.rest().into());
+        (shown, Stop::No)
     }
 
     #[test]
-    fn stop_strings_are_found_across_pieces() {
-        use Stop::{Maybe, No, Yes};
-        let stops = ["<eos>", "<stop>"];
-        run(&stops, 1, &[(Some("<"), Maybe), (Some("eo"), Maybe), (Some("s>"), Yes)], "");
-        run(&stops, 1, &[(Some("<"), Maybe), (Some("stop"), Maybe), (Some("> "), Yes)], "");
-        run(&stops, 1, &[(Some("!<"), Maybe), (Some("eos"), Maybe), (Some("> "), Yes)], "!");
-        run(&stops, 1, &[(Some("<eo"), Maybe), (Some("s>XY"), No)], "<eos>XY");
-        run(&stops, 1, &[(Some(" "), No)], " ");
-        run(&["|end|"], 5, &[(Some("lorem|"), Maybe), (Some("enQ"), No)], "lorem|enQ");
-        run(&["<eos>"], 0, &[(Some("<"), Maybe), (Some("eo"), Maybe), (Some("s>"), Yes)], "");
-        run(&["<eos>"], 0, &[(Some(" <"), No)], " <");
-        run(&["<eos>"], 0, &[(Some("<eos"), Maybe), (Some("> "), No)], "<eos> ");
+    fn only_tokens_end_an_answer_unless_strings_were_asked_for() {
+        let none: [&str; 0] = [];
+        let pieces = [(1, "a"), (2, "</s>"), (3, "b"), (9, "</s>")];
+        assert_eq!(run(&none, &[8, 9], &pieces).0, ["a", "</s>", "b", "</s>"]);
+        assert_eq!(run(&none, &[8, 9], &pieces).1, Stop::Yes);
+        assert_eq!(run(&none, &[2], &pieces).0.len(), 2);
     }
 
     #[test]
-    fn a_stop_token_ends_the_answer_and_keeps_the_text_held_back() {
-        run(&["<eos>"], 1, &[(Some("<eo"), Stop::Maybe), (None, Stop::Yes)], "<eo");
-        run(&["<eos>"], 1, &[(None, Stop::Yes)], "");
-        run(&[], 0, &[(Some("anything"), Stop::No), (None, Stop::Yes)], "anything");
+    fn what_may_begin_a_stop_string_is_held_back() {
+        let pieces = [(1, "one ##"), (2, "#"), (3, "x ##"), (4, "## end")];
+        let (shown, stop) = run(&["####", "\n\n"], &[], &pieces);
+        assert_eq!((shown.join("|").as_str(), stop), ("one ||###x |", Stop::Yes));
     }
 
     #[test]
-    fn tokens_and_strings_come_from_the_vocabulary() {
-        let tokens: &[(f32, &[u8])] = &[(0.0, b"a"), (0.0, b"<s>"), (0.0, b"</s>"), (0.0, b"\x80")];
-        let vocab = vocabulary(tokens, Some(1), &[2, 3]);
-        let mut buffer = [0; 24];
-        assert_eq!(StopDetector::buffer_len(&vocab), buffer.len());
-        let mut detector = StopDetector::new(&vocab, &mut buffer);
-        assert_eq!(detector.append(0, "é</s"), Stop::Maybe);
-        assert_eq!(detector.append(0, ">"), Stop::Yes);
-        assert_eq!(detector.delta(), "é");
-        detector.reset();
-        assert_eq!(detector.append(2, ""), Stop::Yes);
-        assert_eq!(detector.append(1, "hello"), Stop::No);
-        assert_eq!(detector.delta(), "hello");
+    fn text_held_back_belongs_to_an_answer_that_ends_otherwise() {
+        assert_eq!(run(&["END"], &[7], &[(1, "the EN"), (7, "")]).0, ["the ", "EN"]);
+        assert_eq!(run(&["END"], &[], &[(1, "the EN")]).0, ["the ", "EN"]);
+    }
+
+    #[test]
+    fn the_first_of_several_stop_strings_counts() {
+        let (shown, stop) = run(&["c", "b", ""], &[], &[(1, "abc")]);
+        assert_eq!((shown.concat().as_str(), stop), ("a", Stop::Yes));
+    }
+
+    proptest! {
+        #[test]
+        fn cuts_do_not_matter(
+            text in "[abé]{0,30}",
+            strings in prop::collection::vec("[abé]{1,4}", 0..4),
+            cuts in prop::collection::vec(1usize..5, 1..30),
+        ) {
+            let strings: Vec<&str> = strings.iter().map(String::as_str).collect();
+            let chars: Vec<char> = text.chars().collect();
+            let (mut pieces, mut rest) = (Vec::new(), &chars[..]);
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, behind) = rest.split_at((*cut).min(rest.len()));
+                pieces.push(piece.iter().collect::<String>());
+                rest = behind;
+            }
+            let pieces: Vec<(u32, &str)> = pieces.iter().map(|piece| (0, piece.as_str())).collect();
+            let (shown, stop) = run(&strings, &[], &pieces);
+            // A string may be complete before an earlier, longer one is: then the answer ends with what is known.
+            let first = strings.iter().filter_map(|string| text.find(string)).min();
+            prop_assert_eq!(stop == Stop::Yes, first.is_some());
+            match first {
+                Some(_) => prop_assert!(strings.iter().any(|string| text[shown.concat().len()..].starts_with(string))),
+                None => prop_assert_eq!(shown.concat(), text),
+            }
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! Prompt in, text out: prefill, then sample and feed token by token until something ends the answer.
 
 use super::template::TemplateError;
+use super::tokenizer::TextError;
 use crate::cluster::root::{Root, RootError};
 use dair_core::exec::Logits;
-use dair_core::text::{Candidate, Decoder, EncodeError, SampleError, Sampler, Stop, StopDetector, Vocabulary};
+use dair_core::text::{Candidate, Decoder, SampleError, Sampler, Stop, StopDetector, Vocabulary};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -19,6 +20,15 @@ pub struct Request<'r> {
     pub max_tokens: u32,
     /// Go on after an EOS token.
     pub ignore_eos: bool,
+}
+
+/// What happens on the way to an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'e> {
+    /// So many tokens of the prompt have been computed, of so many.
+    Prompt(u32, u32),
+    /// The next piece of the answer, whole characters.
+    Text(&'e str),
 }
 
 /// Why an answer ended.
@@ -69,7 +79,7 @@ pub struct Answer {
     pub finish: Finish,
     /// Tokens sampled, the one that ended it included.
     pub tokens: u32,
-    /// The prompt's tokens, fed in batches.
+    /// The prompt's tokens, fed in batches; fewer than there are, if it was interrupted.
     pub prefill: Phase,
     /// Sampled tokens, fed one by one.
     pub decode: Phase,
@@ -101,7 +111,7 @@ pub enum GenerateError {
     /// The messages can't be laid out.
     Template(TemplateError),
     /// The text has no tokens.
-    Encode(EncodeError),
+    Encode(TextError),
     /// A forward pass failed.
     Root(RootError),
     /// The logits are broken.
@@ -138,8 +148,8 @@ impl From<TemplateError> for GenerateError {
     }
 }
 
-impl From<EncodeError> for GenerateError {
-    fn from(error: EncodeError) -> Self {
+impl From<TextError> for GenerateError {
+    fn from(error: TextError) -> Self {
         Self::Encode(error)
     }
 }
@@ -161,16 +171,21 @@ impl From<SampleError> for GenerateError {
 pub struct Generator<'v> {
     vocab: &'v Vocabulary<'v>,
     sampler: Sampler,
+    stop_strings: Vec<String>,
     candidates: Vec<Candidate>,
     held_back: Vec<u8>,
     sampled: Vec<u32>,
+    recent: Vec<u32>,
 }
 
 impl<'v> Generator<'v> {
-    /// A generator that draws from `sampler`.
-    pub fn new(vocab: &'v Vocabulary<'v>, sampler: Sampler) -> Self {
+    /// A generator that draws from `sampler` and ends answers where one of `stop_strings` would begin.
+    pub fn new(vocab: &'v Vocabulary<'v>, sampler: Sampler, stop_strings: Vec<String>) -> Self {
         let candidates = vec![Candidate::default(); Sampler::scratch_len(vocab.vocab_size())];
-        Self { vocab, sampler, candidates, held_back: vec![0; StopDetector::buffer_len(vocab)], sampled: Vec::new() }
+        // Every second byte of a token can be a bad one, written as three, and a character may have been pending.
+        let piece_bytes = 2 * vocab.header().max_token_len as usize + 8;
+        let held_back = vec![0; StopDetector::buffer_len(&stop_strings, piece_bytes)];
+        Self { vocab, sampler, stop_strings, candidates, held_back, sampled: Vec::new(), recent: Vec::new() }
     }
 
     /// The tokens of the last answer in order, the one that ended it included.
@@ -178,7 +193,7 @@ impl<'v> Generator<'v> {
         &self.sampled
     }
 
-    /// Feeds the prompt, then generates; `on_text` gets the answer in pieces of whole characters and may end it.
+    /// Feeds the prompt, then generates; `on_event` hears of the prompt and gets the answer in pieces, and may end both.
     ///
     /// # Errors
     /// A prompt that is empty or too long is refused before anything is computed; else as [`Root::forward`] and
@@ -187,7 +202,7 @@ impl<'v> Generator<'v> {
         &mut self,
         root: &mut Root<'_>,
         request: Request<'_>,
-        mut on_text: impl FnMut(&str) -> ControlFlow<()>,
+        mut on_event: impl FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Answer, GenerateError> {
         let Request { prompt, position, max_tokens, ignore_eos } = request;
         self.sampled.clear();
@@ -199,49 +214,65 @@ impl<'v> Generator<'v> {
         if positions > u64::from(seq_len) {
             return Err(GenerateError::PromptTooLong { positions, seq_len });
         }
-        let start = Instant::now();
-        root.forward(prompt, position, Logits::Last)?;
-        let prefill = Phase { tokens: prompt.len() as u32, time: start.elapsed() };
-
-        let start = Instant::now();
-        let mut stops = StopDetector::new(self.vocab, &mut self.held_back);
-        let mut decoder = Decoder::new();
-        let mut piece = String::new();
         let mut answer = Answer {
             finish: Finish::MaxTokens,
             tokens: 0,
-            prefill,
+            prefill: Phase { tokens: prompt.len() as u32, time: Duration::ZERO },
             decode: Phase::default(),
             position: positions as u32,
             pending: None,
         };
+        self.recent.clear();
+        self.recent.extend_from_slice(prompt);
+
+        let start = Instant::now();
+        let total = prompt.len() as u32;
+        match root.feed(prompt, position, Logits::Last, |done| on_event(Event::Prompt(done, total))) {
+            Ok(()) => answer.prefill.time = start.elapsed(),
+            Err(RootError::Stopped { done }) => {
+                let prefill = Phase { tokens: done, time: start.elapsed() };
+                return Ok(Answer { finish: Finish::Interrupted, prefill, position: position + done, ..answer });
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let start = Instant::now();
+        self.decode(root, max_tokens, ignore_eos, &mut answer, on_event)?;
+        answer.decode.time = start.elapsed();
+        Ok(answer)
+    }
+
+    fn decode(
+        &mut self,
+        root: &mut Root<'_>,
+        max_tokens: u32,
+        ignore_eos: bool,
+        answer: &mut Answer,
+        mut on_event: impl FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<(), GenerateError> {
+        let seq_len = root.seq_len();
+        let ends: &[u32] = if ignore_eos { &[] } else { &self.vocab.header().eos };
+        let mut stops = StopDetector::new(ends, &self.stop_strings, &mut self.held_back);
+        let mut decoder = Decoder::new();
+        let mut piece = String::new();
         while answer.tokens < max_tokens {
-            let token = sample(self.vocab, &mut self.sampler, &mut self.candidates, root.logits())?;
+            let token = sample(self.vocab, &mut self.sampler, &self.recent, &mut self.candidates, root.logits())?;
             answer.tokens += 1;
             self.sampled.push(token);
+            self.recent.push(token);
             piece.clear();
             // Writing to a String does not fail.
             let _ = decoder.push(self.vocab, token, &mut piece);
-            let flow = if ignore_eos {
-                on_text(&piece)
-            } else {
-                match stops.append(token, &piece) {
-                    Stop::Maybe => ControlFlow::Continue(()),
-                    Stop::No => {
-                        let flow = on_text(stops.delta());
-                        stops.reset();
-                        flow
-                    }
-                    Stop::Yes => {
-                        answer.finish = Finish::Stop;
-                        break;
-                    }
-                }
-            };
+            if stops.append(token, &piece) == Stop::Yes {
+                answer.finish = Finish::Stop;
+                let _ = on_event(Event::Text(stops.delta()));
+                return Ok(());
+            }
+            let flow = on_event(Event::Text(stops.delta()));
+            stops.reset();
             answer.pending = Some(token);
             if flow.is_break() {
                 answer.finish = Finish::Interrupted;
-                break;
+                return Ok(());
             }
             if answer.position == seq_len {
                 answer.finish = Finish::Context;
@@ -250,20 +281,24 @@ impl<'v> Generator<'v> {
             if answer.tokens == max_tokens {
                 break;
             }
-            root.forward(&[token], answer.position, Logits::Last)?;
+            match root.forward(&[token], answer.position, Logits::Last) {
+                Ok(()) => {}
+                Err(RootError::Stopped { .. }) => {
+                    answer.finish = Finish::Interrupted;
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
             answer.position += 1;
             answer.decode.tokens += 1;
             answer.pending = None;
         }
-        answer.decode.time = start.elapsed();
-        if answer.finish != Finish::Interrupted {
-            // What was held back belongs to the answer unless it began a stop string that is now complete.
-            piece.clear();
-            piece.push_str(stops.delta());
-            let _ = decoder.flush(&mut piece);
-            let _ = on_text(&piece);
-        }
-        Ok(answer)
+        // What was held back belongs to the answer.
+        piece.clear();
+        piece.push_str(stops.rest());
+        let _ = decoder.flush(&mut piece);
+        let _ = on_event(Event::Text(&piece));
+        Ok(())
     }
 }
 
@@ -271,10 +306,11 @@ impl<'v> Generator<'v> {
 fn sample(
     vocab: &Vocabulary<'_>,
     sampler: &mut Sampler,
+    recent: &[u32],
     candidates: &mut [Candidate],
     logits: &mut [f32],
 ) -> Result<u32, GenerateError> {
     let (tokenizer, model) = (vocab.vocab_size(), logits.len() as u32);
     let logits = logits.get_mut(..tokenizer as usize).ok_or(GenerateError::Vocabulary { tokenizer, model })?;
-    Ok(sampler.sample(logits, candidates)?)
+    Ok(sampler.sample(logits, recent, candidates)?)
 }

@@ -20,13 +20,13 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// GGUF file, or folder with config.json, tokenizer.json and *.safetensors
+    /// GGUF file (any part of a split one), or folder with config.json, tokenizer.json and *.safetensors
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// Model file to be made; written as OUT.part until it is complete
     #[arg(value_name = "OUT")]
     output: PathBuf,
-    /// Type of the matrices [default: q40 if all of them are Q4_0 in IN, else q80]
+    /// Type of the matrices [default: q40 if all of them are Q4_0 in IN, else q80; f32 where sizes are no multiples of 32]
     ///
     /// Blocks that have the right type already (Q4_0 for q40, Q8_0 for q80) are copied bit for bit.
     #[arg(long, value_enum)]
@@ -34,7 +34,7 @@ pub struct Args {
     /// Tokenizer file to be made [default: OUT with the extension .t]
     #[arg(long, value_name = "OUT.t")]
     tokenizer: Option<PathBuf>,
-    /// Replace files that are there already
+    /// Replace files that are there already; behind a link, the file that it leads to
     #[arg(long)]
     force: bool,
     /// Threads [default: one per processor]

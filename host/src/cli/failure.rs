@@ -3,11 +3,12 @@
 use super::interrupt;
 use crate::bench::BenchError;
 use crate::chat::generate::GenerateError;
-use crate::chat::tokenizer::OpenError;
+use crate::chat::tokenizer::{OpenError, TextError};
 use crate::cluster::root::RootError;
 use crate::machine::cpu::KernelError;
 use crate::machine::terminal::{self, Unwritten};
 use crate::model::ModelError;
+use crate::model::cache::CacheError;
 use crate::model::convert::ConvertError;
 use dair_core::plan::PlanError;
 use dair_core::text::{ChatError, EncodeError, SampleError};
@@ -96,6 +97,7 @@ macro_rules! line_from {
 
 line_from!(
     BenchError,
+    CacheError,
     ChatError,
     ConvertError,
     EncodeError,
@@ -105,5 +107,6 @@ line_from!(
     PlanError,
     RootError,
     SampleError,
+    TextError,
     std::io::Error
 );

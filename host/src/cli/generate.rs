@@ -1,11 +1,12 @@
 //! `dair generate`: continues a prompt, or answers one question.
 
-use super::model_args::{ModelArgs, SampleArgs, TextArgs};
+use super::model_args::{ModelArgs, TextArgs};
 use super::report::Report;
+use super::sample_args::SampleArgs;
 use super::stream::Stream;
 use super::{Failure, interrupt};
 use crate::chat::generate::{Generator, Request};
-use crate::chat::tokenizer::{Tokenizer, encode};
+use crate::chat::tokenizer::TokenizerBytes;
 use crate::model::Model;
 use dair_core::text::{ChatTemplate, EncodeOptions, Message, Role};
 use std::io::Write;
@@ -54,25 +55,26 @@ pub struct Args {
 /// One line for the user.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let start = Instant::now();
-    let sampler = args.sample.sampler()?;
+    let (sampler, seed) = args.sample.sampler()?;
     let text = args.text.read()?;
-    let model = Model::open(&args.model.model)?;
-    let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
-    let vocab = tokenizer.vocabulary(model.header().vocab_size)?;
-    let text =
-        if args.chat { question(&ChatTemplate::new(&vocab, None)?, args.system.as_deref(), &text) } else { text };
-    let tokens = encode(&vocab, &text, EncodeOptions { start: true, special: true })?;
+    let files = args.model.files(args.quiet)?;
+    let model = Model::open(&files.model)?;
+    let mut tokenizer = TokenizerBytes::open(&files.tokenizer)?;
+    let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
+    let vocab = tokenizer.vocabulary();
+    let text = if args.chat { question(&ChatTemplate::new(vocab, None)?, args.system.as_deref(), &text) } else { text };
+    let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { start: true, special: true })?;
     interrupt::catch();
     args.model.with_root(&model, args.max_tokens, |root| {
         let load = start.elapsed();
-        let mut generator = Generator::new(&vocab, sampler);
+        let mut generator = Generator::new(vocab, sampler, args.sample.stop.clone());
         let mut stream = Stream::new(args.json);
         let request =
             Request { prompt: &tokens, position: 0, max_tokens: args.max_tokens, ignore_eos: args.ignore_eos };
-        let answer = generator.run(root, request, |piece| stream.show(piece));
+        let answer = generator.run(root, request, |event| stream.event(event));
         let text = stream.finish(answer.is_err())?;
         let answer = answer?;
-        let report = Report { load, repack: root.repack_time(), answer: &answer, network: root.network_bytes() };
+        let report = Report { load, seed, repack: root.repack_time(), answer: &answer, network: root.network_bytes() };
         if args.json {
             writeln!(std::io::stdout().lock(), "{}", report.json(&text))?;
         } else if !args.quiet {

@@ -1,6 +1,7 @@
 //! `dair inspect`: what a model file holds, and what each node of a cluster would compute.
 
 use super::Failure;
+use super::model_files::ModelFiles;
 use crate::cluster::kv::{self, Kv};
 use crate::cluster::tables::GraphTables;
 use crate::model::Model;
@@ -22,7 +23,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Model file (.m)
+    /// Model: a .m file; a GGUF file or a Hugging Face folder is converted, once, into the cache
     #[arg(long, value_name = "FILE")]
     model: PathBuf,
     /// Cut the model into parts for this many nodes, the root included
@@ -44,7 +45,8 @@ pub struct Args {
 /// # Errors
 /// One line for the user.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let model = Model::open(&args.model)?;
+    let files = ModelFiles::of(&args.model, false)?;
+    let model = Model::open(&files.model)?;
     let header = model.header();
     let kv = KvType::from(args.kv);
     let layout = kv::layout(kv, header).map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! Signals: Ctrl-C and a polite kill, and a mapped file that is cut while it is read.
+//! Ctrl-C and a polite kill.
 //!
 //! Ctrl-C ends the process wherever it stands, at once: waiting for a worker, sending weights, computing a prompt. The
 //! system closes what is open, and nothing else needs to be tidied up. Work that must tidy up, or whose first part the
@@ -30,8 +30,6 @@ pub fn install() {
     for signal in [libc::SIGINT, libc::SIGTERM] {
         set(signal, interrupt as libc::sighandler_t);
     }
-    let cut = on_cut as extern "C" fn(libc::c_int);
-    set(libc::SIGBUS, cut as libc::sighandler_t);
 }
 
 /// Whatever signal ends the process: the terminal is as it was found, which is `mode`.
@@ -60,19 +58,17 @@ pub fn is_set() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
+/// The flag, for work that looks at it by itself.
+pub fn flag() -> &'static AtomicBool {
+    &INTERRUPTED
+}
+
 extern "C" fn on_interrupt(_: libc::c_int) {
     let is_second = INTERRUPTED.swap(true, Ordering::Relaxed);
     if is_second || !CAUGHT.load(Ordering::Relaxed) {
         let kept = KEPT.load(Ordering::Relaxed);
         end(if kept { b"interrupted; dair chat --resume goes on\n" } else { b"interrupted\n" }, EXIT_CODE);
     }
-}
-
-/// A page of a mapped file that the file no longer has. Every file that this program maps is a model's.
-extern "C" fn on_cut(_: libc::c_int) {
-    let line =
-        b"error: the model file became shorter while it was read, or its disk failed; leave it alone until this ends\n";
-    end(line, 1);
 }
 
 /// Writes a line to standard error and ends the process. On a terminal it takes the place of a progress line and of the

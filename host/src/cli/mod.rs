@@ -9,10 +9,13 @@ mod inspect;
 mod interrupt;
 mod kernel_args;
 mod model_args;
+mod model_files;
 mod perplexity;
 mod progress;
 mod report;
+mod sample_args;
 mod stream;
+mod tokenize;
 
 use clap::{Parser, Subcommand};
 pub use failure::Failure;
@@ -42,6 +45,8 @@ enum Command {
     Perplexity(perplexity::Args),
     Inspect(inspect::Args),
     Bench(bench::Args),
+    Tokenize(tokenize::TokenizeArgs),
+    Detokenize(tokenize::DetokenizeArgs),
 }
 
 /// Runs the command line. Exit codes: 0 done, or nobody reads on; 1 failed, 2 wrong usage, 130 interrupted.
@@ -54,6 +59,8 @@ pub fn run() -> ExitCode {
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Tokenize(args) => tokenize::tokenize(&args),
+        Command::Detokenize(args) => tokenize::detokenize(&args),
     };
     result.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! Flags that several commands share: which model, on what, and how tokens are chosen.
 
-use super::{Failure, KernelArgs, progress};
+use super::model_files::ModelFiles;
+use super::{Failure, KernelArgs, interrupt, progress};
 use crate::cluster::kv::Kv;
 use crate::cluster::root::{self, Options, Repack, Root};
 use crate::machine::cpu::{self, KernelError};
@@ -8,19 +9,18 @@ use crate::machine::pool::MAX_LANES;
 use crate::model::Model;
 use crate::net::{Address, Timeouts};
 use dair_core::quant::DType;
-use dair_core::text::{SampleError, Sampler};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Which model, and what it runs on.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Model file (.m), made by `dair convert`
+    /// Model: a .m file made by `dair convert`; a GGUF file or a Hugging Face folder is converted, once, into the cache
     #[arg(long, value_name = "FILE")]
     pub model: PathBuf,
-    /// Tokenizer file (.t) [default: the model's name with .t]
+    /// Tokenizer file (.t) [default: the model's name with .t, or what was converted with it]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// Threads on this machine [default: one per core that may be used; of large and small cores, only the large ones
@@ -78,9 +78,16 @@ pub enum RepackArg {
 const REPACK_PAYS_TOKENS: u32 = 32;
 
 impl ModelArgs {
-    /// Where the tokenizer is.
-    pub fn tokenizer(&self) -> PathBuf {
-        self.tokenizer.clone().unwrap_or_else(|| self.model.with_extension("t"))
+    /// The files to be opened.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::of`].
+    pub fn files(&self, quiet: bool) -> Result<ModelFiles, Failure> {
+        let mut files = ModelFiles::of(&self.model, quiet)?;
+        if let Some(tokenizer) = &self.tokenizer {
+            files.tokenizer.clone_from(tokenizer);
+        }
+        Ok(files)
     }
 
     /// Opens the root for at most `decode_tokens` one by one and hands it to `body`; a bar on the terminal shows weights on their way to workers.
@@ -125,43 +132,8 @@ impl ModelArgs {
             },
             workers: self.workers.clone(),
             timeouts: Timeouts { progress: Duration::from_secs(self.timeout_s), ..Timeouts::default() },
+            stop: Some(interrupt::flag()),
         })
-    }
-}
-
-/// How the next token is chosen.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Sampling")]
-pub struct SampleArgs {
-    /// 0 takes the most probable token, larger values are more adventurous
-    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = parse_temperature)]
-    pub temperature: f32,
-    /// Choose among the most probable tokens that together exceed P; 0 or 1: among all
-    #[arg(long, value_name = "P", default_value_t = 0.9, value_parser = parse_top_p)]
-    pub top_p: f32,
-    /// Seed of the random numbers; the same seed gives the same answer [default: the time]
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-}
-
-fn parse_temperature(text: &str) -> Result<f32, String> {
-    let value = text.parse().ok().filter(|value: &f32| value.is_finite() && *value >= 0.0);
-    value.ok_or_else(|| "allowed are numbers from 0".to_owned())
-}
-
-fn parse_top_p(text: &str) -> Result<f32, String> {
-    let value = text.parse().ok().filter(|value| (0.0..=1.0).contains(value));
-    value.ok_or_else(|| "allowed are numbers from 0 to 1".to_owned())
-}
-
-impl SampleArgs {
-    /// A sampler as asked.
-    ///
-    /// # Errors
-    /// Values that make no sense.
-    pub fn sampler(&self) -> Result<Sampler, SampleError> {
-        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs());
-        Sampler::new(self.temperature, self.top_p, self.seed.unwrap_or_else(now))
     }
 }
 

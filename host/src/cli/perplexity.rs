@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::model_args::{ModelArgs, TextArgs};
-use crate::chat::tokenizer::{Tokenizer, encode};
+use crate::chat::tokenizer::TokenizerBytes;
 use crate::model::Model;
 use dair_core::text::EncodeOptions;
 use serde_json::json;
@@ -40,10 +40,11 @@ pub struct Args {
 /// One line for the user.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let text = args.text.read()?;
-    let model = Model::open(&args.model.model)?;
-    let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
-    let vocab = tokenizer.vocabulary(model.header().vocab_size)?;
-    let tokens = encode(&vocab, &text, EncodeOptions { start: true, special: true })?;
+    let files = args.model.files(args.quiet)?;
+    let model = Model::open(&files.model)?;
+    let mut tokenizer = TokenizerBytes::open(&files.tokenizer)?;
+    let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
+    let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { start: true, special: true })?;
     if tokens.len() < 2 {
         return Err(format!("the text has {} tokens; a perplexity needs at least 2", tokens.len()).into());
     }
@@ -56,6 +57,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let mut sum = 0.0;
         let (given, predicted) = (&tokens[..tokens.len() - 1], &tokens[1..]);
         root.forward_each(given, 0, |index, logits| sum += log_probability(logits, predicted[index]))?;
+        if !f64::is_finite(sum) {
+            return Err("logits are not finite; the model file or the exchange between nodes is broken"
+                .to_owned()
+                .into());
+        }
         let seconds = start.elapsed().as_secs_f64();
         let mean = sum / predicted.len() as f64;
         let perplexity = (-mean).exp();
@@ -83,5 +89,7 @@ fn log_probability(logits: &[f32], token: u32) -> f64 {
     let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
     // A token that the model has no output for is as good as impossible.
     let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
-    (f64::from(logit - max) - sum.ln()).max(FLOOR.ln())
+    let log_p = f64::from(logit - max) - sum.ln();
+    // One broken logit breaks the sum of all, whichever token was to come: that is not hidden by the floor.
+    if sum.is_finite() && max.is_finite() { log_p.max(FLOOR.ln()) } else { f64::NAN }
 }

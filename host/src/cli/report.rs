@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct Report<'r> {
     /// From the start of the command to the first forward pass.
     pub load: Duration,
+    /// Seed of the random numbers.
+    pub seed: u64,
     /// Of that, repacking weights, if they were.
     pub repack: Option<Duration>,
     /// What was computed.
@@ -46,6 +48,7 @@ impl Report<'_> {
         json!({
             "text": text,
             "finish_reason": self.answer.finish.name(),
+            "seed": self.seed,
             "generated_tokens": self.answer.tokens,
             "load_seconds": self.load.as_secs_f64(),
             "repack_seconds": self.repack.map(|time| time.as_secs_f64()),

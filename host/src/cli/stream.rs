@@ -1,6 +1,7 @@
 //! An answer on its way to standard output.
 
 use super::{Failure, interrupt};
+use crate::chat::generate::Event;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 
@@ -18,10 +19,15 @@ impl Stream {
         Self { silent, text: String::new(), broken: None }
     }
 
+    /// Shows what there is to be shown; breaks where nobody can or wants to read on.
+    pub fn event(&mut self, event: Event<'_>) -> ControlFlow<()> {
+        self.show(if let Event::Text(piece) = event { piece } else { "" })
+    }
+
     /// Shows a piece; breaks where nobody can or wants to read on.
     pub fn show(&mut self, piece: &str) -> ControlFlow<()> {
         self.text.push_str(piece);
-        if !self.silent {
+        if !self.silent && !piece.is_empty() {
             let mut out = io::stdout().lock();
             if let Err(error) = out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
                 self.broken = Some(error);

@@ -10,12 +10,14 @@ use crate::machine::pool::Threads;
 use crate::model::Model;
 use crate::net::{Address, Mesh, NetError, Timeouts, dial};
 use crate::storage::{Weights, interleaved_bytes};
-use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Step};
+use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::{Graph, Op, Sizes};
 use dair_core::io::Pool;
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError};
 use dair_core::quant::DType;
+use std::ops::ControlFlow;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
@@ -40,6 +42,8 @@ pub struct Options {
     pub workers: Vec<Address>,
     /// How long to wait for them.
     pub timeouts: Timeouts,
+    /// Set from elsewhere, it ends passes of a node that works alone.
+    pub stop: Option<&'static AtomicBool>,
 }
 
 /// Whether weights are repacked for the kernels at the start, into memory that then can't be given back.
@@ -78,6 +82,7 @@ impl Options {
             repack: Repack::Auto,
             workers: Vec::new(),
             timeouts: Timeouts::default(),
+            stop: None,
         }
     }
 
@@ -110,6 +115,11 @@ pub enum RootError {
     Net(NetError),
     /// A forward pass failed.
     Forward(String),
+    /// It was to end.
+    Stopped {
+        /// Tokens of the prompt that are in the KV cache.
+        done: u32,
+    },
 }
 
 impl fmt::Display for RootError {
@@ -128,6 +138,7 @@ impl fmt::Display for RootError {
             Self::System(what, error) => write!(f, "cannot get {what}: {error}"),
             Self::Net(error) => error.fmt(f),
             Self::Forward(error) => f.write_str(error),
+            Self::Stopped { .. } => f.write_str("interrupted"),
         }
     }
 }
@@ -195,7 +206,10 @@ pub fn with_root<R, E: From<RootError>>(
         Weights::mapped(&model.file)
     };
     let repack_time = (bytes > 0).then(|| start.elapsed());
-    let engine = Engine::new(&program, &weights, &pool, kernels, &mut arena);
+    let mut engine = Engine::new(&program, &weights, &pool, kernels, &mut arena);
+    if let Some(stop) = options.stop {
+        engine.stop_on(stop);
+    }
 
     let mesh = connect(model, options, &graphs[1..], progress).map_err(RootError::Net)?;
     if options.pin {
@@ -227,18 +241,39 @@ impl Root<'_> {
         self.engine.program().seq_len()
     }
 
-    /// Computes `tokens` from `position` on, in as few batches as the graph allows, of about the same size; `logits` asks about the last of
-    /// them ([`Logits::Last`]) or none.
+    /// Computes `tokens` from `position` on; `logits` asks about the last of them ([`Logits::Last`]) or none.
     ///
     /// # Errors
-    /// Where the tokens do not fit the context, or a node fails.
+    /// As [`Self::feed`].
     pub fn forward(&mut self, tokens: &[u32], position: u32, logits: Logits) -> Result<(), RootError> {
+        self.feed(tokens, position, logits, |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Self::forward`], in as few batches as the graph allows, of about the same size. `progress` hears how many are done, and may end it before the next batch.
+    ///
+    /// # Errors
+    /// Where the tokens do not fit the context, a node fails, or `progress` or [`Options::stop`] has ended it.
+    pub fn feed(
+        &mut self,
+        tokens: &[u32],
+        position: u32,
+        logits: Logits,
+        mut progress: impl FnMut(u32) -> ControlFlow<()>,
+    ) -> Result<(), RootError> {
         let batches = tokens.len().div_ceil(self.engine.program().graph().batch_max as usize);
         for batch in 0..batches {
             let (start, end) = (tokens.len() * batch / batches, tokens.len() * (batch + 1) / batches);
+            if progress(start as u32).is_break() {
+                return Err(RootError::Stopped { done: start as u32 });
+            }
             let logits = if end < tokens.len() { Logits::None } else { logits };
             let rows = (end - start) as u32;
-            self.pass(Batch { position: position + start as u32, rows, tokens: &tokens[start..end], logits })?;
+            self.pass(Batch { position: position + start as u32, rows, tokens: &tokens[start..end], logits }).map_err(
+                |error| match error {
+                    RootError::Stopped { .. } => RootError::Stopped { done: start as u32 },
+                    other => other,
+                },
+            )?;
         }
         Ok(())
     }
@@ -280,7 +315,10 @@ impl Root<'_> {
 
     fn pass(&mut self, batch: Batch<'_>) -> Result<(), RootError> {
         self.mesh.begin(batch.position, batch.rows);
-        self.engine.forward(&mut self.mesh, batch).map_err(|error| RootError::Forward(error.to_string()))
+        self.engine.forward(&mut self.mesh, batch).map_err(|error| match error {
+            Failure::Stopped => RootError::Stopped { done: 0 },
+            other => RootError::Forward(other.to_string()),
+        })
     }
 
     /// Logits of the token that was computed last.

@@ -4,6 +4,7 @@ pub mod arena;
 pub mod cores;
 pub mod cpu;
 pub mod disk;
+pub mod file;
 pub mod memory;
 pub mod pool;
 pub mod terminal;

@@ -1,9 +1,16 @@
-//! A model file, opened and checked; [`convert`] makes them from published ones.
+//! A model file, opened and checked; [`convert`] makes them from published ones, [`cache`] keeps those that were made on the way.
 
+pub mod cache;
 pub mod convert;
+pub mod kind;
+mod padding;
+
+pub use padding::{is_padding, max_padding};
 
 use crate::storage::MappedFile;
+use dair_core::format::model::PREFIX_BYTES;
 use dair_core::format::{Header, HeaderError, Layout, LayoutError};
+use kind::{FileKind, HEAD_BYTES};
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
@@ -23,6 +30,8 @@ pub struct Model {
 pub enum ModelError {
     /// The system refuses.
     Open(PathBuf, io::Error),
+    /// It is a file of another kind.
+    Kind(PathBuf, FileKind),
     /// The header is wrong.
     Header(PathBuf, HeaderError),
     /// The tensors do not fit the file.
@@ -33,6 +42,7 @@ impl fmt::Display for ModelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open(path, error) => write!(f, "cannot open the model {}: {error}", path.display()),
+            Self::Kind(path, kind) => write!(f, "{} is {}", path.display(), kind.advice(path)),
             Self::Header(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Layout(path, error) => write!(f, "{}: {error}", path.display()),
         }
@@ -48,6 +58,12 @@ impl Model {
     /// Names the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let file = MappedFile::open(path).map_err(|error| ModelError::Open(path.into(), error))?;
+        match FileKind::of(&file[..file.len().min(HEAD_BYTES)]) {
+            FileKind::Model => {}
+            // Too short for its kind to show: the header says how much is missing.
+            FileKind::Unknown if file.len() < PREFIX_BYTES => {}
+            other => return Err(ModelError::Kind(path.into(), other)),
+        }
         let header = Header::parse(&file).map_err(|error| ModelError::Header(path.into(), error))?;
         let layout = Layout::new(&header).map_err(|error| ModelError::Layout(path.into(), error))?;
         layout.check_file(file.len() as u64).map_err(|error| ModelError::Layout(path.into(), error))?;

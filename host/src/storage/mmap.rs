@@ -1,8 +1,9 @@
 //! A file mapped into memory: pages are read when they are first used, and shared with every process that maps it.
 
+use super::shortened;
+use crate::machine::file;
 use dair_core::io::{Span, Storage};
 use memmap2::Mmap;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -13,14 +14,15 @@ pub struct MappedFile {
 }
 
 impl MappedFile {
-    /// Maps the file at `path`.
+    /// Maps the regular file at `path`.
     ///
     /// # Errors
-    /// Those of opening and mapping.
+    /// As [`file::open_regular`], and those of mapping.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        // SAFETY: the map is read-only. Should another process shorten the file, reads beyond its new end raise SIGBUS;
-        // model files are written under another name and renamed when complete, so that does not happen to them.
+        let file = file::open_regular(path)?;
+        shortened::watch();
+        // SAFETY: the map is read-only. Should another process shorten the file, reads beyond its new end raise SIGBUS, which
+        // ends the process; ours write model files under another name and rename them when complete.
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self { map })
     }

@@ -3,6 +3,7 @@
 mod interleaved;
 mod mmap;
 mod received;
+mod shortened;
 mod weights;
 
 pub use interleaved::{group_bytes, interleaved_bytes};

@@ -1,6 +1,8 @@
 //! A vocabulary of any size: the 256 bytes, strings of letters and blanks that merge from shorter ones, special tokens.
 
-use dair_core::format::tokenizer::{TokenizerHeader, TokenizerWriter};
+use dair_core::format::tokenizer::{
+    Added, Flags, Id, Kind, Merge, Method, Pipeline, Steps, TokenizerHeader, TokenizerWriter,
+};
 use std::path::Path;
 use std::{fs, io};
 
@@ -35,6 +37,29 @@ pub fn tokenizer_bytes(vocab_size: u32) -> Vec<u8> {
         add_bos: true,
         chat_template: Some(TEMPLATE),
     };
+    // A string grows by its last letter.
+    let merges: Vec<Merge> = (BYTES..bos)
+        .map(|id| {
+            let text = string_of_letters(id - BYTES);
+            let (last, rest) = text.split_last().expect("two letters or more");
+            let left = if let [byte] = rest { u32::from(*byte) } else { BYTES + index_of_letters(rest) };
+            Merge { left: Id::new(left), right: Id::new(u32::from(*last)), merged: Id::new(id) }
+        })
+        .collect();
+    let kind = |id| Added::default().bits(if id < bos { Kind::Normal } else { Kind::Control });
+    let kinds: Vec<u8> = (0..vocab_size).map(kind).collect();
+    let pipeline = Pipeline {
+        method: Method::Merges,
+        flags: Flags { byte_level: true, ..Flags::default() },
+        bos: Some(bos),
+        eos: Some(vocab_size - 1),
+        unknown: None,
+        kinds: &kinds,
+        merges: &merges,
+        steps: Steps::default(),
+        before: &[Id::new(bos)],
+        after: &[],
+    };
     let write = || {
         let mut writer = TokenizerWriter::new(Vec::new(), &header)?;
         // A lower score merges later, so shorter strings come first.
@@ -47,6 +72,7 @@ pub fn tokenizer_bytes(vocab_size: u32) -> Vec<u8> {
         for (id, token) in (bos..).zip(SPECIAL) {
             writer.push(-(id as f32), token.as_bytes())?;
         }
+        writer.pipeline(&pipeline)?;
         writer.finish()
     };
     write().unwrap_or_else(|error| panic!("{error}"))
@@ -80,9 +106,18 @@ fn string_of_letters(index: u32) -> Vec<u8> {
     text
 }
 
+/// The index of a string of two letters or more: the inverse of [`string_of_letters`].
+fn index_of_letters(text: &[u8]) -> u32 {
+    let base = LETTERS.len() as u32;
+    let place = |letter: &u8| LETTERS.iter().position(|other| other == letter).unwrap_or(0) as u32;
+    let shorter: u32 = (2..text.len() as u32).map(|len| base.pow(len)).sum();
+    shorter + text.iter().fold(0, |index, letter| index * base + place(letter))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::tokenizer::Tokenizer;
     use dair_core::format::tokenizer::TokenizerFile;
     use dair_core::text::{ChatTemplate, EncodeOptions, Vocabulary};
     use std::collections::HashSet;
@@ -93,6 +128,7 @@ mod tests {
         assert_eq!((&strings[0][..], &strings[728][..], &strings[729][..]), (&b"  "[..], &b"zz"[..], &b"   "[..]));
         assert!(strings.windows(2).all(|pair| pair[0].len() <= pair[1].len()));
         assert_eq!(strings.iter().collect::<HashSet<_>>().len(), strings.len());
+        assert!(strings.iter().zip(0..).all(|(text, index)| index_of_letters(text) == index));
     }
 
     #[test]
@@ -101,12 +137,13 @@ mod tests {
             let bytes = tokenizer_bytes(vocab_size);
             let file = TokenizerFile::parse(&bytes).unwrap();
             let mut index = vec![0; Vocabulary::index_len(vocab_size)];
-            let vocab = Vocabulary::new(&file, &mut index);
+            let tokenizer = Tokenizer::new(&file, &mut index).unwrap();
+            let vocab = tokenizer.vocabulary();
             assert_eq!(vocab.vocab_size(), vocab_size);
-            assert!(ChatTemplate::new(&vocab, None).is_ok());
+            assert!(ChatTemplate::new(vocab, None).is_ok());
             let text = "  zz a cat, naïve\u{1F600}<|im_end|>";
             let options = EncodeOptions { start: true, special: true };
-            let tokens = crate::chat::tokenizer::encode(&vocab, text, options).unwrap();
+            let tokens = tokenizer.encode(text.as_bytes(), options).unwrap();
             assert_eq!((tokens[0], tokens.last().copied()), (vocab_size - 3, Some(vocab_size - 1)));
             let back: Vec<u8> = tokens[1..].iter().flat_map(|id| vocab.bytes(*id).unwrap()).copied().collect();
             assert_eq!(back, text.as_bytes());

@@ -8,6 +8,8 @@ mod help;
 mod inspect;
 mod model;
 mod network;
+mod opening;
+mod published;
 mod refusals;
 mod run;
 mod screen;

@@ -56,7 +56,9 @@ pub fn host_worker_knowing(variables: &[(&str, &str)], args: &[&str]) -> Outcome
 /// If it does not end in time, or prints something other than UTF-8.
 fn run(binary: &str, input: &[u8], args: &[&str], variables: &[(&str, &str)]) -> Outcome {
     let mut command = Command::new(binary);
-    command.args(args).env_remove("RUST_BACKTRACE").env("XDG_STATE_HOME", STATE).envs(variables.iter().copied());
+    command.args(args).env_remove("RUST_BACKTRACE").env("XDG_STATE_HOME", STATE);
+    // Whatever a test does, the cache of the user who runs it stays as it is.
+    command.env("DAIR_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache")).envs(variables.iter().copied());
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     // It may end before it reads anything; that is not for this function to judge.

@@ -74,6 +74,7 @@ impl Gguf {
                 ("tokenizer.ggml.pre", Value::from("smollm")),
                 ("tokenizer.ggml.token_type", Value::I32s(kinds.collect())),
                 ("tokenizer.ggml.tokens", Value::Strs(byte_level_tokens())),
+                ("tokenizer.ggml.merges", Value::Strs(["Ġ t", "h e", "Ġt he", "Ċ Ċ"].map(String::from).to_vec())),
                 ("tokenizer.ggml.bos_token_id", number(1)),
                 ("tokenizer.ggml.eos_token_id", number(2)),
                 ("tokenizer.ggml.add_bos_token", Value::Bool(false)),
@@ -105,6 +106,26 @@ impl Gguf {
     /// The tensor of this name.
     pub fn tensor(&mut self, name: &str) -> &mut Tensor {
         self.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap_or_else(|| panic!("no tensor {name}"))
+    }
+
+    /// The same model in parts, as `gguf-split` makes them: that many tensors in each, all metadata in the first.
+    pub fn split(&self, tensors: &[usize]) -> Vec<Self> {
+        assert_eq!(tensors.iter().sum::<usize>(), self.tensors.len());
+        let mut rest = self.tensors.as_slice();
+        let part = |(no, len): (usize, &usize)| {
+            let (tensors, others) = rest.split_at(*len);
+            rest = others;
+            let metadata = if no == 0 { self.metadata.clone() } else { Vec::new() };
+            let mut part = Self { metadata, tensors: tensors.to_vec(), ..*self };
+            part.set("split.no", Value::Raw(2, (no as u16).to_le_bytes().to_vec()));
+            part
+        };
+        let mut parts: Vec<_> = tensors.iter().enumerate().map(part).collect();
+        let count = Value::Raw(2, (parts.len() as u16).to_le_bytes().to_vec());
+        for part in &mut parts {
+            part.set("split.count", count.clone()).set("split.tensors.count", Value::I32(self.tensors.len() as i32));
+        }
+        parts
     }
 
     /// The file.

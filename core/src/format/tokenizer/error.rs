@@ -78,6 +78,18 @@ pub enum TokenizerError {
         /// The score.
         found: f32,
     },
+    /// A part of the description of how text is cut.
+    Pipeline {
+        /// The part.
+        field: &'static str,
+        /// Where it stands.
+        offset: usize,
+    },
+    /// The description of how text is cut is of another version.
+    PipelineVersion {
+        /// The version.
+        found: u32,
+    },
     /// Bytes follow the last token.
     TrailingBytes {
         /// Where they begin.
@@ -120,6 +132,15 @@ impl fmt::Display for TokenizerError {
             Self::Score { id, offset, found } => {
                 write!(f, "tokenizer file: score of token {id} at byte {offset} is {found}, allowed are finite numbers")
             }
+            Self::Pipeline { field, offset } => write!(
+                f,
+                "tokenizer file: {field} at byte {offset}, behind the tokens, is broken; make the file again with dair convert"
+            ),
+            Self::PipelineVersion { found } => write!(
+                f,
+                "tokenizer file: the part behind the tokens is of version {found}, allowed is {}; make it again with this dair's convert",
+                super::pipeline::PIPELINE_VERSION
+            ),
             Self::TrailingBytes { offset, extra } => write!(
                 f,
                 "tokenizer file: {extra} bytes follow the last token at byte {offset}, allowed are none; \

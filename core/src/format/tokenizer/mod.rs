@@ -11,6 +11,7 @@
 //! UTF-8 chat template    key 7 bytes              i32 EOS id   (-1: none)
 //! i32  EOS id ...        key 9 of them            i32 padding id, unused
 //! then for each token, in both formats: f32 score, i32 length, bytes
+//! then, unless the file is of another's making, how text is cut: see [`Pipeline`]
 //! ```
 //!
 //! | key | value | key | value |
@@ -26,10 +27,15 @@
 //! Lookups and the text codec are built on top of it in [`crate::text`].
 
 mod error;
+mod pipeline;
 mod read;
 mod write;
 
 pub use error::TokenizerError;
+pub use pipeline::{
+    Added, Behavior, Flags, Id, Kind, MAX_AROUND, MAX_STEP_BYTES, MAX_STEPS, Merge, Method, PIPELINE_MAGIC, Pipeline,
+    Step, Steps,
+};
 pub use read::{TokenizerFile, Tokens};
 pub use write::{TokenizerWriteError, TokenizerWriter};
 
@@ -79,7 +85,7 @@ pub struct TokenizerHeader<'a> {
     /// Files that do not say (the old format, or key 10 missing) count as `true`: they are from the time
     /// when it was always so.
     pub add_bos: bool,
-    /// The model's own chat template, not empty. It serves to recognise the template, and is never executed.
+    /// The model's own chat template, not empty.
     pub chat_template: Option<&'a str>,
 }
 

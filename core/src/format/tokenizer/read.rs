@@ -1,5 +1,6 @@
 //! Bytes to a checked view.
 
+use super::pipeline::{PIPELINE_MAGIC, Pipeline};
 use super::{
     MAGIC, MAGIC_OLD, MAX_EOS, MAX_FILE_BYTES, MAX_TEMPLATE_BYTES, MAX_TOKEN_BYTES, MAX_VOCAB_SIZE, TokenizerError,
     TokenizerHeader, key,
@@ -14,6 +15,7 @@ const HEADER_SIZE: &str = "header size (a multiple of 8)";
 pub struct TokenizerFile<'a> {
     header: TokenizerHeader<'a>,
     entries: &'a [u8],
+    pipeline: Option<Pipeline<'a>>,
 }
 
 impl<'a> TokenizerFile<'a> {
@@ -31,19 +33,29 @@ impl<'a> TokenizerFile<'a> {
             MAGIC_OLD => old_header(&mut reader)?,
             found => return Err(TokenizerError::Magic { found }),
         };
-        let entries = &bytes[reader.offset..];
+        let start = reader.offset;
         for id in 0..header.vocab_size {
             check_token(&mut reader, id, header.max_token_len)?;
         }
-        match bytes.len() - reader.offset {
-            0 => Ok(Self { header, entries }),
-            extra => Err(TokenizerError::TrailingBytes { offset: reader.offset, extra }),
-        }
+        let (entries, behind) = (&bytes[start..reader.offset], &bytes[reader.offset..]);
+        let pipeline = match behind.first_chunk() {
+            None if behind.is_empty() => None,
+            Some(magic) if u32::from_le_bytes(*magic) == PIPELINE_MAGIC => {
+                Some(Pipeline::parse(behind, reader.offset, header.vocab_size)?)
+            }
+            _ => return Err(TokenizerError::TrailingBytes { offset: reader.offset, extra: behind.len() }),
+        };
+        Ok(Self { header, entries, pipeline })
     }
 
     /// Everything but the tokens.
     pub fn header(&self) -> &TokenizerHeader<'a> {
         &self.header
+    }
+
+    /// How the model's own tokenizer cuts text, where the file says so.
+    pub fn pipeline(&self) -> Option<&Pipeline<'a>> {
+        self.pipeline.as_ref()
     }
 
     /// The tokens with their scores, in the order of their ids.

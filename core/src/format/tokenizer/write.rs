@@ -1,5 +1,6 @@
 //! Values to bytes, one token at a time.
 
+use super::pipeline::{PIPELINE_MAGIC, PIPELINE_VERSION, Pipeline, tag};
 use super::{MAGIC, MAX_FILE_BYTES, MAX_TEMPLATE_BYTES, MAX_TOKEN_BYTES, MAX_VOCAB_SIZE, TokenizerHeader, key};
 use core::fmt;
 use embedded_io::Write;
@@ -99,6 +100,43 @@ impl<W: Write> TokenizerWriter<W> {
         }
         self.sink.flush().map_err(TokenizerWriteError::Sink)?;
         Ok(self.sink)
+    }
+
+    /// Writes how text is cut, behind the last token, where it must stand.
+    ///
+    /// # Errors
+    /// Tokens that are still missing, a description that no reader would accept, or what the sink says.
+    pub fn pipeline(&mut self, pipeline: &Pipeline<'_>) -> Result<(), TokenizerWriteError<W::Error>> {
+        if self.written != self.vocab_size {
+            return Err(TokenizerWriteError::Count { found: self.written, vocab_size: self.vocab_size });
+        }
+        let kinds = pipeline.kinds.len() as u64;
+        if kinds != u64::from(self.vocab_size) {
+            let n = self.vocab_size.into();
+            return Err(TokenizerWriteError::OutOfRange { field: "kinds of tokens", found: kinds, min: n, max: n });
+        }
+        let settings = pipeline.settings().map(u32::to_le_bytes);
+        let sections: [(u32, &[u8]); 6] = [
+            (tag::SETTINGS, settings.as_flattened()),
+            (tag::KINDS, pipeline.kinds),
+            (tag::MERGES, bytemuck::cast_slice(pipeline.merges)),
+            (tag::STEPS, pipeline.steps.bytes()),
+            (tag::BEFORE, bytemuck::cast_slice(pipeline.before)),
+            (tag::AFTER, bytemuck::cast_slice(pipeline.after)),
+        ];
+        let bytes = sections.iter().map(|(_, content)| 8 + content.len()).sum::<usize>();
+        if self.bytes + 12 + bytes > MAX_FILE_BYTES {
+            return Err(TokenizerWriteError::FileTooLarge);
+        }
+        for word in [PIPELINE_MAGIC, PIPELINE_VERSION, bytes as u32] {
+            self.u32(word)?;
+        }
+        for (tag, content) in sections {
+            self.u32(tag)?;
+            self.u32(content.len() as u32)?;
+            self.all(content)?;
+        }
+        Ok(())
     }
 
     fn u32(&mut self, value: u32) -> Result<(), TokenizerWriteError<W::Error>> {

@@ -10,11 +10,11 @@ mod reasoning;
 pub use message::{Message, Role};
 pub use reasoning::Piece;
 
-use super::generate::{Answer, Finish, GenerateError, Generator, Request};
+use super::generate::{Answer, Event, Finish, GenerateError, Generator, Request};
 use super::template::{Context, Rendered, Template};
-use super::tokenizer::encode_rendered;
+use super::tokenizer::{TextError, Tokenizer};
 use crate::cluster::root::Root;
-use dair_core::text::Vocabulary;
+use dair_core::text::EncodeOptions;
 use minijinja::Value;
 use reasoning::Splitter;
 use std::ops::ControlFlow;
@@ -140,13 +140,13 @@ impl Conversation {
         &mut self,
         root: &mut Root<'_>,
         generator: &mut Generator<'_>,
-        vocab: &Vocabulary<'_>,
+        tokenizer: &Tokenizer<'_>,
         user: &str,
         max_tokens: u32,
         on_text: impl FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Turn, GenerateError> {
         self.push_question(user);
-        self.answer(root, generator, vocab, max_tokens, on_text)
+        self.answer(root, generator, tokenizer, max_tokens, on_text)
     }
 
     /// Generates an answer to the messages so far.
@@ -158,17 +158,20 @@ impl Conversation {
         &mut self,
         root: &mut Root<'_>,
         generator: &mut Generator<'_>,
-        vocab: &Vocabulary<'_>,
+        tokenizer: &Tokenizer<'_>,
         max_tokens: u32,
         mut on_text: impl FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Turn, GenerateError> {
-        let rendered = self.render(vocab)?;
-        let tokens = encode_rendered(vocab, &rendered)?;
+        let rendered = self.render(tokenizer)?;
+        let tokens = encode(tokenizer, &rendered)?;
         let position = self.reuse(&tokens);
         let request =
             Request { prompt: &tokens[position..], position: position as u32, max_tokens, ignore_eos: self.ignore_eos };
         let mut splitter = Splitter::new(&rendered.text);
-        let answer = generator.run(root, request, |text| splitter.push(text, &mut on_text))?;
+        let answer = generator.run(root, request, |event| match event {
+            Event::Prompt(..) => on_text(Piece::Answer("")),
+            Event::Text(text) => splitter.push(text, &mut on_text),
+        })?;
         splitter.finish(&mut on_text);
         self.cached = tokens;
         self.cached.extend(generator.sampled());
@@ -190,14 +193,14 @@ impl Conversation {
     ///
     /// # Errors
     /// What the template refuses.
-    pub fn render(&self, vocab: &Vocabulary<'_>) -> Result<Rendered, GenerateError> {
+    pub fn render(&self, tokenizer: &Tokenizer<'_>) -> Result<Rendered, GenerateError> {
         let context = Context {
             messages: self.template.messages(&self.messages),
             tools: self.tools.clone(),
             think: self.think,
             add_generation_prompt: true,
         };
-        Ok(self.template.render(context, Some(vocab))?)
+        Ok(self.template.render(context, Some(tokenizer.vocabulary()))?)
     }
 
     /// Adds a question that [`answer`](Self::answer) then answers; [`ask`](Self::ask) does both.
@@ -223,4 +226,13 @@ impl Conversation {
     fn first_turn(&self) -> usize {
         usize::from(self.system().is_some())
     }
+}
+
+/// The tokens of a conversation: special ones are those that the template wrote. Nothing is put before the text.
+///
+/// # Errors
+/// As [`Tokenizer::encode`].
+pub fn encode(tokenizer: &Tokenizer<'_>, rendered: &Rendered) -> Result<Vec<u32>, TextError> {
+    let options = EncodeOptions { start: false, special: true };
+    tokenizer.encode_guarded(rendered.text.as_bytes(), rendered.guard, options)
 }

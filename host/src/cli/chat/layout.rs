@@ -46,25 +46,27 @@ pub fn template(vocab: &Vocabulary<'_>, format: Option<ChatFormat>) -> Result<Te
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::conversation;
     use crate::chat::conversation::{Conversation, Message, Role};
-    use crate::chat::tokenizer::{Tokenizer, encode};
+    use crate::chat::tokenizer::TokenizerBytes;
     use crate::synthetic;
-    use dair_core::text::{self, EncodeOptions};
+    use dair_core::text;
 
     #[test]
     fn every_family_is_laid_out_as_core_does_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.t");
         synthetic::write_tokenizer(&path, 300).unwrap();
-        let mut tokenizer = Tokenizer::open(&path).unwrap();
-        let vocab = tokenizer.vocabulary(300).unwrap();
+        let mut tokenizer = TokenizerBytes::open(&path).unwrap();
+        let tokenizer = tokenizer.tokenizer(Some(300)).unwrap();
+        let vocab = tokenizer.vocabulary();
         let said =
             [(Role::System, "be brief"), (Role::User, "one"), (Role::Assistant, " two\n"), (Role::User, "three")];
         for format in ChatFormat::ALL {
             for said in [&said[..2], &said[1..2], &said, &said[1..]] {
-                let mut conversation = Conversation::new(template(&vocab, Some(format)).unwrap(), None);
+                let mut conversation = Conversation::new(template(vocab, Some(format)).unwrap(), None);
                 conversation.restore(said.iter().map(|(role, text)| Message::new(*role, *text)).collect());
-                let rendered = conversation.render(&vocab).unwrap().text;
+                let rendered = conversation.render(&tokenizer).unwrap();
                 let core = |role| match role {
                     Role::System => text::Role::System,
                     Role::User => text::Role::User,
@@ -73,9 +75,9 @@ mod tests {
                 let messages: Vec<_> =
                     said.iter().map(|(role, text)| text::Message { role: core(*role), text }).collect();
                 let mut expected = String::from("<s>");
-                ChatTemplate::new(&vocab, Some(format)).unwrap().render(&messages, &mut expected).unwrap();
-                assert_eq!(rendered, expected, "{}", format.name());
-                let tokens = encode(&vocab, &rendered, EncodeOptions { start: false, special: true }).unwrap();
+                ChatTemplate::new(vocab, Some(format)).unwrap().render(&messages, &mut expected).unwrap();
+                assert_eq!(rendered.text, expected, "{}", format.name());
+                let tokens = conversation::encode(&tokenizer, &rendered).unwrap();
                 assert_eq!(Some(tokens[0]), vocab.header().bos);
             }
         }

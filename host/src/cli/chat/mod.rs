@@ -21,10 +21,11 @@ mod tally;
 mod tty;
 
 use super::Failure;
-use super::model_args::{ModelArgs, SampleArgs};
+use super::model_args::ModelArgs;
+use super::sample_args::SampleArgs;
 use crate::chat::conversation::Conversation;
 use crate::chat::generate::Generator;
-use crate::chat::tokenizer::Tokenizer;
+use crate::chat::tokenizer::TokenizerBytes;
 use crate::model::Model;
 use dair_core::text::ChatFormat;
 use input::Source;
@@ -108,11 +109,12 @@ pub enum ContextFull {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let start = Instant::now();
     let loaded = args.loaded()?;
-    let sampler = args.sample.sampler()?;
-    let model = Model::open(&args.model.model)?;
-    let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
-    let vocab = tokenizer.vocabulary(model.header().vocab_size)?;
-    let template = layout::template(&vocab, args.template)?;
+    let (sampler, seed) = args.sample.sampler()?;
+    let files = args.model.files(args.quiet)?;
+    let model = Model::open(&files.model)?;
+    let mut tokenizer = TokenizerBytes::open(&files.tokenizer)?;
+    let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
+    let template = layout::template(tokenizer.vocabulary(), args.template)?;
     let mut conversation = Conversation::new(template, None);
     if let Some(chat) = loaded {
         conversation.restore(chat.messages);
@@ -125,11 +127,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     args.model.with_root(&model, u32::MAX, |root| {
         let mut session = Session {
             args,
-            vocab: &vocab,
-            generator: Generator::new(&vocab, sampler),
+            tokenizer: &tokenizer,
+            generator: Generator::new(tokenizer.vocabulary(), sampler, args.sample.stop.clone()),
             conversation,
             keeper: Keeper::new(if args.no_history { None } else { folder::chats() }),
-            sampling: serde_json::json!({"temperature": args.sample.temperature, "top_p": args.sample.top_p, "seed": args.sample.seed}),
+            seed,
             load: start.elapsed(),
             context_full: args.context_full,
             is_full: false,

@@ -7,15 +7,14 @@ use super::keep::Keeper;
 use super::save::SavedChat;
 use super::tally::Tally;
 use super::{Args, ContextFull};
-use crate::chat::conversation::{Conversation, Message, Role, Turn};
+use crate::chat::conversation::{self, Conversation, Message, Role, Turn};
 use crate::chat::generate::{Finish, GenerateError, Generator};
-use crate::chat::tokenizer::encode_rendered;
+use crate::chat::tokenizer::Tokenizer;
 use crate::cli::report::Report;
 use crate::cli::{Failure, interrupt};
 use crate::cluster::root::Root;
 use crate::machine::terminal;
 use console::style;
-use dair_core::text::Vocabulary;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -27,16 +26,16 @@ const KEEP_EVERY: Duration = Duration::from_secs(2);
 pub struct Session<'s> {
     /// What the user asked for.
     pub args: &'s Args,
-    /// The model's tokens.
-    pub vocab: &'s Vocabulary<'s>,
+    /// Makes tokens of what is said.
+    pub tokenizer: &'s Tokenizer<'s>,
     /// Samples answers.
     pub generator: Generator<'s>,
     /// What was said.
     pub conversation: Conversation,
     /// Keeps it on disk.
     pub keeper: Keeper,
-    /// How tokens are chosen, for saved conversations.
-    pub sampling: Value,
+    /// Seed of the random numbers.
+    pub seed: u64,
     /// From the start of the command to the first question.
     pub load: Duration,
     /// What is done when the context is full, as far as somebody has said so.
@@ -277,8 +276,8 @@ impl Session<'_> {
 
     /// Positions of the conversation with the question, before the answer.
     fn positions(&self) -> Result<usize, Failure> {
-        let rendered = self.conversation.render(self.vocab)?;
-        Ok(encode_rendered(self.vocab, &rendered)?.len())
+        let rendered = self.conversation.render(self.tokenizer)?;
+        Ok(conversation::encode(self.tokenizer, &rendered)?.len())
     }
 
     fn stream(&mut self, root: &mut Root<'_>) -> Result<Turn, Failure> {
@@ -288,7 +287,7 @@ impl Session<'_> {
         draft.messages.push(Message::new(Role::Assistant, ""));
         interrupt::catch();
         let max_tokens = self.args.max_tokens.unwrap_or(u32::MAX);
-        let result = self.conversation.answer(root, &mut self.generator, self.vocab, max_tokens, |piece| {
+        let result = self.conversation.answer(root, &mut self.generator, self.tokenizer, max_tokens, |piece| {
             draft.add(piece);
             if kept.elapsed() > KEEP_EVERY {
                 if let Err(why) = keeper.keep(&draft) {
@@ -305,7 +304,24 @@ impl Session<'_> {
 
     fn saved(&self) -> SavedChat {
         let name = self.args.model.model.file_name().unwrap_or_default();
-        SavedChat::new(name.to_string_lossy().into(), self.sampling.clone(), self.conversation.messages().to_vec())
+        SavedChat::new(name.to_string_lossy().into(), self.sampling(), self.conversation.messages().to_vec())
+    }
+
+    /// How tokens are chosen.
+    fn sampling(&self) -> Value {
+        let sample = &self.args.sample;
+        json!({
+            "temperature": sample.temperature,
+            "top_p": sample.top_p,
+            "top_k": sample.top_k,
+            "min_p": sample.min_p,
+            "repeat_penalty": sample.repeat_penalty,
+            "repeat_last_n": sample.repeat_last_n,
+            "presence_penalty": sample.presence_penalty,
+            "frequency_penalty": sample.frequency_penalty,
+            "stop": sample.stop,
+            "seed": self.seed,
+        })
     }
 
     fn keep(&mut self) {
@@ -321,7 +337,7 @@ impl Session<'_> {
         if self.args.json {
             let since = |((sent, received), (s, r)): ((u64, u64), (u64, u64))| (sent - s, received - r);
             let network = root.network_bytes().zip(before).map(since);
-            let report = Report { load: self.load, repack: root.repack_time(), answer, network };
+            let report = Report { load: self.load, seed: self.seed, repack: root.repack_time(), answer, network };
             let mut report = report.json(&turn.text);
             if let Some(reasoning) = &turn.reasoning {
                 report["reasoning"] = json!(reasoning);

@@ -1,6 +1,7 @@
 //! Why a conversion was refused or failed.
 
 use super::gguf::GgufError;
+use crate::model::kind::FileKind;
 use dair_core::format::{HeaderError, LayoutError};
 use std::fmt;
 use std::io;
@@ -18,6 +19,13 @@ pub enum ConvertError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// A file of another kind than was expected.
+    Kind {
+        /// Which file.
+        path: PathBuf,
+        /// What it is.
+        kind: FileKind,
     },
     /// A GGUF file that breaks the format.
     Gguf {
@@ -93,6 +101,11 @@ impl ConvertError {
         move |source| Self::Io { action, path, source }
     }
 
+    /// A GGUF file that breaks the format.
+    pub(crate) fn gguf(path: &Path, source: GgufError) -> Self {
+        Self::Gguf { path: path.to_owned(), source }
+    }
+
     /// A value that can't be carried over.
     pub(crate) fn refused(
         path: &Path,
@@ -125,6 +138,7 @@ impl fmt::Display for ConvertError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { action, path, source } => write!(f, "can't {action} {}: {source}", path.display()),
+            Self::Kind { path, kind } => write!(f, "{} is {}", path.display(), kind.advice(path)),
             Self::Gguf { path, source } => write!(f, "{}: {source}", path.display()),
             Self::Json { path, source } => {
                 write!(f, "{}: not the JSON expected: {}", path.display(), OneLine(&source.to_string()))

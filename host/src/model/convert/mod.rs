@@ -13,24 +13,33 @@ mod error;
 pub mod ggml;
 pub mod gguf;
 mod hugging_face;
+mod inputs;
 mod output;
+mod pipeline;
 mod rope;
+mod sentencepiece;
 mod source;
 mod vocabulary;
 mod write;
 
 pub use error::ConvertError;
+pub use inputs::{files_of, first_of};
 
+use crate::machine::file;
 use dair_core::format::model::EMITTED_BYTES;
-use dair_core::format::{Header, Layout};
+use dair_core::format::{Header, HeaderError, Layout};
 use dair_core::quant::DType;
-use output::{Output, check_space, part_of, same_file};
+use output::{Output, check_space, destination, part_of};
 use source::Source;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use write::{Target, Work, carry_over};
+
+/// Version of what conversions write: raised whenever the same source and options give other bytes than before, so that
+/// models in the [`cache`](super::cache) are converted again.
+pub const CONVERSION: u32 = 1;
 
 /// What to convert, and to what.
 #[derive(Clone, Debug)]
@@ -41,9 +50,10 @@ pub struct Options {
     pub model: PathBuf,
     /// The `.t` file to be made; without it, `model` with the extension `.t`.
     pub tokenizer: Option<PathBuf>,
-    /// Type of the matrices; without it, Q40 where the source is Q4_0 throughout, else Q80.
+    /// Type of the matrices; without it, Q40 where the source is Q4_0 throughout, else Q80, and F32 where rows are no whole
+    /// blocks of these.
     pub weights: Option<DType>,
-    /// Whether existing files are replaced.
+    /// Whether existing files are replaced: regular ones, or those that a link leads to.
     pub force: bool,
     /// Threads that convert, at least 1.
     pub lanes: usize,
@@ -89,21 +99,21 @@ pub fn convert(
 ) -> Result<Summary, ConvertError> {
     let start = Instant::now();
     let tokenizer_path = options.tokenizer.clone().unwrap_or_else(|| options.model.with_extension("t"));
-    check_names(options, &tokenizer_path)?;
+    let (model_output, tokenizer_output) = destinations(options, &tokenizer_path)?;
     let mut source = open(&options.input)?;
-    check_not_input(&source, &[&options.model, &tokenizer_path])?;
+    check_not_input(&source, &[&model_output, &tokenizer_output])?;
 
-    let header = header(&source, options.weights)?;
+    let header = header(&mut source, options.weights)?;
     let layout = Layout::new(&header).map_err(ConvertError::layout(source.path()))?;
     let pieces = source.pieces(&layout)?;
     check_vocabulary(&source)?;
     let path = source.path().to_owned();
     let old_ids = source.vocabulary.reorder(&path)?;
     let tokenizer_bytes = source.vocabulary.emit(&path)?;
-    check_space(&options.model, layout.file_bytes() + tokenizer_bytes.len() as u64)?;
+    check_space(&model_output, layout.file_bytes() + tokenizer_bytes.len() as u64)?;
 
-    let model = Output::create(&options.model)?;
-    let tokenizer = Output::create(&tokenizer_path)?;
+    let model = Output::create(&model_output)?;
+    let tokenizer = Output::create(&tokenizer_output)?;
     let io = |action, output: &Output| ConvertError::io(action, output.part());
     tokenizer.file().write_all_at(&tokenizer_bytes, 0).map_err(io("write", &tokenizer))?;
     model.file().set_len(layout.file_bytes()).map_err(io("write", &model))?;
@@ -138,38 +148,50 @@ fn open(input: &Path) -> Result<Source, ConvertError> {
 }
 
 /// The header of the output: the source's with a weight type, checked by the rules of `.m` files.
-fn header(source: &Source, weights: Option<DType>) -> Result<Header, ConvertError> {
-    let with = |weights| Header { weights, header_bytes: EMITTED_BYTES as u32, ..source.header };
+fn header(source: &mut Source, weights: Option<DType>) -> Result<Header, ConvertError> {
+    let checked = |weights| {
+        let header = Header { weights, header_bytes: EMITTED_BYTES as u32, ..source.header };
+        Header::parse(&header.emit())
+    };
     // The header's own limits come first: they keep the layout's arithmetic in range.
-    Header::parse(&with(DType::F32).emit()).map_err(ConvertError::header(source.path()))?;
-    let header = with(match weights {
+    let exact = checked(DType::F32).map_err(ConvertError::header(source.path()))?;
+    let chosen = match weights {
         Some(weights) => weights,
         None => source.natural_weights()?,
-    });
-    Header::parse(&header.emit()).map_err(ConvertError::header(source.path()))
+    };
+    // What F32 allows and another type does not is rows that are no whole blocks.
+    match (checked(chosen), weights) {
+        (Ok(header), _) => Ok(header),
+        (Err(HeaderError::Mismatch { key, found, other, .. }), Some(_)) => {
+            let allowed = format!("{chosen} weights need multiples of {other}, --weights f32 takes any size");
+            Err(ConvertError::refused(source.path(), key.to_string(), found, allowed))
+        }
+        (Err(HeaderError::Mismatch { key, found, other, .. }), None) => {
+            let note = format!(
+                "weights are f32, as with --weights f32: {key} is {found}, {chosen} weights need multiples of {other}"
+            );
+            source.notes.push(note);
+            Ok(exact)
+        }
+        (Err(error), _) => Err(ConvertError::header(source.path())(error)),
+    }
 }
 
-/// Refuses names that are taken, or that model and tokenizer would share.
-fn check_names(options: &Options, tokenizer: &Path) -> Result<(), ConvertError> {
-    if options.model == tokenizer {
-        return Err(ConvertError::SameNames(options.model.clone()));
+/// Where model and tokenizer go: neither name is taken, and they don't share it.
+fn destinations(options: &Options, tokenizer: &Path) -> Result<(PathBuf, PathBuf), ConvertError> {
+    let model = destination(&options.model, options.force)?;
+    let tokenizer = destination(tokenizer, options.force)?;
+    if model == tokenizer {
+        return Err(ConvertError::SameNames(model));
     }
-    for path in [&options.model, tokenizer] {
-        if path.is_dir() {
-            return Err(ConvertError::refused(path, "the output", "a folder", "name the file to be made in it"));
-        }
-        if !options.force && path.exists() {
-            return Err(ConvertError::Exists(path.to_owned()));
-        }
-    }
-    Ok(())
+    Ok((model, tokenizer))
 }
 
 /// Refuses outputs that would replace what is read.
 fn check_not_input(source: &Source, outputs: &[&Path]) -> Result<(), ConvertError> {
     for output in outputs {
         for path in [output.to_path_buf(), part_of(output)] {
-            if source.files.iter().any(|input| same_file(&input.file, &path).unwrap_or(false)) {
+            if source.files.iter().any(|input| file::is_same(&input.file, &path).unwrap_or(false)) {
                 return Err(ConvertError::SameFile(path));
             }
         }

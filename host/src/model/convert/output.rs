@@ -1,9 +1,10 @@
-//! An output file that takes its name only when it is complete.
+//! An output file that takes its name only when it is complete, and replaces nothing but a regular file.
 
 use super::error::ConvertError;
-use crate::machine::disk;
-use std::fs::{File, TryLockError};
-use std::os::unix::fs::MetadataExt;
+use crate::machine::{disk, file};
+use std::fs::{File, Metadata, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// A file under a temporary name, `NAME.part`, in the folder of the final one. Dropped before [`Self::finish`], it is removed.
@@ -22,10 +23,17 @@ impl Output {
     /// [`ConvertError::Busy`] while another conversion writes it.
     pub fn create(path: &Path) -> Result<Self, ConvertError> {
         let part = part_of(path);
+        if let Some(found) = found(std::fs::symlink_metadata(&part)).map_err(ConvertError::io("read", &part))?
+            && !found.is_file()
+        {
+            let what = file::irregular(found.file_type()).filter(|_| !found.is_symlink()).unwrap_or("a link");
+            return Err(ConvertError::refused(&part, "the temporary file", what, "remove it, or choose another name"));
+        }
         let file = File::options()
             .write(true)
             .create(true)
             .truncate(false) // not before the lock is ours
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(&part)
             .map_err(ConvertError::io("create", &part))?;
         match file.try_lock() {
@@ -34,7 +42,7 @@ impl Output {
             Err(TryLockError::Error(source)) => return Err(ConvertError::io("lock", &part)(source)),
         }
         // Whoever held the lock may have finished and renamed this very file in between.
-        let is_ours = same_file(&file, &part).map_err(ConvertError::io("create", &part))?;
+        let is_ours = file::is_same(&file, &part).map_err(ConvertError::io("create", &part))?;
         if !is_ours {
             return Err(ConvertError::Busy(part));
         }
@@ -55,6 +63,8 @@ impl Output {
     /// Puts everything on the disk and gives the file its name.
     pub fn finish(mut self) -> Result<(), ConvertError> {
         self.file.sync_all().map_err(ConvertError::io("write", &self.part))?;
+        // Conversions take their time; what has this name may be another thing by now.
+        destination(&self.path, true)?;
         std::fs::rename(&self.part, &self.path).map_err(ConvertError::io("rename", &self.part))?;
         self.is_finished = true;
         // The name, too, must survive a power cut.
@@ -72,6 +82,38 @@ impl Drop for Output {
     }
 }
 
+/// Where an output is to be put. A link to a regular file is followed: the file behind it is replaced, the link stays.
+///
+/// # Errors
+/// Where `path` is anything but a regular file or nothing at all; where it is a file, unless `force`.
+pub fn destination(path: &Path, force: bool) -> Result<PathBuf, ConvertError> {
+    let refused = |what: String, allowed: &str| Err(ConvertError::refused(path, "the output", what, allowed));
+    let io = |action| ConvertError::io(action, path);
+    let Some(named) = found(std::fs::symlink_metadata(path)).map_err(io("read"))? else {
+        return Ok(path.to_owned());
+    };
+    let link = if named.is_symlink() { "a link to " } else { "" };
+    let Some(target) = found(std::fs::metadata(path)).map_err(io("read"))? else {
+        return refused("a link to nothing".to_owned(), "remove it, or choose another name");
+    };
+    match file::irregular(target.file_type()) {
+        Some(what @ "a folder") => refused(format!("{link}{what}"), "name the file to be made in it"),
+        Some(what) => refused(format!("{link}{what}"), "only a regular file is replaced, choose another name"),
+        None if !force => Err(ConvertError::Exists(path.to_owned())),
+        None if named.is_symlink() => path.canonicalize().map_err(io("read")),
+        None => Ok(path.to_owned()),
+    }
+}
+
+/// What is there, if anything is.
+fn found(metadata: io::Result<Metadata>) -> io::Result<Option<Metadata>> {
+    match metadata {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The temporary name of an output.
 pub fn part_of(path: &Path) -> PathBuf {
     let mut part = path.as_os_str().to_owned();
@@ -82,12 +124,6 @@ pub fn part_of(path: &Path) -> PathBuf {
 /// The folder that holds a file.
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Whether an open file is what a path leads to.
-pub fn same_file(file: &File, path: &Path) -> std::io::Result<bool> {
-    let (open, named) = (file.metadata()?, std::fs::metadata(path)?);
-    Ok((open.dev(), open.ino()) == (named.dev(), named.ino()))
 }
 
 /// Demands room for `needed` bytes beside `path`.

@@ -6,6 +6,8 @@
 use super::error::ConvertError;
 use super::ggml::GgmlType;
 use super::vocabulary::Vocabulary;
+use crate::machine::file;
+use crate::model::kind::{FileKind, HEAD_BYTES};
 use dair_core::format::layout::LayerTensor;
 use dair_core::format::{Header, Layout, Tensor, TensorId};
 use dair_core::quant::DType;
@@ -26,14 +28,23 @@ pub struct SourceFile {
 }
 
 impl SourceFile {
-    /// Opens a file.
+    /// Opens a regular file, and refuses what a failed download leaves in its place.
     pub fn open(path: &Path) -> Result<Self, ConvertError> {
-        let file = File::open(path).map_err(ConvertError::io("open", path))?;
-        let metadata = file.metadata().map_err(ConvertError::io("read", path))?;
-        if !metadata.is_file() {
-            return Err(ConvertError::refused(path, "this", "not a regular file", "a GGUF file or a folder is needed"));
+        let file = file::open_regular(path).map_err(ConvertError::io("open", path))?;
+        let bytes = file.metadata().map_err(ConvertError::io("read", path))?.len();
+        let opened = Self { path: path.to_owned(), file, bytes };
+        match opened.kind()? {
+            // What downloads leave behind that did not work, in place of any file.
+            kind @ (FileKind::Empty | FileKind::LfsPointer | FileKind::WebPage) => {
+                Err(ConvertError::Kind { path: opened.path, kind })
+            }
+            _ => Ok(opened),
         }
-        Ok(Self { path: path.to_owned(), file, bytes: metadata.len() })
+    }
+
+    /// What it is by its first bytes.
+    pub fn kind(&self) -> Result<FileKind, ConvertError> {
+        self.read(0, self.bytes.min(HEAD_BYTES as u64)).map(|head| FileKind::of(&head))
     }
 
     /// Reads `bytes` bytes at `offset`.

@@ -5,17 +5,9 @@
 //! The rows of the embedding and of the output matrix follow.
 
 use super::error::ConvertError;
-use dair_core::format::tokenizer::{MAX_EOS, TokenizerHeader, TokenizerWriter};
+use super::pipeline::{Pipeline, around};
+use dair_core::format::tokenizer::{self, Added, Kind, MAX_EOS, Merge, Steps, TokenizerHeader, TokenizerWriter};
 use std::path::Path;
-
-/// What a token is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenKind {
-    /// Part of a text; may be merged from smaller ones.
-    Regular,
-    /// Stands for something outside the text, or is matched whole.
-    Special,
-}
 
 /// One token.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +17,21 @@ pub struct Token {
     /// The higher, the sooner it is merged. `None`: the lower the id, the sooner.
     pub score: Option<f32>,
     /// What it is for.
-    pub kind: TokenKind,
+    pub kind: Kind,
+    /// How it is found in a text, if it is a control or user-defined token.
+    pub added: Added,
+}
+
+impl Token {
+    /// A part of a text.
+    pub fn normal(bytes: Vec<u8>) -> Self {
+        Self { bytes, score: None, kind: Kind::Normal, added: Added::default() }
+    }
+
+    /// Whether a `.t` file has it behind BOS, where C++ matches tokens whole and never merges into them.
+    fn is_special(&self) -> bool {
+        !matches!(self.kind, Kind::Normal | Kind::Byte)
+    }
 }
 
 /// All tokens and what a chat needs to know of them.
@@ -41,6 +47,10 @@ pub struct Vocabulary {
     pub add_bos: bool,
     /// The model's own chat template.
     pub chat_template: Option<String>,
+    /// Whether [`bos`](Self::bos) is a token of the model's, and no stand-in that [`reorder`](Self::reorder) chose.
+    pub has_bos: bool,
+    /// How its own tokenizer cuts text.
+    pub pipeline: Pipeline,
 }
 
 /// Texts of tokens that end a text or a turn in the published chat formats.
@@ -57,7 +67,7 @@ const END_TEXTS: [&str; 8] = [
 
 /// Name of a row of the embedding that no token uses.
 pub fn unused_token(id: usize) -> Token {
-    Token { bytes: format!("[PAD{id}]").into_bytes(), score: None, kind: TokenKind::Special }
+    Token { kind: Kind::Unused, ..Token::normal(format!("[PAD{id}]").into_bytes()) }
 }
 
 impl Vocabulary {
@@ -65,7 +75,7 @@ impl Vocabulary {
     /// and one that the chat template spells out comes first.
     pub fn complete_eos(&mut self) {
         for (id, token) in self.tokens.iter().enumerate() {
-            let ends = token.kind == TokenKind::Special && END_TEXTS.iter().any(|text| text.as_bytes() == token.bytes);
+            let ends = token.is_special() && END_TEXTS.iter().any(|text| text.as_bytes() == token.bytes);
             if ends && !self.eos.contains(&(id as u32)) {
                 self.eos.push(id as u32);
             }
@@ -94,14 +104,18 @@ impl Vocabulary {
             }
         }
         for id in &self.eos {
-            self.tokens[*id as usize].kind = TokenKind::Special; // whatever the source says: it must be found in chat templates
+            let token = &mut self.tokens[*id as usize];
+            if !token.kind.is_added() {
+                token.kind = Kind::Control; // whatever the source says: it must be found in chat templates
+            }
         }
-        let is_special = |id: &u32| self.tokens[*id as usize].kind == TokenKind::Special;
+        let is_special = |id: &u32| self.tokens[*id as usize].is_special();
         // Without BOS the first special token takes its place in the order; it is never put before a text then.
         let Some(bos) = self.bos.or_else(|| (0..vocab_size).find(is_special)) else {
             return Err(ConvertError::missing(path, "a special token (at least one must mark the end of a text)"));
         };
         self.add_bos &= self.bos.is_some();
+        self.has_bos = self.bos.is_some();
         if self.eos.is_empty() {
             return Err(ConvertError::missing(path, "the id of the token that ends a text (EOS)"));
         }
@@ -116,7 +130,10 @@ impl Vocabulary {
         if old_ids.iter().enumerate().all(|(new, old)| new as u32 == *old) {
             return Ok(None);
         }
-        for id in &mut self.eos {
+        let pipeline = &mut self.pipeline;
+        let around = pipeline.before.iter_mut().chain(&mut pipeline.after);
+        let named = pipeline.eos.iter_mut().chain(&mut pipeline.unknown);
+        for id in self.eos.iter_mut().chain(around).chain(named).chain(pipeline.merges.as_flattened_mut()) {
             *id = new_ids[*id as usize];
         }
         self.tokens =
@@ -143,6 +160,28 @@ impl Vocabulary {
         for (id, token) in self.tokens.iter().enumerate() {
             writer.push(token.score.unwrap_or(-(id as f32)), &token.bytes).map_err(refused)?;
         }
+        let Pipeline { method, flags, eos, unknown, merges, steps, before, after } = &self.pipeline;
+        let id = tokenizer::Id::new;
+        let bos = self.bos.filter(|_| self.has_bos);
+        let before: Vec<u32> = bos.filter(|_| self.add_bos).into_iter().chain(before.iter().copied()).collect();
+        let kinds: Vec<u8> = self.tokens.iter().map(|token| token.added.bits(token.kind)).collect();
+        let merges: Vec<Merge> = merges
+            .iter()
+            .map(|&[left, right, merged]| Merge { left: id(left), right: id(right), merged: id(merged) })
+            .collect();
+        let pipeline = tokenizer::Pipeline {
+            method: *method,
+            flags: *flags,
+            bos,
+            eos: *eos,
+            unknown: *unknown,
+            kinds: &kinds,
+            merges: &merges,
+            steps: Steps::parse(&steps.bytes).expect("steps were checked as they were added"),
+            before: &around(path, &before)?,
+            after: &around(path, after)?,
+        };
+        writer.pipeline(&pipeline).map_err(refused)?;
         writer.finish().map_err(refused)
     }
 }
@@ -183,17 +222,20 @@ pub fn byte_piece(text: &str) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dair_core::format::tokenizer::Method;
 
     fn vocabulary(special: &[&str], eos: &[u32], chat_template: Option<&str>) -> Vocabulary {
-        let token = |text: &str, kind| Token { bytes: text.into(), score: None, kind };
-        let regular = ["a", "b"].map(|text| token(text, TokenKind::Regular));
-        let special = special.iter().map(|text| token(text, TokenKind::Special));
+        let token = |text: &str, kind| Token { kind, ..Token::normal(text.into()) };
+        let regular = ["a", "b"].map(|text| token(text, Kind::Normal));
+        let special = special.iter().map(|text| token(text, Kind::Control));
         Vocabulary {
             tokens: regular.into_iter().chain(special).collect(),
             bos: Some(2),
             eos: eos.to_vec(),
             add_bos: true,
             chat_template: chat_template.map(str::to_owned),
+            has_bos: true,
+            pipeline: Pipeline::of(Method::Merges),
         }
     }
 

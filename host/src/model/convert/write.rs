@@ -6,7 +6,7 @@
 use super::error::ConvertError;
 use super::ggml;
 use super::source::{Piece, RowOrder, SourceFile};
-use dair_core::quant::{DType, quantize};
+use dair_core::quant::{BlockQ40, BlockQ80, DType, quantize};
 use std::fs::File;
 use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::FileExt;
@@ -108,12 +108,13 @@ impl Buffers {
         self.source.resize(n_rows * piece.row_bytes() as usize, 0);
         self.read_rows(work, chunk)?;
         let bytes = if piece.is_copied() {
+            check_copied(&self.source, chunk, &work.files[piece.file].path)?;
             &self.source
         } else {
             self.values.resize(n_rows * piece.target.cols as usize, 0.0);
             self.target.resize(n_rows * piece.target.row_bytes as usize, 0);
             ggml::dequantize(piece.kind, &self.source, &mut self.values);
-            check(&self.values, chunk, &work.files[piece.file].path)?;
+            check_widened(&self.values, chunk, &work.files[piece.file].path)?;
             quantize(piece.target.dtype, &self.values, &mut self.target);
             &self.target
         };
@@ -146,8 +147,31 @@ impl Buffers {
     }
 }
 
+/// Refuses blocks whose scale is no finite number, and values that are none.
+fn check_copied(bytes: &[u8], chunk: &Chunk<'_>, path: &Path) -> Result<(), ConvertError> {
+    let dtype = chunk.piece.target.dtype;
+    let bad = match dtype {
+        DType::F32 => bytes.as_chunks().0.iter().position(|value| !f32::from_le_bytes(*value).is_finite()),
+        DType::F16 => bytes.as_chunks::<2>().0.iter().position(|value| !is_finite_half(value)),
+        DType::Q40 => bytes.as_chunks::<{ size_of::<BlockQ40>() }>().0.iter().position(|block| !is_finite_half(block)),
+        DType::Q80 => bytes.as_chunks::<{ size_of::<BlockQ80>() }>().0.iter().position(|block| !is_finite_half(block)),
+    };
+    let Some(at) = bad else { return Ok(()) };
+    let per_row = chunk.piece.target.cols as usize / dtype.block_len() as usize;
+    let (row, at_in_row) = (chunk.rows.start as usize + at / per_row, at % per_row);
+    let what = if dtype.block_len() > 1 { "scale of block" } else { "column" };
+    let field = format!("tensor {}, row {row}, {what} {at_in_row}", chunk.piece.name);
+    let allowed = "finite numbers are needed; the file is damaged or was made wrongly, download it again";
+    Err(ConvertError::refused(path, field, "infinite or no number", allowed))
+}
+
+/// Whether the first two bytes are a finite binary16: its exponent is not all ones.
+fn is_finite_half(block: &[u8]) -> bool {
+    block[1] & 0x7c != 0x7c
+}
+
 /// Refuses values that the target type can't hold.
-fn check(values: &[f32], chunk: &Chunk<'_>, path: &Path) -> Result<(), ConvertError> {
+fn check_widened(values: &[f32], chunk: &Chunk<'_>, path: &Path) -> Result<(), ConvertError> {
     const HALF_MAX: f32 = 65504.0;
     let dtype = chunk.piece.target.dtype;
     let max = match dtype {

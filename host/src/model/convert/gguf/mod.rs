@@ -3,12 +3,15 @@
 
 mod cursor;
 mod error;
+mod files;
 mod model;
 mod reader;
+mod split;
 mod value;
 mod vocabulary;
 
 pub use error::GgufError;
 pub(super) use model::open;
 pub use reader::{Gguf, Tensor};
+pub(in crate::model) use split::PartName;
 pub use value::{Array, Value, ValueType};

@@ -1,7 +1,8 @@
 //! What the metadata and tensors of a GGUF file mean for a `.m` file.
 
 use super::error::GgufError;
-use super::reader::{Gguf, MAX_HEAD_BYTES};
+use super::files::GgufFiles;
+use super::reader::Gguf;
 use super::vocabulary;
 use crate::model::convert::error::ConvertError;
 use crate::model::convert::ggml::GgmlType;
@@ -16,36 +17,27 @@ use std::path::Path;
 const EMBEDDING: &str = "token_embd.weight";
 const OUTPUT: &str = "output.weight";
 const ROPE_FREQS: &str = "rope_freqs.weight";
-/// Bytes of the head that are read first; doubled until the head is complete.
-const FIRST_READ_BYTES: u64 = 8 << 20;
 
-/// Opens a GGUF file as a model to be converted.
+/// Opens a GGUF file, or any part of a model in several, as a model to be converted.
 ///
 /// # Errors
 /// Names the key or tensor that is broken, missing or of an unsupported kind.
 pub fn open(path: &Path) -> Result<Source, ConvertError> {
-    let file = SourceFile::open(path)?;
-    let head = read_head(&file)?;
-    let gguf = Gguf::parse(&head, file.bytes).map_err(|source| ConvertError::Gguf { path: path.to_owned(), source })?;
-    let tensors: BTreeMap<_, _> = gguf
-        .tensors
-        .iter()
-        .map(|tensor| {
-            let stored = StoredTensor { file: 0, offset: tensor.offset, kind: tensor.kind, dims: tensor.dims.clone() };
-            (tensor.name.to_owned(), stored)
-        })
-        .collect();
+    let GgufFiles { files, head, tensors } = GgufFiles::open(path)?;
+    let path = &files[0].path.clone();
+    let gguf = Gguf::parse(&head, files[0].bytes).map_err(|source| ConvertError::gguf(path, source))?;
     let arch = gguf
         .str("general.architecture")
-        .map_err(|source| ConvertError::Gguf { path: path.to_owned(), source })?
+        .map_err(|source| ConvertError::gguf(path, source))?
         .ok_or_else(|| ConvertError::missing(path, "general.architecture"))?;
     let keys = Keys { gguf: &gguf, path, arch };
     let mut header = keys.header(&tensors)?;
     if let Some(stored) = tensors.get(ROPE_FREQS) {
-        header.rope_scaling = rope_scaling(&file, stored, &header)?;
+        header.rope_scaling = rope_scaling(&files[stored.file], stored, &header)?;
         header.rope = if header.rope_scaling.factor == 1.0 { header.rope } else { RopeKind::Llama31 };
     }
-    let vocabulary = vocabulary::read(&gguf, path)?;
+    let mut notes = Vec::new();
+    let vocabulary = vocabulary::read(&gguf, path, &mut notes)?;
     Ok(Source {
         header,
         tied: !tensors.contains_key(OUTPUT),
@@ -53,22 +45,9 @@ pub fn open(path: &Path) -> Result<Source, ConvertError> {
         unneeded: BTreeSet::from([ROPE_FREQS.to_owned()]),
         name,
         vocabulary,
-        files: vec![file],
-        notes: Vec::new(),
+        files,
+        notes,
     })
-}
-
-/// The first bytes of the file, at least up to the tensor data.
-fn read_head(file: &SourceFile) -> Result<Vec<u8>, ConvertError> {
-    let all = file.bytes.min(MAX_HEAD_BYTES);
-    let mut head_bytes = FIRST_READ_BYTES.min(all);
-    loop {
-        let head = file.read(0, head_bytes)?;
-        if head_bytes == all || !matches!(Gguf::parse(&head, file.bytes), Err(GgufError::Truncated { .. })) {
-            return Ok(head);
-        }
-        head_bytes = (head_bytes * 2).min(all);
-    }
 }
 
 /// What GGUF calls a tensor of the `.m` file. Rows of q and k are interleaved already where the architecture wants them so.
@@ -155,7 +134,7 @@ impl Keys<'_> {
     }
 
     fn wrong(&self) -> impl Fn(GgufError) -> ConvertError {
-        |source| ConvertError::Gguf { path: self.path.to_owned(), source }
+        |source| ConvertError::gguf(self.path, source)
     }
 
     fn header(&self, tensors: &BTreeMap<String, StoredTensor>) -> Result<Header, ConvertError> {
@@ -228,9 +207,6 @@ impl Keys<'_> {
         let gating = "expert_gating_func"; // 1 is softmax
         if let Some(found) = self.u32(gating)?.filter(|found| *found > 1) {
             return self.refused(&self.key(gating), found, "allowed: 1 (softmax)");
-        }
-        if let Some(found) = self.gguf.int("split.count").map_err(self.wrong())?.filter(|found| *found > 1) {
-            return self.refused("split.count", found, "one file is needed; join the parts with gguf-split --merge");
         }
         Ok(())
     }

@@ -6,6 +6,9 @@ use dair_core::format::{Arch, Header, RopeKind, RopeScaling};
 use dair_core::quant::DType;
 use serde_json::Value;
 
+/// What transformers 5 calls `num_experts`.
+const EXPERTS_OF_TRANSFORMERS_5: &str = "num_local_experts";
+
 /// The header, with F32 weights until the output's type is chosen, and notes for the user.
 pub fn header(config: &Json, vocab_size: u32) -> Result<(Header, Vec<String>), ConvertError> {
     let arch = match config.str("model_type")?.ok_or_else(|| config.missing("model_type"))? {
@@ -35,11 +38,15 @@ pub fn header(config: &Json, vocab_size: u32) -> Result<(Header, Vec<String>), C
         n_kv_heads: config.u32("num_key_value_heads")?.unwrap_or(n_heads),
         head_dim: match config.u32("head_dim")? {
             Some(head_dim) => head_dim,
-            // Qwen's own default does not follow from the other sizes.
-            None if arch.has_qk_norm() => return Err(config.missing("head_dim")),
+            // There, the default does not follow from the other sizes.
+            None if arch == Arch::Qwen3 => return Err(config.missing("head_dim")),
             None => dim.checked_div(n_heads).unwrap_or(0),
         },
-        n_experts: if moe { config.required_u32("num_experts")? } else { 0 },
+        n_experts: match config.u32_named("num_experts", EXPERTS_OF_TRANSFORMERS_5)? {
+            Some(n_experts) if moe => n_experts,
+            None if moe => return Err(config.missing("num_experts")),
+            _ => 0,
+        },
         n_active_experts: if moe { config.required_u32("num_experts_per_tok")? } else { 0 },
         moe_hidden_dim: if moe { config.required_u32("moe_intermediate_size")? } else { 0 },
         vocab_size,
@@ -71,9 +78,7 @@ fn check_unsupported(config: &Json) -> Result<(), ConvertError> {
     if let Some(found) = config.str("hidden_act")?.filter(|act| *act != "silu") {
         return Err(config.refused("hidden_act", format!("{found:?}"), "allowed: silu"));
     }
-    if let Some(found) = config.float("partial_rotary_factor")?.filter(|factor| *factor != 1.0) {
-        return Err(config.refused("partial_rotary_factor", found, "allowed: 1"));
-    }
+    check_rotates_whole_heads(config)?;
     if config.str("model_type")? == Some("qwen3_moe") {
         if config.bool("norm_topk_prob")? != Some(true) {
             return Err(config.refused(
@@ -94,6 +99,13 @@ fn check_unsupported(config: &Json) -> Result<(), ConvertError> {
         }
     }
     Ok(())
+}
+
+fn check_rotates_whole_heads(settings: &Json) -> Result<(), ConvertError> {
+    match settings.float("partial_rotary_factor")?.filter(|factor| *factor != 1.0) {
+        Some(found) => Err(settings.refused("partial_rotary_factor", found, "allowed: 1")),
+        None => Ok(()),
+    }
 }
 
 /// The context length; a sliding attention window ends it, because up to there it makes no difference.
@@ -120,9 +132,22 @@ fn norm_epsilon(config: &Json) -> Result<f32, ConvertError> {
     }
 }
 
-/// Base and scaling of RoPE. Newer files keep both in `rope_parameters`.
+/// Base and scaling of RoPE. Files of transformers 5 keep both in `rope_parameters`.
 fn rope(config: &Json, arch: Arch) -> Result<(f32, RopeScaling), ConvertError> {
     let parameters = config.object("rope_parameters")?;
+    if let Some(parameters) = &parameters {
+        check_rotates_whole_heads(parameters)?;
+        // Parameters for each type of layer lie one level deeper.
+        if let Some(kind) = parameters.keys().find(|key| parameters.value(key).is_some_and(Value::is_object)) {
+            return Err(parameters.refused(kind, "an object", "all layers must have the same parameters"));
+        }
+        if let Some(scaling) = config.object("rope_scaling")?
+            && let Some(key) = scaling.keys().find(|key| scaling.value(key) != parameters.value(key))
+        {
+            let found = scaling.value(key).unwrap_or(&Value::Null);
+            return Err(scaling.refused(key, found, "rope_parameters says otherwise; they must agree"));
+        }
+    }
     let base = match &parameters {
         Some(parameters) if parameters.value("rope_theta").is_some() => whole(parameters, "rope_theta")?,
         _ if config.value("rope_theta").is_some() => whole(config, "rope_theta")?,

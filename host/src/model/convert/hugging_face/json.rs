@@ -47,6 +47,16 @@ impl Json {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
+    /// All keys and values.
+    pub fn entries(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.map.iter()
+    }
+
+    /// All keys.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.map.keys().map(String::as_str)
+    }
+
     /// The object under `key`.
     pub fn object(&self, key: &str) -> Result<Option<Self>, ConvertError> {
         match self.value(key) {
@@ -62,6 +72,16 @@ impl Json {
     /// The count under `key`.
     pub fn u32(&self, key: &str) -> Result<Option<u32>, ConvertError> {
         self.typed(key, "allowed: 0 to 4294967295", |value| value.as_u64().and_then(|count| count.try_into().ok()))
+    }
+
+    /// The count under one of two names for the same thing; where both are there, they must agree.
+    pub fn u32_named(&self, key: &str, other: &str) -> Result<Option<u32>, ConvertError> {
+        match (self.u32(key)?, self.u32(other)?) {
+            (Some(one), Some(two)) if one != two => {
+                Err(self.refused(other, two, &format!("{key} is {one}; both mean the same and must agree")))
+            }
+            (one, two) => Ok(one.or(two)),
+        }
     }
 
     /// The count under `key`, which must be there.

@@ -1,9 +1,11 @@
 //! Hugging Face folders: `config.json` becomes the header ([`config`]), `*.safetensors` the tensors ([`safetensors`]),
-//! `tokenizer.json` and its companions the vocabulary ([`vocabulary`]).
+//! `tokenizer.json` ([`tokenizer_json`], [`steps`]) or `tokenizer.model` and their companions the vocabulary ([`vocabulary`]).
 
 mod config;
 mod json;
 pub mod safetensors;
+mod steps;
+mod tokenizer_json;
 mod vocabulary;
 
 use super::error::ConvertError;
@@ -19,6 +21,8 @@ use std::path::{Path, PathBuf};
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const OUTPUT: &str = "lm_head.weight";
 const INDEX: &str = "model.safetensors.index.json";
+/// Most files of a folder that are looked through for a hint.
+const MAX_LISTED: usize = 10_000;
 const SINGLE: &str = "model.safetensors";
 
 /// Opens a folder as a model to be converted.
@@ -26,6 +30,7 @@ const SINGLE: &str = "model.safetensors";
 /// # Errors
 /// Names the file and the setting, tensor or token that is broken, missing or of an unsupported kind.
 pub fn open(folder: &Path) -> Result<Source, ConvertError> {
+    check_is_model(folder)?;
     let config = Json::read(&folder.join("config.json"))?;
     let (files, tensors) = open_tensors(folder)?;
     let Some(embedding) = tensors.get(EMBEDDING) else {
@@ -53,6 +58,33 @@ pub fn open(folder: &Path) -> Result<Source, ConvertError> {
         unneeded.insert(OUTPUT.to_owned());
     }
     Ok(Source { files, header, tensors, unneeded, tied, name, vocabulary, notes })
+}
+
+/// Demands a `config.json`.
+///
+/// # Errors
+/// What to do with a folder that has none.
+pub fn check_is_model(folder: &Path) -> Result<(), ConvertError> {
+    if folder.join("config.json").exists() {
+        return Ok(());
+    }
+    let names = |folder: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut paths: Vec<_> = entries.map(|entry| entry.path()).take(MAX_LISTED).collect();
+        paths.sort();
+        paths
+    };
+    let files = names(folder);
+    // A model that could have been named, or the folder of a download, which has one for each revision.
+    let model = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "gguf" || extension == "m");
+    let revision = || names(&folder.join("snapshots")).into_iter().find(|path| path.join("config.json").exists());
+    let next = match files.iter().find(model).cloned().or_else(revision) {
+        Some(path) => format!("name {}", path.display()),
+        None => {
+            "a Hugging Face model needs config.json, tokenizer.json and *.safetensors, download all files of it".into()
+        }
+    };
+    Err(ConvertError::refused(folder, "the folder", "without config.json", next))
 }
 
 /// Opens the files that hold tensors and reads their tables.
@@ -116,7 +148,12 @@ fn tensor_files(folder: &Path) -> Result<Vec<PathBuf>, ConvertError> {
     }
     paths.sort();
     if paths.is_empty() {
-        return Err(ConvertError::missing(folder, "a *.safetensors file (others, such as *.bin, are not read)"));
+        return Err(ConvertError::refused(
+            folder,
+            "the model",
+            "without a *.safetensors file",
+            "others, such as *.bin, are not read; download those, or the model as GGUF",
+        ));
     }
     Ok(paths)
 }

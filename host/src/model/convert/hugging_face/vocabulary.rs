@@ -1,126 +1,105 @@
-//! `tokenizer.json` and its companions as a vocabulary.
+//! `tokenizer.json`, or a `tokenizer.model` in its place, and their companions as a vocabulary.
 
-use super::json::{self, Json};
+use super::json::Json;
+use super::tokenizer_json::TokenizerJson;
 use crate::model::convert::error::ConvertError;
-use crate::model::convert::vocabulary::{
-    Token, TokenKind, Vocabulary, byte_level, byte_piece, sentencepiece, unused_token,
-};
-use serde::Deserialize;
+use crate::model::convert::sentencepiece;
+use crate::model::convert::source::SourceFile;
+use crate::model::convert::vocabulary::{Token, Vocabulary};
+use dair_core::format::tokenizer::MAX_TEMPLATE_BYTES;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::Path;
-
-#[derive(Deserialize)]
-struct Tokenizer {
-    #[serde(default)]
-    added_tokens: Vec<AddedToken>,
-    model: Model,
-    pre_tokenizer: Option<Value>,
-    decoder: Option<Value>,
-    post_processor: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct AddedToken {
-    id: u32,
-    content: String,
-}
-
-#[derive(Deserialize)]
-struct Model {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    vocab: Value,
-    #[serde(default)]
-    byte_fallback: bool,
-}
 
 /// Reads the vocabulary of a model whose embedding has `vocab_size` rows, ids as they are. Rows without a token get one that
 /// nothing is encoded to.
 pub fn read(folder: &Path, config: &Json, vocab_size: u32) -> Result<Vocabulary, ConvertError> {
-    let path = folder.join("tokenizer.json");
-    let tokenizer: Tokenizer = json::read_as(&path)?;
-    let tokens = tokens(&tokenizer, &path, vocab_size)?;
     let settings = Json::read_optional(&folder.join("tokenizer_config.json"))?;
+    let (json, model) = (folder.join("tokenizer.json"), folder.join("tokenizer.model"));
+    if !json.exists() && model.exists() {
+        let (tokens, pipeline) = sentencepiece::read(&model, added_tokens(folder, &settings)?, vocab_size)?;
+        return assemble(folder, config, &settings, tokens, pipeline, Around { before: None, after: Vec::new() });
+    }
+    let tokenizer = TokenizerJson::read(&json)?;
+    let (tokens, pipeline) = tokenizer.tokens(&json, vocab_size)?;
+    let [before, after] = tokenizer.around().map(|texts| texts.into_iter().map(str::to_owned).collect::<Vec<_>>());
+    // Without a post-processor, vocabularies with byte fallback were trained with BOS.
+    let says = tokenizer.has_post_processor() || !tokenizer.has_byte_fallback();
+    assemble(folder, config, &settings, tokens, pipeline, Around { before: says.then_some(before), after })
+}
+
+/// Texts of the tokens around a text; what goes before it is `None` where nothing is said.
+struct Around {
+    before: Option<Vec<String>>,
+    after: Vec<String>,
+}
+
+fn assemble(
+    folder: &Path,
+    config: &Json,
+    settings: &Json,
+    tokens: Vec<Token>,
+    mut pipeline: crate::model::convert::pipeline::Pipeline,
+    around: Around,
+) -> Result<Vocabulary, ConvertError> {
     let generation = Json::read_optional(&folder.join("generation_config.json"))?;
     let ids = Ids { tokens: &tokens };
-
     let bos = match settings.value("bos_token").and_then(token_text) {
-        Some(text) => Some(ids.of_text(&settings, "bos_token", text)?),
+        Some(text) => Some(ids.of_text(settings, "bos_token", text)?),
         None => ids.of_setting(config, "bos_token_id")?.first().copied(),
     };
     // The tokenizer's own end token closes the turns of a chat; the others end the text, too.
     let mut eos = Vec::new();
     if let Some(text) = settings.value("eos_token").and_then(token_text) {
-        eos.push(ids.of_text(&settings, "eos_token", text)?);
+        eos.push(ids.of_text(settings, "eos_token", text)?);
+        pipeline.eos = eos.first().copied();
     }
     for json in [&generation, config] {
-        eos.extend(ids.of_setting(json, "eos_token_id")?);
-    }
-    let mut seen = Vec::new();
-    eos.retain(|id| {
-        !seen.contains(id) && {
-            seen.push(*id);
-            true
+        for id in ids.of_setting(json, "eos_token_id")? {
+            if !eos.contains(&id) {
+                eos.push(id);
+            }
         }
-    });
+    }
+    pipeline.eos = pipeline.eos.or(eos.first().copied());
 
-    let bos_text = bos.map(|bos| &tokens[bos as usize].bytes);
-    let is_prepended =
-        || tokenizer.post_processor.as_ref().zip(bos_text).is_some_and(|(post, bos)| prepends(post, bos));
-    // Without a post-processor, vocabularies of this kind were trained with BOS.
-    let usual = tokenizer.model.byte_fallback && tokenizer.post_processor.is_none();
-    let add_bos = settings.bool("add_bos_token")?.unwrap_or_else(|| is_prepended() || usual);
-    let chat_template = chat_template(folder, &settings)?;
-    let mut vocabulary = Vocabulary { tokens, bos, eos, add_bos, chat_template };
+    let named = |texts: &[String]| -> Vec<u32> { texts.iter().filter_map(|text| ids.find(text)).collect() };
+    let before = around.before.as_deref().map(named);
+    let add_bos = settings.bool("add_bos_token")?;
+    let add_bos =
+        add_bos.unwrap_or_else(|| bos.is_some_and(|bos| before.as_ref().is_none_or(|ids| ids.contains(&bos))));
+    pipeline.before = before.unwrap_or_default().into_iter().filter(|id| Some(*id) != bos).collect();
+    pipeline.after = match settings.bool("add_eos_token")? {
+        Some(true) => pipeline.eos.into_iter().collect(),
+        Some(false) => named(&around.after).into_iter().filter(|id| Some(*id) != pipeline.eos).collect(),
+        None => named(&around.after),
+    };
+    let chat_template = chat_template(folder, settings)?;
+    let mut vocabulary = Vocabulary { has_bos: bos.is_some(), tokens, bos, eos, add_bos, chat_template, pipeline };
     vocabulary.complete_eos();
     Ok(vocabulary)
 }
 
-fn tokens(tokenizer: &Tokenizer, path: &Path, vocab_size: u32) -> Result<Vec<Token>, ConvertError> {
-    let refused = |field: &str, found: String, allowed: &str| ConvertError::refused(path, field, found, allowed);
-    let model = &tokenizer.model;
-    if let Some(kind) = model.kind.as_deref().filter(|kind| *kind != "BPE") {
-        return Err(refused("model.type", format!("{kind:?}"), "allowed: BPE"));
-    }
-    let parts = [&tokenizer.pre_tokenizer, &tokenizer.decoder];
-    let is_byte_level = parts.into_iter().flatten().any(|part| has_type(part, "ByteLevel"));
-    if !is_byte_level && !model.byte_fallback {
-        return Err(refused("model", "BPE of characters".into(), "allowed: byte-level BPE, or BPE with byte_fallback"));
-    }
-    let vocab = BTreeMap::<String, u32>::deserialize(&model.vocab)
-        .map_err(|source| ConvertError::Json { path: path.to_owned(), source })?;
-    let mut tokens: Vec<Option<Token>> = vec![None; vocab_size as usize];
-    let mut put = |id: u32, text: &str, token: Token, replaces: bool| -> Result<(), ConvertError> {
-        let rows = tokens.len();
-        match tokens.get_mut(id as usize) {
-            None => Err(refused(
-                &format!("id of token {text:?}"),
-                id.to_string(),
-                &format!("the embedding has {rows} rows"),
-            )),
-            Some(Some(_)) if !replaces => {
-                Err(refused(&format!("id of token {text:?}"), id.to_string(), "another token has it"))
-            }
-            Some(slot) => {
-                *slot = Some(if token.bytes.is_empty() { unused_token(id as usize) } else { token });
-                Ok(())
-            }
+/// Tokens that stand beside a `tokenizer.model`: id, text, whether it is a control token.
+fn added_tokens(folder: &Path, settings: &Json) -> Result<Vec<(u32, String, bool)>, ConvertError> {
+    let mut added = Vec::new();
+    if let Some(Value::Object(tokens)) = settings.value("added_tokens_decoder") {
+        for (id, token) in tokens {
+            let allowed = "allowed: objects with a content, by id";
+            let wrong = || settings.refused("added_tokens_decoder", format!("{id}: {token}"), allowed);
+            let text = token.get("content").and_then(Value::as_str).ok_or_else(wrong)?;
+            let special = token.get("special").and_then(Value::as_bool).unwrap_or(false);
+            added.push((id.parse().map_err(|_| wrong())?, text.to_owned(), special));
         }
-    };
-    for (text, id) in &vocab {
-        let bytes = match byte_piece(text).filter(|_| model.byte_fallback) {
-            Some(byte) => vec![byte],
-            None if is_byte_level => byte_level(text),
-            None => sentencepiece(text),
-        };
-        put(*id, text, Token { bytes, score: None, kind: TokenKind::Regular }, false)?;
     }
-    for AddedToken { id, content } in &tokenizer.added_tokens {
-        let token = Token { bytes: content.clone().into_bytes(), score: None, kind: TokenKind::Special };
-        put(*id, content, token, true)?;
+    let file = Json::read_optional(&folder.join("added_tokens.json"))?;
+    for (text, id) in file.entries() {
+        let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
+        let id = id.ok_or_else(|| file.refused(text, "no id", "allowed: ids by text"))?;
+        if !added.iter().any(|(known, ..)| *known == id) {
+            added.push((id, text.clone(), false));
+        }
     }
-    Ok(tokens.into_iter().enumerate().map(|(id, token)| token.unwrap_or_else(|| unused_token(id))).collect())
+    Ok(added)
 }
 
 /// Looks tokens up by what settings say.
@@ -129,12 +108,15 @@ struct Ids<'a> {
 }
 
 impl Ids<'_> {
-    fn of_text(&self, json: &Json, key: &str, text: &str) -> Result<u32, ConvertError> {
+    /// The added one, where a normal token has the same text.
+    fn find(&self, text: &str) -> Option<u32> {
         let is_it = |token: &Token| token.bytes == text.as_bytes();
-        // The special one, where a regular token has the same text.
-        let special = self.tokens.iter().position(|token| is_it(token) && token.kind == TokenKind::Special);
-        let id = special.or_else(|| self.tokens.iter().position(is_it));
-        id.map(|id| id as u32).ok_or_else(|| json.refused(key, format!("{text:?}"), "the vocabulary has no such token"))
+        let added = self.tokens.iter().position(|token| is_it(token) && token.kind.is_added());
+        added.or_else(|| self.tokens.iter().position(is_it)).map(|id| id as u32)
+    }
+
+    fn of_text(&self, json: &Json, key: &str, text: &str) -> Result<u32, ConvertError> {
+        self.find(text).ok_or_else(|| json.refused(key, format!("{text:?}"), "the vocabulary has no such token"))
     }
 
     /// One id or a list of them.
@@ -155,32 +137,15 @@ fn token_text(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
-/// Whether a component, or one that it is made of, has this type.
-fn has_type(part: &Value, kind: &str) -> bool {
-    match part {
-        Value::Object(map) => {
-            map.get("type").and_then(Value::as_str) == Some(kind) || map.values().any(|inner| has_type(inner, kind))
-        }
-        Value::Array(list) => list.iter().any(|inner| has_type(inner, kind)),
-        _ => false,
-    }
-}
-
-/// Whether a post-processor puts the token `bos` before a text: a template whose form for one text starts with it.
-fn prepends(part: &Value, bos: &[u8]) -> bool {
-    let first = |part: &Value| -> Option<String> {
-        Some(part.get("single")?.get(0)?.get("SpecialToken")?.get("id")?.as_str()?.to_owned())
-    };
-    let inner = part.get("processors").and_then(Value::as_array);
-    first(part).is_some_and(|id| id.as_bytes() == bos)
-        || inner.is_some_and(|list| list.iter().any(|part| prepends(part, bos)))
-}
-
 /// The chat template: a file of its own, or a setting; of several the one named `default`.
 fn chat_template(folder: &Path, settings: &Json) -> Result<Option<String>, ConvertError> {
     let path = folder.join("chat_template.jinja");
     if path.exists() {
-        return std::fs::read_to_string(&path).map(Some).map_err(ConvertError::io("read", &path));
+        let file = SourceFile::open(&path)?;
+        // A byte more than can be kept, so that the longer one is refused.
+        let bytes = file.read(0, file.bytes.min(u64::from(MAX_TEMPLATE_BYTES) + 1))?;
+        let wrong = |_| ConvertError::refused(&path, "content", "no text", "allowed: UTF-8");
+        return String::from_utf8(bytes).map(Some).map_err(wrong);
     }
     Ok(match settings.value("chat_template") {
         Some(Value::Array(named)) => {

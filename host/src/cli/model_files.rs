@@ -1,0 +1,68 @@
+//! From what a user gives as `--model` to the files that are opened: a GGUF file or a Hugging Face folder is converted once.
+
+use super::{Failure, interrupt, progress};
+use crate::model::cache::{Cache, Entry, Event};
+use crate::model::convert::Progress;
+use crate::model::kind::FileKind;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// A model and the tokenizer that belongs to it.
+#[derive(Debug)]
+pub struct ModelFiles {
+    /// The `.m` file.
+    pub model: PathBuf,
+    /// The `.t` file.
+    pub tokenizer: PathBuf,
+    /// Keeps both in the cache.
+    _in_use: Option<Entry>,
+}
+
+impl ModelFiles {
+    /// The files that `model` stands for: itself and its neighbour, or those that it was converted to, now or at another time.
+    /// Says so on standard error, unless it is to be `quiet`.
+    ///
+    /// # Errors
+    /// As a conversion. Whatever else is no model is left to who opens it.
+    pub fn of(model: &Path, quiet: bool) -> Result<Self, Failure> {
+        let is_source = model.is_dir() || FileKind::read(model).is_ok_and(|kind| kind == FileKind::Gguf);
+        if !is_source {
+            return Ok(Self { model: model.into(), tokenizer: model.with_extension("t"), _in_use: None });
+        }
+        let cache = Cache::of_user()?;
+        let bar = progress::bar(quiet);
+        let mut is_told = false;
+        let say = |line: String| {
+            if !quiet {
+                // Where standard error is closed, nobody wants to know.
+                let _ = writeln!(std::io::stderr(), "{line}");
+            }
+        };
+        interrupt::catch();
+        let entry = cache.converted(model, &mut |event| {
+            match event {
+                Event::Waiting if !is_told => {
+                    is_told = true;
+                    say(format!("waiting for another process that converts {}", model.display()));
+                }
+                Event::Waiting => {}
+                Event::Converting(folder) => {
+                    say(format!("converting {}, this once; kept in {}", model.display(), folder.display()));
+                }
+                Event::Progress(Progress { done_bytes, total_bytes }) => {
+                    bar.set_length(total_bytes);
+                    bar.set_position(done_bytes);
+                }
+            }
+            if interrupt::is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        bar.finish_and_clear();
+        interrupt::release();
+        let entry = entry?;
+        for note in &entry.notes {
+            say(format!("note: {note}"));
+        }
+        Ok(Self { model: entry.model.clone(), tokenizer: entry.tokenizer.clone(), _in_use: Some(entry) })
+    }
+}
