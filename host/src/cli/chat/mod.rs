@@ -133,7 +133,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             seed,
             conversation,
             keeper: Keeper::new(if args.no_history { None } else { folder::chats() }),
-            sampling: serde_json::json!({"temperature": args.sample.temperature, "top_p": args.sample.top_p, "seed": seed}),
             load: start.elapsed(),
             context_full: args.context_full,
             is_full: false,

@@ -28,16 +28,14 @@ pub struct Session<'s> {
     pub args: &'s Args,
     /// The model's tokens.
     pub tokenizer: &'s Tokenizer<'s>,
-    /// Seed of its random numbers.
-    pub seed: u64,
     /// Samples answers.
     pub generator: Generator<'s>,
     /// What was said.
     pub conversation: Conversation,
     /// Keeps it on disk.
     pub keeper: Keeper,
-    /// How tokens are chosen, for saved conversations.
-    pub sampling: Value,
+    /// Seed of the random numbers.
+    pub seed: u64,
     /// From the start of the command to the first question.
     pub load: Duration,
     /// What is done when the context is full, as far as somebody has said so.
@@ -306,7 +304,24 @@ impl Session<'_> {
 
     fn saved(&self) -> SavedChat {
         let name = self.args.model.model.file_name().unwrap_or_default();
-        SavedChat::new(name.to_string_lossy().into(), self.sampling.clone(), self.conversation.messages().to_vec())
+        SavedChat::new(name.to_string_lossy().into(), self.sampling(), self.conversation.messages().to_vec())
+    }
+
+    /// How tokens are chosen.
+    fn sampling(&self) -> Value {
+        let sample = &self.args.sample;
+        json!({
+            "temperature": sample.temperature,
+            "top_p": sample.top_p,
+            "top_k": sample.top_k,
+            "min_p": sample.min_p,
+            "repeat_penalty": sample.repeat_penalty,
+            "repeat_last_n": sample.repeat_last_n,
+            "presence_penalty": sample.presence_penalty,
+            "frequency_penalty": sample.frequency_penalty,
+            "stop": sample.stop,
+            "seed": self.seed,
+        })
     }
 
     fn keep(&mut self) {
