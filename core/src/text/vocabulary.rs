@@ -1,6 +1,6 @@
 //! Lookups in a tokenizer file: bytes and score of an id, ids of bytes.
 
-use crate::format::tokenizer::{TokenizerFile, TokenizerHeader};
+use crate::format::tokenizer::{Pipeline, TokenizerFile, TokenizerHeader};
 use core::cmp::Ordering;
 
 /// The tokens of a file, indexed for lookups in both directions.
@@ -10,6 +10,7 @@ use core::cmp::Ordering;
 #[derive(Clone, Debug)]
 pub struct Vocabulary<'a> {
     header: TokenizerHeader<'a>,
+    pipeline: Option<Pipeline<'a>>,
     entries: &'a [u8],
     /// Where the entry of each token begins.
     offsets: &'a [u32],
@@ -70,12 +71,26 @@ impl<'a> Vocabulary<'a> {
             let first = bytes(id)[0];
             special_starts[usize::from(first / 64)] |= 1 << (first % 64);
         }
-        Self { header, entries, offsets, regular, special, max_regular_len, special_starts }
+        Self {
+            header,
+            pipeline: file.pipeline().copied(),
+            entries,
+            offsets,
+            regular,
+            special,
+            max_regular_len,
+            special_starts,
+        }
     }
 
     /// What the file says besides its tokens: BOS, EOS, chat template.
     pub fn header(&self) -> &TokenizerHeader<'a> {
         &self.header
+    }
+
+    /// How the model's own tokenizer cuts text, where the file says so.
+    pub fn pipeline(&self) -> Option<&Pipeline<'a>> {
+        self.pipeline.as_ref()
     }
 
     /// Number of tokens.
@@ -172,22 +187,13 @@ pub(super) mod tests {
 
     /// A vocabulary of these tokens; the memory is never freed, tests are short.
     pub fn vocabulary(tokens: &[(f32, &[u8])], bos: Option<u32>, eos: &[u32]) -> Vocabulary<'static> {
-        vocabulary_with_template(tokens, bos, eos, None)
-    }
-
-    pub fn vocabulary_with_template(
-        tokens: &[(f32, &[u8])],
-        bos: Option<u32>,
-        eos: &[u32],
-        chat_template: Option<&str>,
-    ) -> Vocabulary<'static> {
         let header = TokenizerHeader {
             vocab_size: tokens.len() as u32,
             max_token_len: tokens.iter().map(|(_, token)| token.len()).max().unwrap() as u32,
             bos,
             eos: heapless::Vec::from_slice(eos).unwrap(),
             add_bos: true,
-            chat_template,
+            chat_template: None,
         };
         let bytes = 1024 + tokens.iter().map(|(_, token)| 8 + token.len()).sum::<usize>();
         let buffer = Box::leak(vec![0; bytes].into_boxed_slice());

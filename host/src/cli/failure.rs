@@ -3,6 +3,7 @@
 use super::interrupt;
 use crate::bench::BenchError;
 use crate::chat::generate::GenerateError;
+use crate::chat::template::TemplateError;
 use crate::chat::tokenizer::{OpenError, TextError};
 use crate::cluster::root::RootError;
 use crate::machine::cpu::KernelError;
@@ -11,7 +12,7 @@ use crate::model::ModelError;
 use crate::model::cache::CacheError;
 use crate::model::convert::ConvertError;
 use dair_core::plan::PlanError;
-use dair_core::text::{ChatError, EncodeError, SampleError};
+use dair_core::text::SampleError;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -98,15 +99,14 @@ macro_rules! line_from {
 line_from!(
     BenchError,
     CacheError,
-    ChatError,
     ConvertError,
-    EncodeError,
     KernelError,
     ModelError,
     OpenError,
     PlanError,
     RootError,
     SampleError,
+    TemplateError,
     TextError,
     std::io::Error
 );

@@ -1,16 +1,21 @@
 //! `dair generate`: continues a prompt, or answers one question.
 
+use super::chat::AnswerStream;
 use super::model_args::{ModelArgs, TextArgs};
 use super::report::Report;
 use super::sample_args::SampleArgs;
 use super::stream::Stream;
+use super::template_args::TemplateArgs;
 use super::{Failure, interrupt};
-use crate::chat::generate::{Generator, Request};
+use crate::chat::conversation::Conversation;
+use crate::chat::generate::{Answer, Finish, Generator, Request};
+use crate::chat::template;
 use crate::chat::tokenizer::TokenizerBytes;
+use crate::cluster::root::Root;
+use crate::machine::terminal;
 use crate::model::Model;
-use dair_core::text::{ChatTemplate, EncodeOptions, Message, Role};
-use std::io::Write;
-use std::time::Instant;
+use dair_core::text::EncodeOptions;
+use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,6 +43,8 @@ pub struct Args {
     #[arg(long)]
     ignore_eos: bool,
     #[command(flatten)]
+    template: TemplateArgs,
+    #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     sample: SampleArgs,
@@ -62,9 +69,27 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut tokenizer = TokenizerBytes::open(&files.tokenizer)?;
     let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
     let vocab = tokenizer.vocabulary();
-    let text = if args.chat { question(&ChatTemplate::new(vocab, None)?, args.system.as_deref(), &text) } else { text };
-    let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { start: true, special: true })?;
     interrupt::catch();
+    if args.chat {
+        let choice = template::choose(args.template.template.as_deref(), vocab)?;
+        if let Some(note) = choice.note.filter(|_| !args.quiet) {
+            terminal::note(note);
+        }
+        let mut conversation = Conversation::new(choice.template, args.system.clone());
+        conversation.set_ignore_eos(args.ignore_eos);
+        args.template.apply(&mut conversation)?;
+        return args.model.with_root(&model, args.max_tokens, |root| {
+            let load = start.elapsed();
+            let mut generator = Generator::new(vocab, sampler, args.sample.stop.clone());
+            let mut stream = AnswerStream::new(args.json);
+            let turn =
+                conversation.ask(root, &mut generator, &tokenizer, &text, args.max_tokens, |piece| stream.show(piece));
+            stream.finish(turn.is_err())?;
+            let turn = turn?;
+            report(args, root, (load, seed), &turn.answer, &turn.text, turn.reasoning.as_deref())
+        });
+    }
+    let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { start: true, special: true })?;
     args.model.with_root(&model, args.max_tokens, |root| {
         let load = start.elapsed();
         let mut generator = Generator::new(vocab, sampler, args.sample.stop.clone());
@@ -73,26 +98,28 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             Request { prompt: &tokens, position: 0, max_tokens: args.max_tokens, ignore_eos: args.ignore_eos };
         let answer = generator.run(root, request, |event| stream.event(event));
         let text = stream.finish(answer.is_err())?;
-        let answer = answer?;
-        let report = Report { load, seed, repack: root.repack_time(), answer: &answer, network: root.network_bytes() };
-        if args.json {
-            writeln!(std::io::stdout().lock(), "{}", report.json(&text))?;
-        } else if !args.quiet {
-            report.print();
-        }
-        Ok(())
+        report(args, root, (load, seed), &answer?, &text, None)
     })
 }
 
-/// The text of a conversation of one question.
-fn question(template: &ChatTemplate<'_>, system: Option<&str>, user: &str) -> String {
-    let messages: Vec<Message<'_>> = system
-        .map(|text| Message { role: Role::System, text })
-        .into_iter()
-        .chain([Message { role: Role::User, text: user }])
-        .collect();
-    let mut text = String::new();
-    // Writing to a String does not fail.
-    let _ = template.render(&messages, &mut text);
-    text
+/// What is said after an answer.
+fn report(
+    args: &Args,
+    root: &Root<'_>,
+    (load, seed): (Duration, u64),
+    answer: &Answer,
+    text: &str,
+    reasoning: Option<&str>,
+) -> Result<(), Failure> {
+    let report = Report { load, seed, repack: root.repack_time(), answer, network: root.network_bytes() };
+    if args.json {
+        let mut report = report.json(text);
+        if let Some(reasoning) = reasoning {
+            report["reasoning"] = reasoning.into();
+        }
+        terminal::print_line(report)?;
+    } else if !args.quiet {
+        report.print();
+    }
+    if answer.finish == Finish::Interrupted { Err(Failure::Interrupted) } else { Ok(()) }
 }

@@ -12,9 +12,11 @@ mod model_args;
 mod model_files;
 mod perplexity;
 mod progress;
+mod render;
 mod report;
 mod sample_args;
 mod stream;
+mod template_args;
 mod tokenize;
 
 use clap::{Parser, Subcommand};
@@ -43,6 +45,7 @@ enum Command {
     Generate(generate::Args),
     Chat(chat::Args),
     Perplexity(perplexity::Args),
+    Render(render::Args),
     Inspect(inspect::Args),
     Bench(bench::Args),
     Tokenize(tokenize::TokenizeArgs),
@@ -57,6 +60,7 @@ pub fn run() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
+        Command::Render(args) => render::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),

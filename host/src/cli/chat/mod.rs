@@ -7,13 +7,13 @@
 //! format of [`save`].
 
 mod answer;
+pub use answer::AnswerStream;
 mod command;
 mod editor;
 mod folder;
 mod input;
 mod keep;
 mod keys;
-mod layout;
 mod paste;
 mod save;
 mod session;
@@ -23,11 +23,13 @@ mod tty;
 use super::Failure;
 use super::model_args::ModelArgs;
 use super::sample_args::SampleArgs;
+use super::template_args::TemplateArgs;
 use crate::chat::conversation::Conversation;
 use crate::chat::generate::Generator;
+use crate::chat::template;
 use crate::chat::tokenizer::TokenizerBytes;
+use crate::machine::terminal;
 use crate::model::Model;
-use dair_core::text::ChatFormat;
 use input::Source;
 use keep::Keeper;
 use save::SavedChat;
@@ -61,9 +63,8 @@ pub struct Args {
     /// Most tokens of one answer [default: as many as the context holds]
     #[arg(long, value_name = "N")]
     max_tokens: Option<u32>,
-    /// How messages are laid out [default: recognised from the tokenizer file]
-    #[arg(long, value_name = "NAME", value_parser = parse_format)]
-    template: Option<ChatFormat>,
+    #[command(flatten)]
+    template: TemplateArgs,
     /// Go on with the last conversation
     #[arg(long)]
     resume: bool,
@@ -88,11 +89,6 @@ pub struct Args {
     quiet: bool,
 }
 
-fn parse_format(name: &str) -> Result<ChatFormat, String> {
-    let names = || ChatFormat::ALL.map(ChatFormat::name).join(", ");
-    ChatFormat::from_name(name).ok_or_else(|| format!("known templates: {}", names()))
-}
-
 /// What `--context-full` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ContextFull {
@@ -115,8 +111,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut tokenizer = TokenizerBytes::open(&files.tokenizer)?;
     let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
     let vocab = tokenizer.vocabulary();
-    let template = layout::template(vocab, args.template)?;
-    let mut conversation = Conversation::new(template, None);
+    let choice = template::choose(args.template.template.as_deref(), vocab)?;
+    if let Some(note) = choice.note.filter(|_| !args.quiet) {
+        terminal::note(note);
+    }
+    let mut conversation = Conversation::new(choice.template, None);
+    args.template.apply(&mut conversation)?;
     if let Some(chat) = loaded {
         conversation.restore(chat.messages);
     }

@@ -1,0 +1,1 @@
+//! Templates as a whole; the built-in ones word for word.
