@@ -7,10 +7,11 @@ use super::{Failure, interrupt};
 use crate::chat::generate::{Answer, Finish, GenerateError, Generator, Request};
 use crate::chat::tokenizer::{Tokenizer, encode};
 use crate::cluster::root::Root;
+use crate::machine::terminal;
 use crate::model::Model;
 use console::style;
 use dair_core::text::{ChatFormat, ChatTemplate, EncodeOptions, Message, Role, Vocabulary};
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "\
@@ -29,7 +30,7 @@ pub struct Args {
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// Most tokens of one answer [default: as many as the context holds]
-    #[arg(long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N")]
     max_tokens: Option<u32>,
     /// How messages are laid out [default: recognised from the tokenizer file]
     #[arg(long, value_name = "NAME", value_parser = parse_format)]
@@ -62,7 +63,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
     let vocab = tokenizer.vocabulary(model.header().vocab_size)?;
     let template = ChatTemplate::new(&vocab, args.template)?;
-    args.model.with_root(&model, u32::MAX, |root| {
+    args.model.with_root(&model, u32::MAX, args.quiet || args.json, |root| {
         let generator = Generator::new(&vocab, sampler);
         let mut chat = Chat { args, vocab: &vocab, template, generator, turns: 0, position: 0, pending: None };
         chat.converse(root, start.elapsed())
@@ -85,12 +86,12 @@ impl Chat<'_> {
         let terminal = std::io::stdin().is_terminal() && !self.args.json && !self.args.quiet;
         if terminal {
             let hint = format!("{} positions of context; /clear, /exit, Ctrl-C ends an answer", root.seq_len());
-            eprintln!("{}", style(hint).for_stderr().dim());
+            terminal::note(style(hint).for_stderr().dim());
         }
         let mut lines = std::io::stdin().lock().lines();
         loop {
             if terminal {
-                eprint!("{} ", style(">").for_stderr().cyan().bold());
+                terminal::note_text(format_args!("{} ", style(">").for_stderr().cyan().bold()));
             }
             let Some(line) = lines.next() else { break };
             let line = line.map_err(|error| format!("cannot read the question: {error}"))?;
@@ -111,7 +112,7 @@ impl Chat<'_> {
                             if !terminal {
                                 return Err(format!("{full}: raise --max-seq-len").into());
                             }
-                            eprintln!("{full}: /clear starts anew");
+                            terminal::note(format_args!("{full}: /clear starts anew"));
                         }
                         Err(failure) => return Err(failure),
                     }
@@ -119,7 +120,7 @@ impl Chat<'_> {
             }
         }
         if terminal {
-            eprintln!();
+            terminal::note("");
         }
         Ok(())
     }
@@ -170,12 +171,8 @@ impl Chat<'_> {
         let since = |(sent, received): (u64, u64), (s, r): (u64, u64)| (sent - s, received - r);
         let network = root.network_bytes().zip(before).map(|(now, before)| since(now, before));
         if self.args.json {
-            writeln!(
-                std::io::stdout().lock(),
-                "{}",
-                Report { load, repack: root.repack_time(), answer, network }.json(text)
-            )?;
-            return Ok(());
+            let report = Report { load, repack: root.repack_time(), answer, network };
+            return Ok(terminal::print_line(report.json(text))?);
         }
         if self.args.quiet {
             return Ok(());
@@ -193,7 +190,7 @@ impl Chat<'_> {
             self.position,
             root.seq_len()
         );
-        eprintln!("{}", style(rates).for_stderr().dim());
+        terminal::note(style(rates).for_stderr().dim());
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! The commands of the `dair` binary, one file each: arguments, what is printed, exit codes.
 
+mod args;
 mod bench;
 mod chat;
 mod convert;
@@ -10,10 +11,13 @@ mod interrupt;
 mod kernel_args;
 mod model_args;
 mod perplexity;
+mod piped;
 mod progress;
 mod report;
 mod stream;
+mod text_args;
 
+pub use args::parse;
 use clap::{Parser, Subcommand};
 pub use failure::Failure;
 pub use kernel_args::KernelArgs;
@@ -44,9 +48,14 @@ enum Command {
     Bench(bench::Args),
 }
 
-/// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage.
+/// Runs the command line. Exit codes: 0 done, or nobody reads on; 1 failed, 2 wrong usage, 130 interrupted.
 pub fn run() -> ExitCode {
-    let result = match Cli::parse().command {
+    interrupt::install();
+    let command = match parse::<Cli>() {
+        Ok(Cli { command }) => command,
+        Err(code) => return code,
+    };
+    let result = match command {
         Command::Convert(args) => convert::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
@@ -54,11 +63,5 @@ pub fn run() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            ExitCode::FAILURE
-        }
-    }
+    result.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! What the operating system is asked: processors, memory, disk, threads.
+//! What the operating system is asked: processors, memory, disk, threads, terminals.
 
 pub mod arena;
 pub mod cores;
@@ -6,3 +6,4 @@ pub mod cpu;
 pub mod disk;
 pub mod memory;
 pub mod pool;
+pub mod terminal;
