@@ -12,6 +12,9 @@
 //!
 //! Beside them, [`synthetic`] makes models to try all of this with, [`bench`](mod@bench) measures them and the machine.
 
+// They panic where nobody reads; `machine::terminal` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod bench;
 pub mod chat;
 pub mod cli;

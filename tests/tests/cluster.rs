@@ -36,7 +36,7 @@ fn logits(
     activations: Option<DType>,
     prompt: &[u32],
 ) -> Result<Vec<Vec<f32>>, RootError> {
-    with_root(model, &Options { activations, ..options(workers, PATIENT) }, &|_, _| (), |root| {
+    with_root(model, &Options { activations, ..options(workers, PATIENT) }, &|_| (), |root| {
         let mut rows = Vec::new();
         root.forward_each(prompt, 0, |_, row| rows.push(row.to_vec()))?;
         Ok(rows)
@@ -82,7 +82,7 @@ fn tiny() -> (tempfile::TempDir, Model) {
 fn refusal(workers: &[Worker], timeouts: Timeouts) -> String {
     let (_folder, model) = tiny();
     let result: Result<(), RootError> =
-        with_root(&model, &options(workers, timeouts), &|_, _| (), |root| root.forward(&[1, 2, 3], 0, Logits::Last));
+        with_root(&model, &options(workers, timeouts), &|_| (), |root| root.forward(&[1, 2, 3], 0, Logits::Last));
     result.unwrap_err().to_string()
 }
 
@@ -91,13 +91,13 @@ fn a_worker_without_memory_says_so_and_serves_the_next_root() {
     let worker = Worker::start(PATIENT, 1, KvType::default(), 100_000);
     for _ in 0..2 {
         let line = refusal(std::slice::from_ref(&worker), PATIENT);
-        assert_eq!(line, format!("worker {} closed the connection during the node config", worker.address));
-        let line = worker.ended().unwrap_err();
+        let reason = worker.ended().unwrap_err();
+        assert_eq!(line, format!("worker {} refuses: {reason}", worker.address));
         assert!(
-            line.ends_with(
+            reason.ends_with(
                 "allowed: 100000 bytes; more workers or a shorter context need less, --max-memory allows more"
             ),
-            "{line}"
+            "{reason}"
         );
     }
 }
@@ -110,7 +110,7 @@ fn workers_that_are_not_there_are_named() {
     let options =
         Options { workers: vec![format!("127.0.0.1:{port}").parse().unwrap()], timeouts, ..Options::alone(1) };
     let start = Instant::now();
-    let result: Result<(), RootError> = with_root(&model, &options, &|_, _| (), |_| Ok(()));
+    let result: Result<(), RootError> = with_root(&model, &options, &|_| (), |_| Ok(()));
     assert_eq!(
         result.unwrap_err().to_string(),
         format!(
@@ -132,11 +132,11 @@ fn a_worker_that_starts_late_is_waited_for() {
     let timeouts = Timeouts { start: Duration::from_secs(20), ..PATIENT };
     let options =
         Options { workers: vec![format!("127.0.0.1:{port}").parse().unwrap()], timeouts, ..Options::alone(1) };
-    let result: Result<(), RootError> = with_root(&model, &options, &|_, _| (), |_| Ok(()));
+    let result: Result<(), RootError> = with_root(&model, &options, &|_| (), |_| Ok(()));
     late.join().unwrap();
     assert_eq!(
         result.unwrap_err().to_string(),
-        format!("worker 127.0.0.1:{port} closed the connection during the handshake")
+        format!("worker 127.0.0.1:{port} closed the connection during the handshake; its terminal says why")
     );
 }
 
@@ -146,7 +146,7 @@ fn a_worker_that_says_nothing_is_given_up() {
     let address = silent.local_addr().unwrap();
     let (_folder, model) = tiny();
     let options = Options { workers: vec![address.to_string().parse().unwrap()], timeouts: HASTY, ..Options::alone(1) };
-    let result: Result<(), RootError> = with_root(&model, &options, &|_, _| (), |_| Ok(()));
+    let result: Result<(), RootError> = with_root(&model, &options, &|_| (), |_| Ok(()));
     assert_eq!(
         result.unwrap_err().to_string(),
         format!("worker {address} did not answer the handshake for 0.4 s; is it busy with another root?")
@@ -160,7 +160,7 @@ fn a_root_that_vanishes_between_passes_frees_the_worker() {
     let workers = std::slice::from_ref(&worker);
     for _ in 0..2 {
         let result = std::panic::catch_unwind(|| {
-            let _: Result<(), RootError> = with_root(&model, &options(workers, PATIENT), &|_, _| (), |root| {
+            let _: Result<(), RootError> = with_root(&model, &options(workers, PATIENT), &|_| (), |root| {
                 root.forward(&[1, 2, 3], 0, Logits::Last)?;
                 // As if the process died: no stop packet is sent.
                 std::panic::resume_unwind(Box::new(()));

@@ -61,14 +61,6 @@ fn a_converters_file_is_written_back_byte_for_byte() {
 }
 
 #[test]
-fn the_chat_template_of_a_file_is_recognised() {
-    let bytes = Case::open(CASES[0]).bytes("tokenizer.t");
-    let file = TokenizerFile::parse(&bytes).unwrap();
-    let mut index = vec![0; Vocabulary::index_len(file.header().vocab_size)];
-    let vocab = Vocabulary::new(&file, &mut index);
-}
-
-#[test]
 fn damaged_files_are_errors_and_never_panics() {
     let original = Case::open(CASES[0]).bytes("tokenizer.t");
     for at in 0..original.len() {

@@ -91,7 +91,9 @@ fn a_worker_reads_the_graph_that_the_plan_makes_and_all_its_weights() {
             let mut received = GraphTables::new(Sizes::MAX);
             let mut tables = received.tables();
             let network = read_network(&mut reader, case.nodes, &mut tables.pipes).unwrap();
-            let (graph, bytes) = read_node(&mut reader, index + 1, network, tables).unwrap();
+            let node = read_node(&mut reader, index + 1, network, tables).unwrap();
+            assert!(!node.from_kin, "{}: a C++ root", case.name);
+            let (graph, bytes) = (node.graph, node.weight_bytes);
 
             let (mut planned, mut packed) = (GraphTables::new(model.sizes()), GraphTables::new(model.sizes()));
             let planned = model.graph(case.nodes, index + 1, &mut planned);

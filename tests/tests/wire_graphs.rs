@@ -9,7 +9,8 @@ use dair_core::plan::{Cut, build, node_counts};
 use dair_core::quant::DType;
 use dair_core::wire::ReadError;
 use dair_core::wire::dllama::{
-    finish_weights, read_network, read_node, read_weights, records, repacked, write_network, write_node, write_record,
+    Node, finish_weights, read_network, read_node, read_weights, records, repacked, write_network, write_node,
+    write_record,
 };
 use dair_host::cluster::tables::GraphTables;
 use dair_host::machine::arena::ArenaMemory;
@@ -67,7 +68,9 @@ fn read<'t>(
 ) -> Result<(Graph<'t>, u64), ReadError<Infallible>> {
     let mut tables = slots.tables();
     let network = read_network(bytes, nodes, &mut tables.pipes)?;
-    read_node(bytes, node, network, tables)
+    let Node { graph, weight_bytes, from_kin } = read_node(bytes, node, network, tables)?;
+    assert!(!from_kin, "zeros are nobody's name");
+    Ok((graph, weight_bytes))
 }
 
 #[test]

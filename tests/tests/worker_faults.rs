@@ -170,7 +170,36 @@ fn a_client_that_drips_bytes_is_over_when_the_handshake_is() {
         }
     }
     assert!(start.elapsed() < Duration::from_secs(5));
-    assert_eq!(worker.ended().unwrap_err(), "root: no data for 0.4 s during the handshake");
+    assert_slow(&worker, "the handshake");
+}
+
+/// Checks that a session ended with a root that was not silent, but moved too little.
+fn assert_slow(worker: &Worker, phase: &str) {
+    let line = worker.ended().unwrap_err();
+    assert!(line.starts_with("root: only ") && line.ends_with(&format!(" s during {phase}")), "{line}");
+}
+
+#[test]
+fn a_root_that_drips_bytes_is_given_up_in_every_phase() {
+    let script = Script::new();
+    let worker = Worker::start(HASTY, 1, KvType::default(), u64::MAX);
+    for (from, phase) in [
+        (8, "the handshake"),
+        (NETWORK, "the network config"),
+        (NODE, "the node config"),
+        (script.weights, "the transfer of weights"),
+        (script.control + Control::BYTES, "the broadcast of embeddings"),
+    ] {
+        let mut stream = worker.connect();
+        stream.write_all(&script.bytes[..from]).unwrap();
+        for byte in script.bytes[from..].iter().take(100) {
+            thread::sleep(Duration::from_millis(if phase == "the handshake" { 150 } else { 50 }));
+            if stream.write_all(&[*byte]).is_err() {
+                break;
+            }
+        }
+        assert_slow(&worker, phase);
+    }
 }
 
 #[test]

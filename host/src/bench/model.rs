@@ -112,7 +112,7 @@ pub fn measure(
     let model = build(&header, folder, |bytes| progress(bytes, work.file_bytes))?;
 
     let options = Options { kernels, max_seq_len: Some(seq_len), ..Options::alone(threads) };
-    let (prefill, decode) = root::with_root(&model, &options, &|_, _| (), |root| run(root, &header, budget))?;
+    let (prefill, decode) = root::with_root(&model, &options, &|_| (), |root| run(root, &header, budget))?;
     let whole = Work::of(&shape.header);
     let projected = (header.n_layers < shape.header.n_layers).then(|| {
         let fewer_ops = work.ops(prefill.tokens) / whole.ops(prefill.tokens);

@@ -1,11 +1,13 @@
 //! The `host-worker` command: computes a part of a model for a root.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use clap::Parser;
-use dair_host::cli::KernelArgs;
+use dair_host::cli::{self, KernelArgs};
 use dair_host::cluster::kv::Kv;
 use dair_host::cluster::node::{self, Event};
 use dair_host::machine::pool::{MAX_LANES, Threads};
-use dair_host::machine::{cores, cpu, memory};
+use dair_host::machine::{cores, cpu, memory, terminal};
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, DEFAULT_PORT, Timeouts};
 use std::process::ExitCode;
@@ -33,14 +35,14 @@ struct Args {
     port: u16,
     /// Threads [default: one per core that may be used; of large and small cores, only the large ones where the others
     /// would hold them up]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_LANES as i64))]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_LANES as i64))]
     threads: Option<u16>,
     /// Keep each thread on a processor of its own: for machines that do nothing else (Linux)
     #[arg(long)]
     pin: bool,
     #[command(flatten)]
     kernels: KernelArgs,
-    /// Seconds without a byte after which a peer that owes one is given up
+    /// Seconds without a byte, or with hardly any, after which a peer that owes some is given up
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout_s: u64,
     /// Most memory for weights and KV cache, such as 1500MB or 2GB [default: nine tenths of what is free]
@@ -55,9 +57,18 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let Err(error) = run(&Args::parse());
-    eprintln!("error: {error}");
+    let args = match cli::parse::<Args>() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    let Err(error) = run(&args);
+    terminal::note(format_args!("error: {error}"));
     ExitCode::FAILURE
+}
+
+/// What a worker tells whoever watches it. It works for its root, and goes on where nobody does.
+fn say(line: impl std::fmt::Display) {
+    let _ = terminal::print_line(line);
 }
 
 fn run(args: &Args) -> Result<std::convert::Infallible, String> {
@@ -69,26 +80,31 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     }
     let progress = Duration::from_secs(args.timeout_s);
     let address = Address { host: args.host.clone(), port: args.port };
-    let timeouts = Timeouts { progress, ..Timeouts::default() };
+    let timeouts = Timeouts::of(progress);
     let mut listener = Listener::bind(&address, timeouts).map_err(|error| error.to_string())?;
     if !args.quiet {
         let local = listener.local_addr().map_err(|error| error.to_string())?;
-        println!("listening on {local}, {threads} threads, {}", kernels.isa());
+        if let Some(note) = cpu::too_many(threads) {
+            terminal::note(note);
+        }
+        say(format_args!("listening on {local}, {threads} threads, {}", kernels.isa()));
     }
     let max_memory = || args.max_memory.unwrap_or_else(memory::usable_bytes);
     let served = node::serve(&mut listener, &pool, kernels, args.kv.into(), max_memory, |event| match event {
         Event::Joined(joined) if !args.quiet => {
-            println!("{}: node {} of {}", joined.root(), joined.node(), joined.nodes());
-            joined.warnings.iter().for_each(|warning| println!("{}: {warning}", joined.root()));
+            say(format_args!("{}: node {} of {}", joined.root(), joined.node(), joined.nodes()));
+            joined.warnings.iter().for_each(|warning| say(format_args!("{}: {warning}", joined.root())));
         }
-        Event::Ended(root, Ok(summary)) if !args.quiet => println!("root {root}: session over: {summary}"),
+        Event::Ended(root, Ok(summary)) if !args.quiet => {
+            say(format_args!("root {root}: session over: {summary}"));
+        }
         Event::Joined(_) | Event::Ended(_, Ok(_)) => {}
         Event::Ended(root, Err(error)) => {
             let line = error.to_string();
             let root = format!("root {root}");
             // Most errors name a peer, and often it is the root.
             let line = line.strip_prefix(&root).map_or(line.as_str(), |rest| rest.trim_start_matches(':').trim_start());
-            eprintln!("{root}: session failed: {line}");
+            terminal::note(format_args!("{root}: session failed: {line}"));
         }
     });
     served.map_err(|error| error.to_string())

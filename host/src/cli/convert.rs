@@ -1,6 +1,7 @@
 //! `dair convert`: arguments, progress bar, summary.
 
 use super::{Failure, interrupt, progress};
+use crate::machine::terminal;
 use crate::model::convert::{Options, Progress, Summary, convert};
 use clap::ValueEnum;
 use dair_core::quant::DType;
@@ -38,7 +39,7 @@ pub struct Args {
     #[arg(long)]
     force: bool,
     /// Threads [default: one per processor]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Print nothing but errors
     #[arg(short, long)]
@@ -85,9 +86,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     bar.finish_and_clear();
     let summary = result?;
     if args.json {
-        println!("{}", to_json(&summary));
+        terminal::print_line(to_json(&summary))?;
     } else if !args.quiet {
-        print(&summary);
+        terminal::print(to_text(&summary))?;
     }
     Ok(())
 }
@@ -106,11 +107,12 @@ fn to_json(summary: &Summary) -> Value {
     })
 }
 
-fn print(summary: &Summary) {
+fn to_text(summary: &Summary) -> String {
     let header = &summary.header;
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
-    println!(
-        "{}: {}, {} layers, dim {}, {} tokens, weights {}, {:.1} MB ({:.1} MB copied bit for bit) in {:.1} s",
+    let order = if summary.is_reordered { " (new token ids: regular ones first, then BOS)" } else { "" };
+    let mut text = format!(
+        "{}: {}, {} layers, dim {}, {} tokens, weights {}, {:.1} MB ({:.1} MB copied bit for bit) in {:.1} s\n{}{order}\n",
         summary.model.display(),
         header.arch.name(),
         header.n_layers,
@@ -120,10 +122,8 @@ fn print(summary: &Summary) {
         megabytes(summary.model_bytes),
         megabytes(summary.copied_bytes),
         summary.elapsed.as_secs_f64(),
+        summary.tokenizer.display(),
     );
-    let order = if summary.is_reordered { " (new token ids: regular ones first, then BOS)" } else { "" };
-    println!("{}{order}", summary.tokenizer.display());
-    for note in &summary.notes {
-        println!("note: {note}");
-    }
+    text.extend(summary.notes.iter().map(|note| format!("note: {note}\n")));
+    text
 }

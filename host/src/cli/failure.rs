@@ -85,6 +85,24 @@ impl From<Unwritten> for Failure {
     }
 }
 
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        match error {
+            BenchError::Interrupted => Self::Interrupted,
+            error => Self::Line(error.to_string()),
+        }
+    }
+}
+
+impl From<ConvertError> for Failure {
+    fn from(error: ConvertError) -> Self {
+        match error {
+            ConvertError::Interrupted => Self::Interrupted,
+            error => Self::Line(error.to_string()),
+        }
+    }
+}
+
 /// Errors that are one line already.
 macro_rules! line_from {
     ($($error:ty),*) => {
@@ -97,9 +115,7 @@ macro_rules! line_from {
 }
 
 line_from!(
-    BenchError,
     CacheError,
-    ConvertError,
     KernelError,
     ModelError,
     OpenError,

@@ -1,14 +1,15 @@
 //! `dair generate`: continues a prompt, or answers one question.
 
 use super::chat::AnswerStream;
-use super::model_args::{ModelArgs, TextArgs};
+use super::model_args::ModelArgs;
 use super::report::Report;
 use super::sample_args::SampleArgs;
 use super::stream::Stream;
 use super::template_args::TemplateArgs;
-use super::{Failure, interrupt};
-use crate::chat::conversation::Conversation;
-use crate::chat::generate::{Answer, Finish, Generator, Request};
+use super::text_args::TextArgs;
+use super::{Failure, interrupt, progress};
+use crate::chat::conversation::{Conversation, Piece};
+use crate::chat::generate::{Answer, Event, Finish, Generator, Request};
 use crate::chat::template;
 use crate::chat::tokenizer::TokenizerBytes;
 use crate::cluster::root::Root;
@@ -19,9 +20,10 @@ use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "\
 Examples:
-  dair generate --model smollm2.m --prompt 'Once upon a time' --max-tokens 64
+  dair generate --model smollm2.m 'Once upon a time' --max-tokens 64
   dair generate --model smollm2.m --chat --prompt 'What is the capital of France?' --temperature 0
   dair generate --model smollm2.m --file story.txt --json | jq .decode.tokens_per_second
+  git diff | dair generate --model smollm2.m --chat --prompt 'Describe this change:'
   dair generate --model smollm2.m --prompt Hello --workers 10.0.0.2:9990 10.0.0.3:9990";
 
 /// Continue a prompt, or answer one question.
@@ -37,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
     /// Most tokens to generate
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
     max_tokens: u32,
     /// Go on when the model says that it is done
     #[arg(long)]
@@ -62,14 +64,14 @@ pub struct Args {
 /// One line for the user.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let start = Instant::now();
+    let quiet = args.quiet || args.json;
     let (sampler, seed) = args.sample.sampler()?;
-    let text = args.text.read()?;
+    let text = args.text.read(quiet)?;
     let files = args.model.files(args.quiet)?;
     let model = Model::open(&files.model)?;
     let mut tokenizer = TokenizerBytes::open(&files.tokenizer)?;
     let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
     let vocab = tokenizer.vocabulary();
-    interrupt::catch();
     if args.chat {
         let choice = template::choose(args.template.template.as_deref(), vocab)?;
         if let Some(note) = choice.note.filter(|_| !args.quiet) {
@@ -78,28 +80,68 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let mut conversation = Conversation::new(choice.template, args.system.clone());
         conversation.set_ignore_eos(args.ignore_eos);
         args.template.apply(&mut conversation)?;
-        return args.model.with_root(&model, args.max_tokens, |root| {
+        conversation.push_question(&text);
+        let tokens = tokenizer.encode_rendered(&conversation.render(&tokenizer)?)?;
+        args.model.check_fits(&model, "prompt", tokens.len())?;
+        return args.model.with_root(&model, args.max_tokens, quiet, |root| {
             let load = start.elapsed();
             let mut generator = Generator::new(vocab, sampler, args.sample.stop.clone());
             let mut stream = AnswerStream::new(args.json);
-            let turn =
-                conversation.ask(root, &mut generator, &tokenizer, &text, args.max_tokens, |piece| stream.show(piece));
+            let line = PromptLine::new(quiet, tokens.len());
+            let turn = conversation.answer(root, &mut generator, &tokenizer, args.max_tokens, |piece| {
+                line.hear(!matches!(piece, Piece::Answer("")));
+                stream.show(piece)
+            });
+            line.hear(true);
             stream.finish(turn.is_err())?;
             let turn = turn?;
             report(args, root, (load, seed), &turn.answer, &turn.text, turn.reasoning.as_deref())
         });
     }
     let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { start: true, special: true })?;
-    args.model.with_root(&model, args.max_tokens, |root| {
+    args.model.check_fits(&model, "prompt", tokens.len())?;
+    args.model.with_root(&model, args.max_tokens, quiet, |root| {
         let load = start.elapsed();
         let mut generator = Generator::new(vocab, sampler, args.sample.stop.clone());
         let mut stream = Stream::new(args.json);
         let request =
             Request { prompt: &tokens, position: 0, max_tokens: args.max_tokens, ignore_eos: args.ignore_eos };
-        let answer = generator.run(root, request, |event| stream.event(event));
+        let line = PromptLine::new(quiet, tokens.len());
+        let answer = generator.run(root, request, |event| {
+            if let Event::Prompt(done, _) = event {
+                line.show(done);
+            }
+            line.hear(matches!(event, Event::Text(_)));
+            stream.event(event)
+        });
+        line.hear(true);
         let text = stream.finish(answer.is_err())?;
         report(args, root, (load, seed), &answer?, &text, None)
     })
+}
+
+/// The progress of a prompt, until there is a text.
+struct PromptLine {
+    bar: indicatif::ProgressBar,
+    is_over: std::cell::Cell<bool>,
+}
+
+impl PromptLine {
+    fn new(hidden: bool, tokens: usize) -> Self {
+        Self { bar: progress::prompt(hidden, tokens), is_over: false.into() }
+    }
+
+    fn show(&self, done: u32) {
+        self.bar.set_position(done.into());
+    }
+
+    /// Hears whether there is a text. Until then Ctrl-C ends everything at once; from then on the text gets an end.
+    fn hear(&self, is_text: bool) {
+        if is_text && !self.is_over.replace(true) {
+            self.bar.finish_and_clear();
+            interrupt::catch();
+        }
+    }
 }
 
 /// What is said after an answer.
@@ -118,7 +160,7 @@ fn report(
             report["reasoning"] = reasoning.into();
         }
         terminal::print_line(report)?;
-    } else if !args.quiet {
+    } else if !args.quiet && answer.finish != Finish::Interrupted {
         report.print();
     }
     if answer.finish == Finish::Interrupted { Err(Failure::Interrupted) } else { Ok(()) }

@@ -4,10 +4,11 @@ use super::Failure;
 use super::model_files::ModelFiles;
 use crate::cluster::kv::{self, Kv};
 use crate::cluster::tables::GraphTables;
+use crate::machine::terminal;
 use crate::model::Model;
 use dair_core::format::{Header, Layout, Tensor, TensorId};
 use dair_core::graph::{Graph, Sizes, Weight};
-use dair_core::kernels::{KvLayout, KvPart, KvType};
+use dair_core::kernels::{KvLayout, KvType};
 use dair_core::plan::{self, Cut};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -24,7 +25,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Model: a .m file; a GGUF file or a Hugging Face folder is converted, once, into the cache
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     model: PathBuf,
     /// Cut the model into parts for this many nodes, the root included
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -57,12 +58,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let graph = plan::build(&model.layout, &cut, node, tables.tables())?;
         parts.push(Part::of(&graph, &cut, &layout, header));
     }
-    if args.json {
-        println!("{}", to_json(&model, &parts));
+    let printed = if args.json {
+        terminal::print_line(to_json(&model, &parts))
     } else {
-        print!("{}", to_text(&model, &parts, kv, args.all));
-    }
-    Ok(())
+        terminal::print(to_text(&model, &parts, kv, args.all))
+    };
+    Ok(printed?)
 }
 
 /// What one node reads and keeps.
@@ -77,12 +78,9 @@ impl Part {
         let weights: Vec<_> =
             graph.ops.iter().filter_map(|op| Some((format!("{}.{}", op.name, op.layer), op.weight?))).collect();
         let bytes = |weight: &Weight| weight.mat_bytes().unwrap_or(0) * u64::from(weight.mats);
-        let caches =
-            [KvPart::Keys, KvPart::Values].map(|part| layout.head_bytes(part, cut.seq_len.into()).unwrap_or(0));
-        let kv_heads = u64::from(header.n_kv_heads / cut.nodes);
         Self {
             weight_bytes: weights.iter().map(|(_, weight)| bytes(weight)).sum(),
-            kv_cache_bytes: caches.into_iter().sum::<u64>() * kv_heads * u64::from(header.n_layers),
+            kv_cache_bytes: kv::cache_bytes(layout, header, cut.nodes, cut.seq_len),
             weights,
         }
     }

@@ -1,5 +1,6 @@
 //! The commands of the `dair` binary, one file each: arguments, what is printed, exit codes.
 
+mod args;
 mod bench;
 mod chat;
 mod convert;
@@ -11,14 +12,17 @@ mod kernel_args;
 mod model_args;
 mod model_files;
 mod perplexity;
+mod piped;
 mod progress;
 mod render;
 mod report;
 mod sample_args;
 mod stream;
 mod template_args;
+mod text_args;
 mod tokenize;
 
+pub use args::parse;
 use clap::{Parser, Subcommand};
 pub use failure::Failure;
 pub use kernel_args::KernelArgs;
@@ -55,7 +59,11 @@ enum Command {
 /// Runs the command line. Exit codes: 0 done, or nobody reads on; 1 failed, 2 wrong usage, 130 interrupted.
 pub fn run() -> ExitCode {
     interrupt::install();
-    let result = match Cli::parse().command {
+    let command = match parse::<Cli>() {
+        Ok(Cli { command }) => command,
+        Err(code) => return code,
+    };
+    let result = match command {
         Command::Convert(args) => convert::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),

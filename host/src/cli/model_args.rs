@@ -1,16 +1,17 @@
 //! Flags that several commands share: which model, on what, and how tokens are chosen.
 
 use super::model_files::ModelFiles;
-use super::{Failure, KernelArgs, interrupt, progress};
+use super::progress::SetUp;
+use super::{Failure, KernelArgs, interrupt};
 use crate::cluster::kv::Kv;
 use crate::cluster::root::{self, Options, Repack, Root};
 use crate::machine::cpu::{self, KernelError};
 use crate::machine::pool::MAX_LANES;
+use crate::machine::terminal;
 use crate::model::Model;
 use crate::net::{Address, Timeouts};
 use dair_core::quant::DType;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Which model, and what it runs on.
@@ -18,14 +19,14 @@ use std::time::Duration;
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// Model: a .m file made by `dair convert`; a GGUF file or a Hugging Face folder is converted, once, into the cache
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     pub model: PathBuf,
     /// Tokenizer file (.t) [default: the model's name with .t, or what was converted with it]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// Threads on this machine [default: one per core that may be used; of large and small cores, only the large ones
     /// where the others would hold them up]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_LANES as i64))]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_LANES as i64))]
     pub threads: Option<u16>,
     /// Keep each thread on a processor of its own: for machines that do nothing else (Linux)
     #[arg(long)]
@@ -45,10 +46,11 @@ pub struct ModelArgs {
     /// memory that the system can't take back, for faster tokens [default: for 32 tokens and more, where half of the memory stays free]
     #[arg(long, value_enum, value_name = "WHEN", default_value_t, hide_default_value = true)]
     pub repack: RepackArg,
-    /// Workers that share the model: `host-worker` or C++ Distributed-Llama 0.16 [default port: 9990]
-    #[arg(long, value_name = "HOST:PORT", num_args = 1..)]
+    /// Workers that share the model: `host-worker` or C++ Distributed-Llama 0.16, with blanks or commas between them
+    /// [default port: 9990]
+    #[arg(long, value_name = "HOST:PORT", num_args = 1.., value_delimiter = ',')]
     pub workers: Vec<Address>,
-    /// Seconds without a byte after which a worker that owes one is given up
+    /// Seconds without a byte, or with hardly any, after which a worker that owes some is given up
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout_s: u64,
 }
@@ -90,7 +92,46 @@ impl ModelArgs {
         Ok(files)
     }
 
-    /// Opens the root for at most `decode_tokens` one by one and hands it to `body`; a bar on the terminal shows weights on their way to workers.
+    /// Positions of the context for `model`.
+    pub fn seq_len(&self, model: &Model) -> u32 {
+        let own = model.header().seq_len;
+        self.max_seq_len.map_or(own, |limit| limit.min(own))
+    }
+
+    /// Demands that a prompt of as many tokens fits the context: before weights are repacked or sent to workers.
+    ///
+    /// # Errors
+    /// Both numbers, and what helps.
+    pub fn check_fits(&self, model: &Model, what: &str, tokens: usize) -> Result<(), Failure> {
+        let (seq_len, own) = (self.seq_len(model), model.header().seq_len);
+        if tokens as u64 <= u64::from(seq_len) {
+            return Ok(());
+        }
+        let advice = if tokens as u64 <= u64::from(own) {
+            format!("shorten it, or raise --max-seq-len: the model's own context has {own}")
+        } else if seq_len < own {
+            format!("shorten it: even the model's own context has only {own}")
+        } else {
+            "shorten it: the model has no more".to_owned()
+        };
+        Err(format!("the {what} needs {tokens} positions; the context holds {seq_len}: {advice}").into())
+    }
+
+    /// Says what was asked for and is taken another way, or does no good.
+    fn say_what_is_odd(&self, model: &Model) {
+        let own = model.header().seq_len;
+        if let Some(asked) = self.max_seq_len.filter(|asked| *asked > own) {
+            terminal::note(format_args!(
+                "--max-seq-len {asked}: the model's context has {own} positions, which are taken"
+            ));
+        }
+        if let Some(note) = self.threads.and_then(|threads| cpu::too_many(threads.into())) {
+            terminal::note(note);
+        }
+    }
+
+    /// Opens the root for at most `decode_tokens` one by one and hands it to `body`. Unless it is to be `quiet`, a line
+    /// on a terminal shows what is waited for.
     ///
     /// # Errors
     /// As [`root::with_root`]; and where the kernels that were asked for are not here.
@@ -98,15 +139,15 @@ impl ModelArgs {
         &self,
         model: &Model,
         decode_tokens: u32,
+        quiet: bool,
         body: impl FnOnce(&mut Root<'_>) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
-        let bar = progress::bar(self.workers.is_empty());
-        let progress = |bytes, total| {
-            bar.set_length(total);
-            bar.inc(bytes);
-        };
-        root::with_root(model, &self.options(decode_tokens)?, &progress, |root| {
-            bar.finish_and_clear();
+        if !quiet {
+            self.say_what_is_odd(model);
+        }
+        let set_up = SetUp::new(quiet);
+        root::with_root(model, &self.options(decode_tokens)?, &|stage| set_up.show(stage), |root| {
+            set_up.clear();
             body(root)
         })
     }
@@ -131,44 +172,8 @@ impl ModelArgs {
                 RepackArg::Never => Repack::Never,
             },
             workers: self.workers.clone(),
-            timeouts: Timeouts { progress: Duration::from_secs(self.timeout_s), ..Timeouts::default() },
+            timeouts: Timeouts::of(Duration::from_secs(self.timeout_s)),
             stop: Some(interrupt::flag()),
         })
-    }
-}
-
-/// Text from a flag or a file.
-#[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false)]
-pub struct TextArgs {
-    /// The text
-    #[arg(long, value_name = "TEXT")]
-    pub prompt: Option<String>,
-    /// File with the text, - for standard input
-    #[arg(long, value_name = "FILE")]
-    pub file: Option<PathBuf>,
-}
-
-impl TextArgs {
-    /// The text.
-    ///
-    /// # Errors
-    /// Where the file can't be read, or is no UTF-8.
-    pub fn read(&self) -> Result<String, String> {
-        if let Some(text) = &self.prompt {
-            return Ok(text.clone());
-        }
-        let path = self.file.as_deref().unwrap_or(Path::new("-"));
-        let mut bytes = Vec::new();
-        // One byte more than can be encoded, so that the encoder says what is wrong.
-        let limit = dair_core::text::MAX_TEXT_BYTES as u64 + 1;
-        let read = if path == Path::new("-") {
-            std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
-        } else {
-            std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        };
-        read.map_err(|error| format!("cannot read the text {}: {error}", path.display()))?;
-        String::from_utf8(bytes)
-            .map_err(|error| format!("{}: not UTF-8 at byte {}", path.display(), error.utf8_error().valid_up_to()))
     }
 }

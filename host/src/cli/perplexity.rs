@@ -1,8 +1,10 @@
 //! `dair perplexity`: how well a model predicts a text.
 
-use super::Failure;
-use super::model_args::{ModelArgs, TextArgs};
+use super::model_args::ModelArgs;
+use super::text_args::TextArgs;
+use super::{Failure, progress};
 use crate::chat::tokenizer::TokenizerBytes;
+use crate::machine::terminal;
 use crate::model::Model;
 use dair_core::text::EncodeOptions;
 use serde_json::json;
@@ -39,7 +41,8 @@ pub struct Args {
 /// # Errors
 /// One line for the user.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let text = args.text.read()?;
+    let quiet = args.quiet || args.json;
+    let text = args.text.read(quiet)?;
     let files = args.model.files(args.quiet)?;
     let model = Model::open(&files.model)?;
     let mut tokenizer = TokenizerBytes::open(&files.tokenizer)?;
@@ -48,15 +51,17 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if tokens.len() < 2 {
         return Err(format!("the text has {} tokens; a perplexity needs at least 2", tokens.len()).into());
     }
-    args.model.with_root(&model, 0, |root| {
-        if tokens.len() > root.seq_len() as usize {
-            let (found, allowed) = (tokens.len(), root.seq_len());
-            return Err(format!("the text has {found} tokens; the context holds {allowed}: shorten it").into());
-        }
+    args.model.check_fits(&model, "text", tokens.len())?;
+    args.model.with_root(&model, 0, quiet, |root| {
         let start = Instant::now();
         let mut sum = 0.0;
         let (given, predicted) = (&tokens[..tokens.len() - 1], &tokens[1..]);
-        root.forward_each(given, 0, |index, logits| sum += log_probability(logits, predicted[index]))?;
+        let bar = progress::prompt(quiet, given.len());
+        root.forward_each(given, 0, |index, logits| {
+            bar.set_position(index as u64 + 1);
+            sum += log_probability(logits, predicted[index]);
+        })?;
+        bar.finish_and_clear();
         if !f64::is_finite(sum) {
             return Err("logits are not finite; the model file or the exchange between nodes is broken"
                 .to_owned()
@@ -68,16 +73,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let bits = -mean / std::f64::consts::LN_2;
         if args.json {
             let rate = given.len() as f64 / seconds;
-            println!(
-                "{}",
+            terminal::print_line(
                 json!({"perplexity": perplexity, "mean_log_probability": mean, "bits_per_token": bits,
-                    "tokens": tokens.len(), "seconds": seconds, "tokens_per_second": rate})
-            );
+                "tokens": tokens.len(), "seconds": seconds, "tokens_per_second": rate}),
+            )?;
         } else if args.quiet {
-            println!("{perplexity:.4}");
+            terminal::print_line(format_args!("{perplexity:.4}"))?;
         } else {
-            println!("perplexity {perplexity:.4} over {} predictions", predicted.len());
-            println!("mean ln p  {mean:.6}, {bits:.4} bits per token, {:.1} tokens/s", given.len() as f64 / seconds);
+            let (predictions, rate) = (predicted.len(), given.len() as f64 / seconds);
+            terminal::print_line(format_args!(
+                "perplexity {perplexity:.4} over {predictions} predictions\n\
+                 mean ln p  {mean:.6}, {bits:.4} bits per token, {rate:.1} tokens/s"
+            ))?;
         }
         Ok(())
     })

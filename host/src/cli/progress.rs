@@ -1,25 +1,89 @@
-//! Progress bars.
+//! Progress lines: on a terminal, one at a time, and gone when what they tell of is done.
 
+use crate::machine::terminal;
+use crate::net::Stage;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::sync::Once;
+use std::time::Duration;
 
 /// A bar over bytes, on a terminal and unless it is to be `hidden`.
 pub fn bar(hidden: bool) -> ProgressBar {
-    if hidden || !std::io::stderr().is_terminal() {
+    if hidden || !terminal::is_watched() {
         return ProgressBar::hidden();
     }
-    let style =
-        ProgressStyle::with_template("{wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}")
-            .expect("the template is valid");
-    ProgressBar::new(0).with_style(style)
+    ProgressBar::new(0).with_style(bytes_style())
 }
 
 /// Says on a terminal what takes its time, unless it is to be `hidden`.
 pub fn spinner(hidden: bool, message: &'static str) -> ProgressBar {
-    if hidden || !std::io::stderr().is_terminal() {
+    if hidden || !terminal::is_watched() {
         return ProgressBar::hidden();
     }
     let spinner = ProgressBar::new_spinner().with_message(message);
     spinner.tick();
     spinner
+}
+
+/// A bar over the `total` tokens of a prompt, on a terminal and unless it is to be `hidden`.
+pub fn prompt(hidden: bool, total: usize) -> ProgressBar {
+    if hidden || !terminal::is_watched() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total as u64).with_style(style("prompt {wide_bar} {pos}/{len} tokens {eta}"));
+    bar.tick();
+    bar
+}
+
+/// What the set-up of links is at.
+#[derive(Debug)]
+pub struct SetUp {
+    line: ProgressBar,
+    weights: Once,
+}
+
+impl SetUp {
+    /// A line on a terminal, unless it is to be `hidden`. It shows nothing before it is told of a stage.
+    pub fn new(hidden: bool) -> Self {
+        let hidden = hidden || !terminal::is_watched();
+        let line = if hidden { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+        Self { line, weights: Once::new() }
+    }
+
+    /// Shows what is waited for.
+    pub fn show(&self, stage: Stage<'_>) {
+        let (what, address) = match stage {
+            Stage::Connect(address) => ("waiting for worker", address),
+            Stage::Handshake(address) => ("handshake with worker", address),
+            Stage::Configure(address) => ("waiting for the answer of worker", address),
+            Stage::Weights { bytes, total } => {
+                self.weights.call_once(|| {
+                    self.line.disable_steady_tick();
+                    self.line.set_length(total);
+                    self.line.set_style(bytes_style());
+                });
+                return self.line.inc(bytes);
+            }
+        };
+        self.line.set_message(format!("{what} {address}"));
+        self.line.enable_steady_tick(Duration::from_millis(100));
+    }
+
+    /// Takes the line away.
+    pub fn clear(&self) {
+        self.line.finish_and_clear();
+    }
+}
+
+impl Drop for SetUp {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+fn bytes_style() -> ProgressStyle {
+    style("{wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}")
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("templates here are valid")
 }

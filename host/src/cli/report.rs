@@ -1,7 +1,7 @@
 //! What is printed about a run: to people on standard error, to scripts as JSON.
 
 use crate::chat::generate::{Answer, Phase};
-use crate::machine::memory;
+use crate::machine::{memory, terminal};
 use console::style;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -24,11 +24,13 @@ pub struct Report<'r> {
 impl Report<'_> {
     /// Prints a few lines for people.
     pub fn print(&self) {
-        let line = |name: &str, text: String| eprintln!("{} {text}", style(format!("{name:>8}")).for_stderr().dim());
+        let line = |name: &str, text: String| {
+            terminal::note(format_args!("{} {text}", style(format!("{name:>8}")).for_stderr().dim()));
+        };
         let phase = |phase: &Phase| {
             format!("{} tokens in {:.2} s, {:.1} tokens/s", phase.tokens, phase.time.as_secs_f64(), phase.rate())
         };
-        eprintln!();
+        terminal::note("");
         let repack = self.repack.map(|time| format!(", {:.2} s of it to repack weights", time.as_secs_f64()));
         line("load", format!("{:.2} s{}", self.load.as_secs_f64(), repack.unwrap_or_default()));
         line("prefill", phase(&self.answer.prefill));

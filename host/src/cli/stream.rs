@@ -2,7 +2,7 @@
 
 use super::{Failure, interrupt};
 use crate::chat::generate::Event;
-use std::io::{self, Write};
+use crate::machine::terminal::{self, Unwritten};
 use std::ops::ControlFlow;
 
 /// Shows pieces of text as they come, and keeps them.
@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 pub struct Stream {
     silent: bool,
     text: String,
-    broken: Option<io::Error>,
+    broken: Option<Unwritten>,
 }
 
 impl Stream {
@@ -27,12 +27,12 @@ impl Stream {
     /// Shows a piece; breaks where nobody can or wants to read on.
     pub fn show(&mut self, piece: &str) -> ControlFlow<()> {
         self.text.push_str(piece);
-        if !self.silent && !piece.is_empty() {
-            let mut out = io::stdout().lock();
-            if let Err(error) = out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
-                self.broken = Some(error);
-                return ControlFlow::Break(());
-            }
+        if !self.silent
+            && !piece.is_empty()
+            && let Err(unwritten) = terminal::print(piece)
+        {
+            self.broken = Some(unwritten);
+            return ControlFlow::Break(());
         }
         if interrupt::is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
@@ -42,14 +42,12 @@ impl Stream {
     /// # Errors
     /// Where a piece could not be written.
     pub fn finish(self, failed: bool) -> Result<String, Failure> {
-        let mut result = self.broken.map_or(Ok(()), Err);
         let nothing_shown = failed && self.text.is_empty();
-        if !self.silent && !nothing_shown {
-            result = result.and_then(|()| writeln!(io::stdout().lock()));
+        match self.broken {
+            Some(unwritten) => return Err(unwritten.into()),
+            None if !self.silent && !nothing_shown => terminal::print("\n")?,
+            None => {}
         }
-        match result {
-            Ok(()) => Ok(self.text),
-            Err(error) => Err(format!("cannot write the answer: {error}").into()),
-        }
+        Ok(self.text)
     }
 }

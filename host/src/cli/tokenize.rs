@@ -3,10 +3,12 @@
 use super::Failure;
 use super::model_files::ModelFiles;
 use crate::chat::tokenizer::{Tokenizer, TokenizerBytes};
+use crate::machine::terminal;
 use dair_core::format::tokenizer::Kind;
 use dair_core::text::EncodeOptions;
 use serde_json::json;
-use std::io::{BufWriter, Read, Write};
+use std::fmt::Write;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 const TOKENIZE_EXAMPLES: &str = "\
@@ -99,19 +101,23 @@ pub fn tokenize(args: &TokenizeArgs) -> Result<(), Failure> {
     };
     let mut bytes = args.tokenizer.open(args.json)?;
     let tokenizer = bytes.tokenizer(None)?;
-    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut out = String::new();
     let texts: Vec<&[u8]> = if args.null { text.split(|byte| *byte == 0).collect() } else { vec![&text] };
     for (index, text) in texts.into_iter().enumerate() {
         let ids = tokenizer.encode(text, EncodeOptions { start: !args.bare, special: !args.literal })?;
         if index > 0 && !args.json && !args.count {
-            writeln!(out)?;
+            out.push('\n');
         }
-        print(args, &tokenizer, &ids, &mut out)?;
+        // Writing to a String does not fail.
+        let _ = print(args, &tokenizer, &ids, &mut out);
+        if out.len() > 1 << 20 {
+            terminal::print(std::mem::take(&mut out))?;
+        }
     }
-    Ok(out.flush()?)
+    Ok(terminal::print(out)?)
 }
 
-fn print(args: &TokenizeArgs, tokenizer: &Tokenizer<'_>, ids: &[u32], out: &mut impl Write) -> std::io::Result<()> {
+fn print(args: &TokenizeArgs, tokenizer: &Tokenizer<'_>, ids: &[u32], out: &mut String) -> std::fmt::Result {
     if args.count {
         writeln!(out, "{}", ids.len())?;
     } else if args.json {
@@ -136,16 +142,13 @@ pub fn detokenize(args: &DetokenizeArgs) -> Result<(), Failure> {
     if let Some(id) = ids.iter().find(|id| **id >= vocab_size) {
         return Err(format!("token {id}: the vocabulary has ids from 0 to {}", vocab_size - 1).into());
     }
-    let mut out = std::io::stdout().lock();
     if args.json {
         let mut object = to_json(&tokenizer, &ids);
         object["text"] = tokenizer.decode_text(&ids).into();
-        writeln!(out, "{object}")?;
+        Ok(terminal::print_line(object)?)
     } else {
-        out.write_all(&tokenizer.decode(&ids))?;
-        out.flush()?;
+        Ok(terminal::write(&tokenizer.decode(&ids))?)
     }
-    Ok(())
 }
 
 fn to_json(tokenizer: &Tokenizer<'_>, ids: &[u32]) -> serde_json::Value {

@@ -1,7 +1,7 @@
 //! The type of the KV cache as users write it, and whether a model goes with it.
 
 use dair_core::format::Header;
-use dair_core::kernels::{KvLayout, KvType};
+use dair_core::kernels::{KvLayout, KvPart, KvType};
 use std::fmt;
 
 /// What `--kv` takes.
@@ -50,4 +50,21 @@ impl std::error::Error for Unfit {}
 pub fn layout(kv: KvType, header: &Header) -> Result<KvLayout, Unfit> {
     let head_dim = header.head_dim;
     KvLayout::new(kv, head_dim as usize).ok_or(Unfit { kv, head_dim })
+}
+
+/// Bytes of the KV cache of one of `nodes` for `positions`.
+pub fn cache_bytes(layout: &KvLayout, header: &Header, nodes: u32, positions: u32) -> u64 {
+    let parts = [KvPart::Keys, KvPart::Values];
+    let of_part = |part: &KvPart| layout.head_bytes(*part, positions.into()).unwrap_or(u64::MAX / 2);
+    let head_bytes: u64 = parts.iter().map(of_part).sum();
+    head_bytes.saturating_mul(u64::from(header.n_kv_heads / nodes)).saturating_mul(header.n_layers.into())
+}
+
+/// Most positions of one of `nodes` whose KV cache takes up to `bytes`, in steps that are easy to remember.
+pub fn positions_within(layout: &KvLayout, header: &Header, nodes: u32, bytes: u64) -> u32 {
+    // Keys lie in tiles of some positions; a step is whole tiles.
+    const STEP: u32 = 256;
+    let step_bytes = cache_bytes(layout, header, nodes, STEP).max(1);
+    let steps = (bytes / step_bytes).min(u64::from(header.seq_len / STEP));
+    steps as u32 * STEP
 }

@@ -2,5 +2,6 @@
 
 pub mod kv;
 pub mod node;
+pub mod room;
 pub mod root;
 pub mod tables;

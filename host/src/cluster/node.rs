@@ -141,15 +141,20 @@ pub fn run(
     let mut places = vec![Place::default(); Program::places_len(&graph)];
     let mut steps = vec![Step::default(); graph.ops.len()];
     let rooms = Rooms { places: &mut places, steps: &mut steps };
-    let program = Program::new(&graph, weight_bytes, kv, pool.lanes(), rooms).map_err(SessionError::Graph)?;
+    let mut refuse = |error: SessionError| {
+        joined.refuse(&error.to_string());
+        error
+    };
+    let program = Program::new(&graph, weight_bytes, kv, pool.lanes(), rooms)
+        .map_err(|error| refuse(SessionError::Graph(error)))?;
     let arena_bytes = program.arena_bytes() as u64;
     // Interleaving takes a copy of a few rows.
     let needed = weight_bytes.saturating_add(group_bytes(&graph, pool.lanes()));
     if needed.checked_add(arena_bytes).is_none_or(|bytes| bytes > max_memory) {
-        return Err(SessionError::Memory { weights: needed, arena: arena_bytes, max: max_memory });
+        return Err(refuse(SessionError::Memory { weights: needed, arena: arena_bytes, max: max_memory }));
     }
-    let mut weights = Received::new(weight_bytes).map_err(SessionError::System)?;
-    let mut arena = ArenaMemory::new(program.arena_bytes()).map_err(SessionError::System)?;
+    let mut weights = Received::new(weight_bytes).map_err(|error| refuse(SessionError::System(error)))?;
+    let mut arena = ArenaMemory::new(program.arena_bytes()).map_err(|error| refuse(SessionError::System(error)))?;
     joined.receive(&sent, &mut weights, |_| ())?;
     weights.interleave(&graph, pool);
 

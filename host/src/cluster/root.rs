@@ -1,6 +1,7 @@
 //! The root of a run: node 0, which has the model file, the tokens and the logits. It works alone or drives workers.
 
 use crate::cluster::kv::{self, Unfit};
+use crate::cluster::room::NoRoom;
 use crate::cluster::tables::GraphTables;
 use crate::machine::arena::ArenaMemory;
 use crate::machine::cores;
@@ -8,7 +9,7 @@ use crate::machine::cpu;
 use crate::machine::memory;
 use crate::machine::pool::Threads;
 use crate::model::Model;
-use crate::net::{Address, Mesh, NetError, Timeouts, dial};
+use crate::net::{Address, Mesh, NetError, Stage, Timeouts, dial};
 use crate::storage::{Weights, interleaved_bytes};
 use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::{Graph, Op, Sizes};
@@ -49,7 +50,7 @@ pub struct Options {
 /// Whether weights are repacked for the kernels at the start, into memory that then can't be given back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Repack {
-    /// Where the kernels gain by it and the copy leaves half of the free memory free.
+    /// Where the kernels gain by it and the copy leaves half of the free memory free, and room for the KV cache.
     #[default]
     Auto,
     /// Wherever the kernels take it.
@@ -59,10 +60,13 @@ pub enum Repack {
 }
 
 impl Repack {
-    /// Whether to repack as many bytes of weights.
-    fn of(self, bytes: u64) -> bool {
+    /// Whether to repack as many bytes of weights, beside a KV cache of `cache_bytes`.
+    fn of(self, bytes: u64, cache_bytes: u64) -> bool {
         match self {
-            Self::Auto => bytes <= memory::available_bytes().unwrap_or(0) / 2,
+            Self::Auto => {
+                let is_small = bytes <= memory::available_bytes().unwrap_or(0) / 2;
+                is_small && bytes.saturating_add(cache_bytes) <= memory::usable_bytes()
+            }
             Self::Always => true,
             Self::Never => false,
         }
@@ -107,6 +111,8 @@ pub enum RootError {
     Plan(PlanError, Vec<u32>),
     /// The model does not go with the KV cache.
     Kv(Unfit),
+    /// The KV cache does not go with the memory.
+    Room(NoRoom),
     /// The graph does not fit its weights.
     Graph(GraphError),
     /// Threads or memory are refused: what was asked, and the reason.
@@ -134,6 +140,7 @@ impl fmt::Display for RootError {
             }
             Self::Plan(error, _) => error.fmt(f),
             Self::Kv(error) => error.fmt(f),
+            Self::Room(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
             Self::System(what, error) => write!(f, "cannot get {what}: {error}"),
             Self::Net(error) => error.fmt(f),
@@ -160,8 +167,8 @@ pub struct Root<'a> {
     setup_bytes: (u64, u64),
 }
 
-/// Weights on their way to the workers: bytes sent since the last call, and bytes in all.
-pub type Progress<'p> = &'p (dyn Fn(u64, u64) + Sync);
+/// Hears what preparing is at, where that takes its time.
+pub type Progress<'p> = &'p (dyn Fn(Stage<'_>) + Sync);
 
 /// Prepares `model` as `options` say and hands it to `body`; everything is released when `body` returns.
 ///
@@ -174,7 +181,7 @@ pub fn with_root<R, E: From<RootError>>(
     body: impl FnOnce(&mut Root<'_>) -> Result<R, E>,
 ) -> Result<R, E> {
     let (header, cut) = (model.header(), options.cut(model));
-    kv::layout(options.kv, header).map_err(RootError::Kv)?;
+    let layout = kv::layout(options.kv, header).map_err(RootError::Kv)?;
     let kernels = options.kernels;
     let mut tables: Vec<_> = (0..cut.nodes).map(|_| GraphTables::new(Sizes::of_layers(header.n_layers))).collect();
     let graphs: Vec<Graph<'_>> = (0..)
@@ -184,7 +191,8 @@ pub fn with_root<R, E: From<RootError>>(
         .map_err(|error| RootError::Plan(error, plan::node_counts(header).collect()))?;
 
     let mut ops = vec![Op::default(); graphs[0].ops.len()];
-    let interleave = kernels.takes_interleaved() && options.repack.of(model.layout.file_bytes());
+    let cache_bytes = kv::cache_bytes(&layout, header, cut.nodes, cut.seq_len);
+    let interleave = kernels.takes_interleaved() && options.repack.of(model.layout.file_bytes(), cache_bytes);
     let graph = if interleave { graphs[0].interleaved(&mut ops) } else { graphs[0] };
 
     let pool = Threads::new(options.threads)
@@ -194,10 +202,11 @@ pub fn with_root<R, E: From<RootError>>(
     let rooms = Rooms { places: &mut places, steps: &mut steps };
     let program =
         Program::new(&graph, model.layout.file_bytes(), options.kv, pool.lanes(), rooms).map_err(RootError::Graph)?;
-    let mut arena = ArenaMemory::new(program.arena_bytes())
-        .map_err(|error| RootError::System(format!("{} bytes of memory", program.arena_bytes()), error))?;
-    let start = Instant::now();
     let bytes = interleaved_bytes(&graph);
+    let (what, needed) = ((header, &cut, &layout), (program.arena_bytes() as u64, bytes));
+    NoRoom::check(what, needed, memory::usable_bytes()).map_err(RootError::Room)?;
+    let mut arena = ArenaMemory::new(program.arena_bytes()).map_err(|_| RootError::Room(NoRoom::of(what, None)))?;
+    let start = Instant::now();
     let weights = if bytes > 0 {
         Weights::repacked(&model.file, &graph, &pool).map_err(|error| {
             RootError::System(format!("{bytes} bytes to repack weights into (--repack never does without)"), error)
@@ -228,10 +237,10 @@ fn connect(model: &Model, options: &Options, graphs: &[Graph<'_>], progress: Pro
     if graphs.is_empty() {
         return Mesh::alone();
     }
-    let mut workers = dial::dial(&options.workers, &options.timeouts)?;
-    workers.configure(graphs)?;
+    let mut workers = dial::dial(&options.workers, &options.timeouts, progress)?;
+    workers.configure(graphs, progress)?;
     let total = dial::total_bytes(graphs);
-    workers.push(graphs, &model.file, &|bytes| progress(bytes, total))?;
+    workers.push(graphs, &model.file, &|bytes| progress(Stage::Weights { bytes, total }))?;
     workers.into_mesh()
 }
 

@@ -123,6 +123,14 @@ pub fn threads() -> usize {
     crate::machine::cores::default_lanes()
 }
 
+/// What there is to say about more threads than processors, which wait for each other at every barrier.
+pub fn too_many(threads: usize) -> Option<String> {
+    let processors = processors();
+    (threads > processors).then(|| {
+        format!("--threads {threads}: this process may use {processors} processors; more threads than that are slower")
+    })
+}
+
 #[cfg(target_arch = "x86_64")]
 fn detected(isa: Isa) -> bool {
     match isa {

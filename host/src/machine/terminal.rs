@@ -28,9 +28,16 @@ impl From<io::Error> for Unwritten {
 /// Where it did not arrive.
 pub fn print(text: impl Display) -> Result<(), Unwritten> {
     // One write: lines of several threads do not mix.
-    let text = text.to_string();
+    write(text.to_string().as_bytes())
+}
+
+/// Writes bytes, which need not be text, to standard output.
+///
+/// # Errors
+/// As [`print`].
+pub fn write(bytes: &[u8]) -> Result<(), Unwritten> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(bytes)?;
     Ok(out.flush()?)
 }
 

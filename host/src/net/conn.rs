@@ -2,6 +2,7 @@
 
 use super::NetError;
 use super::error::phase_of;
+use super::patience::Patience;
 use dair_core::wire::{Part, ReadError, dllama};
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, Read, Write};
@@ -19,10 +20,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) struct Conn {
     stream: TcpStream,
     peer: String,
-    /// For the next byte.
-    progress: Duration,
-    /// For everything until it is lifted.
-    deadline: Option<(Instant, Duration)>,
+    patience: Patience,
     input: Vec<u8>,
     /// Where the unread part of `input` starts.
     input_at: usize,
@@ -32,13 +30,11 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    /// Takes over a connected stream; `peer` is how messages call the other side.
-    pub(super) fn new(stream: TcpStream, peer: String, progress: Duration) -> Result<Self, NetError> {
+    /// Takes over a connected stream; `peer` is how messages call the other side, `limit` is for the first phase.
+    pub(super) fn new(stream: TcpStream, peer: String, limit: Duration) -> Result<Self, NetError> {
         let set_up = || {
             stream.set_nonblocking(false)?;
             stream.set_nodelay(true)?;
-            stream.set_write_timeout(Some(progress))?;
-            stream.set_read_timeout(Some(progress))?;
             let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
             #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple", target_os = "windows"))]
             let keepalive = keepalive.with_retries(3);
@@ -46,7 +42,8 @@ impl Conn {
         };
         set_up().map_err(NetError::System)?;
         let (input, output) = (Vec::new(), Vec::with_capacity(BLOCK_BYTES));
-        Ok(Self { stream, peer, progress, deadline: None, input, input_at: 0, output, sent: 0, received: 0 })
+        let patience = Patience::new(limit, Instant::now());
+        Ok(Self { stream, peer, patience, input, input_at: 0, output, sent: 0, received: 0 })
     }
 
     /// How messages call the other side.
@@ -54,15 +51,9 @@ impl Conn {
         &self.peer
     }
 
-    /// From now on everything must be over after `limit`.
-    pub(super) fn limit(&mut self, limit: Duration) {
-        self.deadline = Some((Instant::now() + limit, limit));
-    }
-
-    /// Every byte has the progress timeout again.
-    pub(super) fn lift_limit(&mut self) -> Result<(), NetError> {
-        self.deadline = None;
-        self.stream.set_read_timeout(Some(self.progress)).map_err(NetError::System)
+    /// Starts a phase: what has been waited for so far does not count.
+    pub(super) fn begin(&mut self, limit: Duration) {
+        self.patience = Patience::new(limit, Instant::now());
     }
 
     /// Runs a codec that reads.
@@ -70,8 +61,11 @@ impl Conn {
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<T, ReadError<io::Error>>,
     ) -> Result<T, NetError> {
-        let timeout = self.deadline.map_or(self.progress, |(_, limit)| limit);
-        read(self).map_err(|error| NetError::read(&self.peer, timeout, error))
+        read(self).map_err(|error| match error {
+            ReadError::Io { part, error } => self.error(phase_of(part), error),
+            ReadError::Closed(spot) => NetError::Closed { peer: self.peer.clone(), phase: phase_of(spot.part) },
+            ReadError::Invalid(invalid) => NetError::Invalid { peer: self.peer.clone(), invalid: Box::new(invalid) },
+        })
     }
 
     /// Runs a codec that writes a part of the conversation, and sends what it wrote.
@@ -81,7 +75,7 @@ impl Conn {
         write: impl FnOnce(&mut Self) -> io::Result<()>,
     ) -> Result<(), NetError> {
         let result = write(self).and_then(|()| self.send());
-        result.map_err(|error| NetError::io(&self.peer, phase_of(part), Some(self.progress), error))
+        result.map_err(|error| self.error(phase_of(part), error))
     }
 
     /// Reads the ACK that ends `part`.
@@ -100,29 +94,61 @@ impl Conn {
         (self.stream, self.peer, self.input, [self.sent, self.received])
     }
 
+    /// What was wrong with a call: the peer's time is up, or the system says.
+    fn error(&self, phase: &'static str, error: io::Error) -> NetError {
+        // What `left` says has no number of the system's; an error of that kind which has one means vain probes.
+        if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
+            return self.patience.error(&self.peer, phase, Instant::now());
+        }
+        NetError::io(&self.peer, phase, error)
+    }
+
+    /// How long the next call may take.
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.patience.left(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+
+    /// One write to the socket.
+    fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            self.stream.set_write_timeout(Some(self.left()?))?;
+            match self.stream.write(bytes) {
+                Err(error) if is_to_be_tried_again(&error) => {}
+                Ok(0) if !bytes.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.sent += written as u64;
+                    self.patience.moved(written as u64, Instant::now());
+                    return Ok(written);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     fn send(&mut self) -> io::Result<()> {
-        self.stream.write_all(&self.output)?;
-        self.sent += self.output.len() as u64;
+        let block = std::mem::take(&mut self.output);
+        let mut rest = &block[..];
+        while !rest.is_empty() {
+            rest = &rest[self.write_some(rest)?..];
+        }
+        self.output = block;
         self.output.clear();
         Ok(())
     }
 
     /// One read from the socket.
     fn receive(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if let Some((deadline, _)) = self.deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            self.stream.set_read_timeout(Some(left.min(self.progress)))?;
-        }
         loop {
+            self.stream.set_read_timeout(Some(self.left()?))?;
             match self.stream.read(out) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => {
-                    self.received += *result.as_ref().unwrap_or(&0) as u64;
-                    return result;
+                Err(error) if is_to_be_tried_again(&error) => {}
+                Ok(bytes) => {
+                    self.received += bytes as u64;
+                    self.patience.moved(bytes as u64, Instant::now());
+                    return Ok(bytes);
                 }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -136,6 +162,11 @@ impl Conn {
         (self.input, self.input_at) = (block, 0);
         result.map(|_| ())
     }
+}
+
+/// Whether a call ended for nothing, or because its time is over, which is for the clock to say.
+fn is_to_be_tried_again(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
 }
 
 impl embedded_io::ErrorType for Conn {
@@ -166,9 +197,7 @@ impl embedded_io::Write for Conn {
         }
         self.send()?;
         // A large run of weights goes out as it is; what is left of it comes back here.
-        let written = self.stream.write(bytes)?;
-        self.sent += written as u64;
-        if written == 0 && !bytes.is_empty() { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) }
+        self.write_some(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

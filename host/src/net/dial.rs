@@ -1,12 +1,13 @@
 //! The root's side: connect to every worker, say who is who, send each its graph and its weights.
 
 use super::conn::Conn;
-use super::{Address, Mesh, NetError, Timeouts};
+use super::{Address, Mesh, NetError, Stage, Timeouts};
 use dair_core::graph::{Graph, MAX_NODES};
 use dair_core::io::Storage;
 use dair_core::wire::Part;
 use dair_core::wire::dllama::{
-    Hello, SendError, finish_weights, records, weight_bytes, write_hello, write_network, write_node, write_record,
+    Answer, Hello, SendError, finish_weights, read_answer, records, unsupported, weight_bytes, write_hello,
+    write_network, write_node_as_kin, write_record,
 };
 use std::io;
 use std::net::TcpStream;
@@ -19,38 +20,45 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// Workers that know each other and wait for their graphs; worker `index` is node `index + 1`.
 #[derive(Debug)]
-pub struct Workers {
+pub struct Workers<'w> {
+    addresses: &'w [Address],
     conns: Vec<Conn>,
     progress: Duration,
 }
 
-/// Connects to all `workers` and tells them of each other.
+/// Connects to all `workers` and tells them of each other; `stage` hears who is waited for.
 ///
 /// # Errors
 /// Names the worker that can't be reached or does not answer, and the mistake in a list that can't work.
-pub fn dial(workers: &[Address], timeouts: &Timeouts) -> Result<Workers, NetError> {
+pub fn dial<'w>(
+    workers: &'w [Address],
+    timeouts: &Timeouts,
+    stage: impl Fn(Stage<'_>),
+) -> Result<Workers<'w>, NetError> {
     check(workers)?;
     let mut conns = Vec::with_capacity(workers.len());
     for worker in workers {
+        stage(Stage::Connect(worker));
         let stream = connect(worker, timeouts)?;
-        conns.push(Conn::new(stream, format!("worker {worker}"), timeouts.progress)?);
+        conns.push(Conn::new(stream, format!("worker {worker}"), timeouts.handshake)?);
     }
     for ((index, worker), conn) in (0..).zip(workers).zip(&mut conns) {
+        stage(Stage::Handshake(worker));
         let hello = Hello { workers: workers.len() as u32, index };
         let others: Vec<_> = (0..).zip(workers).filter(|(other, _)| *other != index).collect();
         let others = others.iter().map(|(_, address)| (address.host.as_str(), address.port));
-        conn.limit(timeouts.handshake);
+        conn.begin(timeouts.handshake);
         conn.write_with(Part::Handshake, |conn| write_hello(conn, hello, others))?;
         conn.expect_ack(Part::Handshake).map_err(|error| match error {
             NetError::Silent { timeout, .. } => NetError::Unanswered { address: worker.clone(), timeout },
             error => error,
         })?;
-        conn.lift_limit()?;
     }
     for conn in &mut conns {
+        conn.begin(timeouts.progress);
         conn.send_ack(Part::Handshake)?;
     }
-    Ok(Workers { conns, progress: timeouts.progress })
+    Ok(Workers { addresses: workers, conns, progress: timeouts.progress })
 }
 
 /// Refuses lists that no network can be made of.
@@ -93,21 +101,30 @@ pub(super) fn connect(address: &Address, timeouts: &Timeouts) -> Result<TcpStrea
     }
 }
 
-impl Workers {
-    /// Sends each worker its graph: `graphs[index]` is node `index + 1`.
+impl Workers<'_> {
+    /// Sends each worker its graph: `graphs[index]` is node `index + 1`; `stage` hears who is waited for.
     ///
     /// # Errors
-    /// Names the worker that does not take it.
+    /// Names the worker that does not take it, with its reason where it is ours; and one that is not ours and could not
+    /// compute it, since a C++ worker takes every graph and then ends at what it has no kernel for.
     ///
     /// # Panics
     /// If there is not one graph for each worker.
-    pub fn configure(&mut self, graphs: &[Graph<'_>]) -> Result<(), NetError> {
+    pub fn configure(&mut self, graphs: &[Graph<'_>], stage: impl Fn(Stage<'_>)) -> Result<(), NetError> {
         assert_eq!(graphs.len(), self.conns.len(), "a graph for each worker");
-        for (conn, graph) in self.conns.iter_mut().zip(graphs) {
+        for ((conn, graph), address) in self.conns.iter_mut().zip(graphs).zip(self.addresses) {
+            stage(Stage::Configure(address));
+            conn.begin(self.progress);
             conn.write_with(Part::Network, |conn| write_network(conn, graph))?;
             conn.expect_ack(Part::Network)?;
-            conn.write_with(Part::Node, |conn| write_node(conn, graph))?;
-            conn.expect_ack(Part::Node)?;
+            conn.begin(self.progress);
+            conn.write_with(Part::Node, |conn| write_node_as_kin(conn, graph))?;
+            let (answer, peer) = (conn.read_with(read_answer)?, conn.peer().to_owned());
+            match (answer, unsupported(graph)) {
+                (Answer::Refused(reason), _) => return Err(NetError::Refused { peer, reason: printable(&reason) }),
+                (Answer::Stranger, Some(unsupported)) => return Err(NetError::Foreign { peer, unsupported }),
+                (Answer::Stranger | Answer::Kin, _) => {}
+            }
         }
         Ok(())
     }
@@ -126,7 +143,8 @@ impl Workers {
         assert_eq!(graphs.len(), self.conns.len(), "a graph for each worker");
         let failed = AtomicBool::new(false);
         let results: Vec<_> = thread::scope(|scope| {
-            let push = |conn, graph| {
+            let push = |conn: &mut Conn, graph| {
+                conn.begin(self.progress);
                 let result = push_to(conn, graph, storage, progress, &failed);
                 failed.fetch_or(result.is_err(), Ordering::Relaxed);
                 result
@@ -152,6 +170,11 @@ pub fn total_bytes(graphs: &[Graph<'_>]) -> u64 {
     graphs.iter().map(weight_bytes).sum()
 }
 
+/// What another machine wrote, without what a terminal would obey.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+}
+
 /// Sends one worker its weights; stops between two records once another worker has `failed`.
 fn push_to<S: Storage + ?Sized>(
     conn: &mut Conn,
@@ -167,6 +190,11 @@ fn push_to<S: Storage + ?Sized>(
         let mut reason = None;
         conn.write_with(Part::Weights, |conn| match write_record(conn, graph, record, storage, &progress) {
             Ok(()) => Ok(()),
+            // The system reads the weights itself where they lie in a mapped file, and says so where it is cut meanwhile.
+            Err(SendError::Writer(error)) if error.raw_os_error() == Some(libc::EFAULT) => {
+                reason = Some("the model file became shorter while it was read".to_owned());
+                Ok(())
+            }
             Err(SendError::Writer(error)) => Err(error),
             Err(SendError::Storage(error)) => {
                 reason = Some(error.to_string());

@@ -1,7 +1,8 @@
 //! Why nodes do not reach or understand each other. Every message names the peer.
 
 use super::Address;
-use dair_core::wire::{Invalid, Part, ReadError};
+use dair_core::wire::dllama::Unsupported;
+use dair_core::wire::{Invalid, Part};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -21,6 +22,8 @@ pub enum NetError {
     Workers(String),
     /// A peer did not send or take anything for this long.
     Silent { peer: String, phase: &'static str, timeout: Duration },
+    /// A peer moved too few bytes in this long.
+    Slow { peer: String, phase: &'static str, bytes: u64, time: Duration },
     /// A peer's machine does not answer any more, not even to probes.
     Vanished { peer: String, phase: &'static str },
     /// A peer ended the connection.
@@ -29,6 +32,10 @@ pub enum NetError {
     Failed { peer: String, phase: &'static str, error: io::Error },
     /// A peer sent something that it may not send.
     Invalid { peer: String, invalid: Box<Invalid> },
+    /// A worker says why it does not compute its part.
+    Refused { peer: String, reason: String },
+    /// A worker that is not ours can't compute its part.
+    Foreign { peer: String, unsupported: Unsupported },
     /// Weights to be sent could not be had.
     Weights { peer: String, reason: String },
     /// The system refuses sockets.
@@ -47,27 +54,16 @@ pub(super) fn phase_of(part: Part) -> &'static str {
 }
 
 impl NetError {
-    /// What the system said about the connection to `peer`. Where reads and writes have a `timeout`, the system may call
-    /// it by the name of what else means that probes of the connection were in vain.
-    pub(super) fn io(peer: &str, phase: &'static str, timeout: Option<Duration>, error: io::Error) -> Self {
+    /// What the system said about the connection to `peer`, timeouts of ours apart.
+    pub(super) fn io(peer: &str, phase: &'static str, error: io::Error) -> Self {
         use io::ErrorKind as Kind;
         let peer = peer.to_owned();
-        match (error.kind(), timeout) {
-            (Kind::WouldBlock | Kind::TimedOut, Some(timeout)) => Self::Silent { peer, phase, timeout },
-            (Kind::TimedOut | Kind::HostUnreachable | Kind::NetworkUnreachable, _) => Self::Vanished { peer, phase },
-            (Kind::UnexpectedEof | Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe, _) => {
+        match error.kind() {
+            Kind::TimedOut | Kind::HostUnreachable | Kind::NetworkUnreachable => Self::Vanished { peer, phase },
+            Kind::UnexpectedEof | Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => {
                 Self::Closed { peer, phase }
             }
             _ => Self::Failed { peer, phase, error },
-        }
-    }
-
-    /// What a codec said about the words of `peer`.
-    pub(super) fn read(peer: &str, timeout: Duration, error: ReadError<io::Error>) -> Self {
-        match error {
-            ReadError::Io { part, error } => Self::io(peer, phase_of(part), Some(timeout), error),
-            ReadError::Closed(spot) => Self::Closed { peer: peer.to_owned(), phase: phase_of(spot.part) },
-            ReadError::Invalid(invalid) => Self::Invalid { peer: peer.to_owned(), invalid: Box::new(invalid) },
         }
     }
 }
@@ -98,10 +94,23 @@ impl fmt::Display for NetError {
             Self::Silent { peer, phase, timeout } => {
                 write!(f, "{peer}: no data for {} s during {phase}", timeout.as_secs_f32())
             }
+            Self::Slow { peer, phase, bytes, time } => {
+                write!(f, "{peer}: only {bytes} bytes in {:.1} s during {phase}", time.as_secs_f32())
+            }
             Self::Vanished { peer, phase } => write!(f, "{peer}: its machine stopped answering during {phase}"),
+            // What connects to a worker may be anything, but a worker has a terminal.
+            Self::Closed { peer, phase } if peer.starts_with("worker ") => {
+                write!(f, "{peer} closed the connection during {phase}; its terminal says why")
+            }
             Self::Closed { peer, phase } => write!(f, "{peer} closed the connection during {phase}"),
             Self::Failed { peer, phase, error } => write!(f, "{peer}: {error} during {phase}"),
             Self::Invalid { peer, invalid } => write!(f, "{peer}: {invalid}"),
+            Self::Refused { peer, reason } => write!(f, "{peer} refuses: {reason}"),
+            Self::Foreign { peer, unsupported } => write!(
+                f,
+                "{peer} is no host-worker of this version, and C++ Distributed-Llama can't compute {unsupported}: \
+                 convert the model with --weights q40, or run host-worker there"
+            ),
             Self::Weights { peer, reason } => write!(f, "weights for {peer}: {reason}"),
             Self::System(error) => write!(f, "cannot get sockets: {error}"),
         }

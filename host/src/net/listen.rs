@@ -6,7 +6,9 @@ use super::{Address, Mesh, NetError, Timeouts};
 use crate::cluster::tables::GraphTables;
 use dair_core::graph::Graph;
 use dair_core::wire::Part;
-use dair_core::wire::dllama::{read_hello, read_network, read_node, read_peer, read_weights};
+use dair_core::wire::dllama::{
+    Node, read_hello, read_network, read_node, read_peer, read_weights, write_kin, write_refusal,
+};
 use mio::{Events, Interest, Poll, Token, net::TcpListener};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -34,6 +36,8 @@ pub struct Joined {
     node: u32,
     nodes: u32,
     progress: Duration,
+    /// Whether the root is ours and knows more answers than ACK.
+    by_kin: bool,
     /// Said about links whose place is a guess.
     pub warnings: Vec<String>,
 }
@@ -108,8 +112,7 @@ impl Listener {
     /// Where the client is no root, goes away or is silent, or another worker can't be reached.
     pub fn join(&mut self, (stream, from): (TcpStream, SocketAddr)) -> Result<Joined, NetError> {
         let Timeouts { handshake, progress, .. } = self.timeouts;
-        let mut root = Conn::new(stream, format!("root {from}"), progress)?;
-        root.limit(handshake);
+        let mut root = Conn::new(stream, format!("root {from}"), handshake)?;
         let hello = root.read_with(read_hello)?;
         let mut others = Vec::new();
         for index in 0..hello.workers - 1 {
@@ -117,8 +120,8 @@ impl Listener {
             others.push(Address { host: peer.host.as_str().to_owned(), port: peer.port });
         }
         root.send_ack(Part::Handshake)?;
-        root.lift_limit()?;
         // The root may still be waiting for other workers.
+        root.begin(progress);
         root.expect_ack(Part::Handshake)?;
 
         let (lower, higher) = others.split_at(hello.index as usize);
@@ -131,7 +134,7 @@ impl Listener {
             let stream = connect(address, &self.timeouts)?;
             peers.push((node, Conn::new(stream, format!("worker {address}"), progress)?));
         }
-        Ok(Joined { root, peers, node: hello.index + 1, nodes: hello.workers + 1, progress, warnings })
+        Ok(Joined { root, peers, node: hello.index + 1, nodes: hello.workers + 1, progress, by_kin: false, warnings })
     }
 
     /// Takes one connection from each of the workers `lower`, which are the nodes 1, 2, ….
@@ -209,16 +212,30 @@ impl Joined {
         self.root.peer()
     }
 
-    /// Reads this node's graph, and how many bytes its weights take. The root waits until [`Self::receive`].
+    /// Reads this node's graph, and how many bytes its weights take. The root waits until [`Self::receive`] or
+    /// [`Self::refuse`].
     ///
     /// # Errors
     /// Where the root sends no graph within the limits.
     pub fn configure<'t>(&mut self, tables: &'t mut GraphTables) -> Result<(Graph<'t>, u64), NetError> {
         let (node, nodes) = (self.node, self.nodes);
         let mut tables = tables.tables();
+        self.root.begin(self.progress);
         let network = self.root.read_with(|root| read_network(root, nodes, &mut tables.pipes))?;
         self.root.send_ack(Part::Network)?;
-        self.root.read_with(|root| read_node(root, node, network, tables))
+        self.root.begin(self.progress);
+        let Node { graph, weight_bytes, from_kin } =
+            self.root.read_with(|root| read_node(root, node, network, tables))?;
+        self.by_kin = from_kin;
+        Ok((graph, weight_bytes))
+    }
+
+    /// Tells a root that can be told why its graph is not accepted, as far as it listens.
+    pub fn refuse(&mut self, reason: &str) {
+        if self.by_kin {
+            // It may be gone; whoever sees this terminal reads the reason there.
+            let _ = self.root.write_with(Part::Node, |root| write_refusal(root, reason));
+        }
     }
 
     /// Accepts the graph and reads its weights into `memory`, of the size that [`Self::configure`] returned.
@@ -226,7 +243,12 @@ impl Joined {
     /// # Errors
     /// Where weights are missing or do not fit.
     pub fn receive(&mut self, graph: &Graph<'_>, memory: &mut [u8], progress: impl FnMut(u64)) -> Result<(), NetError> {
-        self.root.send_ack(Part::Node)?;
+        self.root.begin(self.progress);
+        if self.by_kin {
+            self.root.write_with(Part::Node, write_kin)?;
+        } else {
+            self.root.send_ack(Part::Node)?;
+        }
         let mut counters = vec![0; graph.ops.len()];
         self.root.read_with(|root| read_weights(root, graph, memory, &mut counters, progress))?;
         self.root.send_ack(Part::Weights)

@@ -5,6 +5,7 @@
 
 use super::NetError;
 use super::conn::Conn;
+use super::patience::Patience;
 use dair_core::graph::Collective;
 use dair_core::io::{Exchange, Links};
 use dair_core::wire::dllama::Control;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Runs of bytes handed to the system at once.
 const MAX_RUNS: usize = 32;
 /// How long links are tried again and again, the processor offered to others in between, before the thread sleeps.
-const PATIENCE: Duration = Duration::from_micros(20);
+const SPIN: Duration = Duration::from_micros(20);
 
 /// The other nodes of a network, each behind a socket. A node without peers is a mesh too.
 #[derive(Debug)]
@@ -42,6 +43,10 @@ struct Link {
     received: u64,
     outgoing: Flow,
     incoming: Flow,
+    /// With what the peer owes in the exchange that runs.
+    patience: Patience,
+    /// Bytes sent and received that `patience` knows of.
+    seen: u64,
 }
 
 /// The part of every row that crosses a link in one direction.
@@ -87,9 +92,18 @@ impl Link {
         self.queued.is_empty() && self.outgoing.is_done() && self.incoming.is_done()
     }
 
-    /// Sends what the socket takes; says whether anything moved.
-    fn send(&mut self, pipe: &[u8]) -> io::Result<bool> {
-        let mut moved = false;
+    /// Whether anything moved since this was asked last.
+    fn has_moved(&mut self, now: Instant) -> bool {
+        let bytes = self.sent + self.received - self.seen;
+        if bytes > 0 {
+            self.patience.moved(bytes, now);
+            self.seen += bytes;
+        }
+        bytes > 0
+    }
+
+    /// Sends what the socket takes.
+    fn send(&mut self, pipe: &[u8]) -> io::Result<()> {
         while !(self.queued.is_empty() && self.outgoing.is_done()) {
             let mut runs = heapless::Vec::<IoSlice<'_>, { MAX_RUNS + 1 }>::new();
             let queued = (!self.queued.is_empty()).then(|| IoSlice::new(&self.queued));
@@ -104,33 +118,30 @@ impl Link {
                     self.queued.drain(..queued);
                     self.outgoing.done += bytes - queued;
                     self.sent += bytes as u64;
-                    moved = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(moved)
+        Ok(())
     }
 
-    /// Receives what the socket has; says whether anything moved.
-    fn receive(&mut self, pipe: &mut [u8]) -> io::Result<bool> {
-        let mut moved = false;
+    /// Receives what the socket has.
+    fn receive(&mut self, pipe: &mut [u8]) -> io::Result<()> {
         while !self.incoming.is_done() {
             match self.receive_once(pipe) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(bytes) => {
                     self.incoming.done += bytes;
                     self.received += bytes as u64;
-                    moved = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(moved)
+        Ok(())
     }
 
     fn receive_once(&mut self, pipe: &mut [u8]) -> io::Result<usize> {
@@ -184,7 +195,9 @@ impl Mesh {
             let interest = Interest::READABLE | Interest::WRITABLE;
             poll.registry().register(&mut stream, Token(token), interest).map_err(NetError::System)?;
             let (outgoing, incoming) = (Flow::default(), Flow::default());
-            links.push(Link { node, peer, stream, ahead, queued: Vec::new(), sent, received, outgoing, incoming });
+            let (patience, seen, queued) = (Patience::new(timeout, Instant::now()), sent + received, Vec::new());
+            let link = Link { node, peer, stream, ahead, queued, sent, received, outgoing, incoming, patience, seen };
+            links.push(link);
         }
         Ok(Self { node, events: Events::with_capacity(links.len().max(1)), links, poll, timeout })
     }
@@ -258,33 +271,37 @@ impl Mesh {
 
     /// Moves bytes until every flow is complete. Without a limit it waits for ever.
     fn run(&mut self, phase: &'static str, limit: Option<Duration>, pipe: &mut [u8]) -> Result<(), NetError> {
-        let mut idle_since = None;
+        let mut last = Instant::now();
+        for link in &mut self.links {
+            link.patience = Patience::new(limit.unwrap_or(Duration::MAX), last);
+        }
         loop {
-            let (mut moved, mut complete) = (false, true);
+            let mut complete = true;
             for link in &mut self.links {
-                let step = link.send(pipe).and_then(|sent| Ok(link.receive(pipe)? || sent));
-                moved |= step.map_err(|error| NetError::io(&link.peer, phase, None, error))?;
+                let step = link.send(pipe).and_then(|()| link.receive(pipe));
+                step.map_err(|error| NetError::io(&link.peer, phase, error))?;
                 complete &= link.is_idle();
             }
             if complete {
                 return Ok(());
             }
             let now = Instant::now();
-            if moved || idle_since.is_none() {
-                idle_since = Some(now);
+            for link in &mut self.links {
+                if link.has_moved(now) {
+                    last = now;
+                }
             }
-            let idle = now - idle_since.unwrap_or(now);
-            if idle < PATIENCE {
+            if now - last < SPIN {
                 std::thread::yield_now();
                 continue;
             }
-            let left = limit.map(|limit| limit.saturating_sub(idle));
-            if let (Some(Duration::ZERO), Some(timeout)) = (left, limit) {
-                let waiting_for = self.links.iter().find(|link| !link.is_idle());
-                let peer = waiting_for.map_or_else(String::new, |link| link.peer.clone());
-                return Err(NetError::Silent { peer, phase, timeout });
+            let owing = self.links.iter().filter(|link| !link.is_idle());
+            let next = owing.min_by_key(|link| link.patience.left(now));
+            let left = next.map_or(Duration::ZERO, |link| link.patience.left(now));
+            if let (true, Some(link)) = (left.is_zero(), next) {
+                return Err(link.patience.error(&link.peer, phase, now));
             }
-            match self.poll.poll(&mut self.events, left) {
+            match self.poll.poll(&mut self.events, limit.map(|_| left)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(NetError::System(error)),
                 _ => {}
             }

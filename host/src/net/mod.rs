@@ -2,6 +2,15 @@
 //!
 //! A root [`dial`]s its workers, a worker [`listen`]s for its root; both go through handshake, configs and weights over
 //! blocking streams and then hold a [`Mesh`], which carries what nodes exchange during forward passes.
+//!
+//! # Waiting
+//!
+//! Nobody is waited for without end. Every phase with a peer (handshake, each config and its answer, the transfer of
+//! weights, one exchange of a forward pass) has a limit from [`Timeouts`]. A peer that owes something may be silent for as
+//! long as the limit; and the phase as a whole may take the limit, and a second more for every 16 KiB that it moves
+//! (`patience.rs`), so that dripping byte by byte wins no time. It holds for both sides and both directions. Two waits have no
+//! limit, since nobody owes anything: a worker's for its next root, and its wait for the next forward pass, whose user may
+//! be thinking; hosts that vanish meanwhile are noticed by probes of the connection.
 
 mod address;
 mod conn;
@@ -9,12 +18,31 @@ pub mod dial;
 mod error;
 pub mod listen;
 mod mesh;
+mod patience;
 
 pub use address::{Address, AddressError, DEFAULT_PORT};
 pub use error::NetError;
 pub use mesh::Mesh;
 
 use std::time::Duration;
+
+/// What the set-up of links is at, for those who show it.
+#[derive(Clone, Copy, Debug)]
+pub enum Stage<'s> {
+    /// A worker is called.
+    Connect(&'s Address),
+    /// It is asked for its answer to the handshake.
+    Handshake(&'s Address),
+    /// It is asked for its answer to its graph.
+    Configure(&'s Address),
+    /// Weights are sent: bytes since the last call, of all for all workers. Several threads say so.
+    Weights {
+        /// Bytes that have gone out.
+        bytes: u64,
+        /// Bytes there are to send.
+        total: u64,
+    },
+}
 
 /// How long to wait for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,19 +51,23 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For a peer that refuses connections to start up.
     pub start: Duration,
-    /// For a handshake as a whole.
+    /// For a peer to do its part of a handshake.
     pub handshake: Duration,
-    /// For the next byte, whenever one is due.
+    /// For the next byte, whenever one is due, in all that follows.
     pub progress: Duration,
+}
+
+impl Timeouts {
+    /// What follows from the one number that users give: no wait is longer, and those for somebody who answers at once
+    /// if at all are no longer than they are by default.
+    pub fn of(progress: Duration) -> Self {
+        let most = |seconds| progress.min(Duration::from_secs(seconds));
+        Self { connect: most(5), start: most(5), handshake: most(10), progress }
+    }
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(5),
-            start: Duration::from_secs(5),
-            handshake: Duration::from_secs(10),
-            progress: Duration::from_secs(30),
-        }
+        Self::of(Duration::from_secs(30))
     }
 }

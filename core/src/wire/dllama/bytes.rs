@@ -1,5 +1,6 @@
 //! Numbers, strings and size records: the words that configs and records are made of.
 
+use super::kin::Letters;
 use crate::graph::{NAME_MAX, Name};
 use crate::quant::DType;
 use crate::wire::{At, Fault, Invalid, Part, ReadError, Spot};
@@ -11,11 +12,13 @@ pub(super) struct Reader<'r, R> {
     inner: &'r mut R,
     part: Part,
     pub(super) at: At,
+    /// Configs of ops that have none.
+    pub(super) letters: Letters,
 }
 
 impl<'r, R: Read> Reader<'r, R> {
     pub(super) fn new(inner: &'r mut R, part: Part) -> Self {
-        Self { inner, part, at: At::Top }
+        Self { inner, part, at: At::Top, letters: Letters::default() }
     }
 
     fn spot(&self, field: &'static str) -> Spot {

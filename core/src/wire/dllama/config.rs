@@ -1,6 +1,7 @@
 //! Network and node configs: the graph of a worker as its root describes it.
 
 use super::bytes::{Reader, Shape, put_shape, put_text, put_u32};
+use super::kin::Letters;
 use super::op::{Room, read_op, write_op};
 use super::{pack, read_ack, write_ack};
 use crate::graph::{Buffer, Collective, Full, Graph, MAX_BATCH, Pipe, Segment, Sizes, Sync, Table, Tables, pipes};
@@ -14,6 +15,17 @@ pub struct Network {
     pub nodes: u32,
     /// Most rows of a batch.
     pub batch_max: u32,
+}
+
+/// What a root wants of a worker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Node<'t> {
+    /// What it is to compute.
+    pub graph: Graph<'t>,
+    /// Bytes that its weights take, each at the offset that [`pack`] gives it.
+    pub weight_bytes: u64,
+    /// Whether the root is ours.
+    pub from_kin: bool,
 }
 
 /// Writes what all nodes share.
@@ -71,6 +83,20 @@ pub fn read_network<R: Read>(
 /// # Errors
 /// Those of the writer.
 pub fn write_node<W: Write>(writer: &mut W, graph: &Graph<'_>) -> Result<(), W::Error> {
+    write_node_with(writer, graph, || 0)
+}
+
+/// Writes the graph of a worker; one of ours can tell that a root of ours did. It answers what
+/// [`read_answer`](super::read_answer) reads.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_node_as_kin<W: Write>(writer: &mut W, graph: &Graph<'_>) -> Result<(), W::Error> {
+    let mut letters = Letters::default();
+    write_node_with(writer, graph, || letters.next())
+}
+
+fn write_node_with<W: Write>(writer: &mut W, graph: &Graph<'_>, mut empty: impl FnMut() -> u8) -> Result<(), W::Error> {
     write_ack(writer)?;
     for count in [graph.node, graph.buffers.len() as u32, graph.segments.len() as u32] {
         put_u32(writer, count)?;
@@ -88,14 +114,13 @@ pub fn write_node<W: Write>(writer: &mut W, graph: &Graph<'_>) -> Result<(), W::
             put_u32(writer, sync_type(sync.collective))?;
         }
         for op in ops {
-            write_op(writer, op)?;
+            write_op(writer, op, &mut empty)?;
         }
     }
     Ok(())
 }
 
 /// Reads the graph of this worker, `node` by the handshake; `tables` hold the pipes of [`read_network`].
-/// Returns the bytes that its weights take, each at the offset that [`pack`] gives it.
 ///
 /// Every index, count and size is in range afterwards. Whether the shapes of an op's operands fit one another is for
 /// the engine to say.
@@ -107,7 +132,7 @@ pub fn read_node<'t, R: Read>(
     node: u32,
     network: Network,
     mut tables: Tables<'t>,
-) -> Result<(Graph<'t>, u64), ReadError<R::Error>> {
+) -> Result<Node<'t>, ReadError<R::Error>> {
     read_ack(reader, Part::Node)?;
     let mut reader = Reader::new(reader, Part::Node);
     reader.exactly("node index", node)?;
@@ -125,8 +150,9 @@ pub fn read_node<'t, R: Read>(
     for index in 0..segments {
         read_segment(&mut reader, index, network, &mut tables)?;
     }
-    let bytes = pack(tables.ops.as_mut_slice())?;
-    Ok((tables.finish(node, network.nodes, network.batch_max), bytes))
+    let weight_bytes = pack(tables.ops.as_mut_slice())?;
+    let graph = tables.finish(node, network.nodes, network.batch_max);
+    Ok(Node { graph, weight_bytes, from_kin: reader.letters.are_ours() })
 }
 
 fn read_segment<R: Read>(

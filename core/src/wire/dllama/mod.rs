@@ -10,17 +10,20 @@
 //! control     position, batch; batch 0 ends the session   activations, see `crate::io::Links`
 //! ```
 //! Little-endian; sizes are 64 bits; strings carry their length, NUL included. There is no version, no checksum and
-//! no authentication. Bytes that the C++ system leaves uninitialised are written as zeros and ignored when read.
+//! no authentication. Bytes that the C++ system leaves uninitialised are written as zeros and ignored when read, but for
+//! those by which our programs know each other (`kin.rs`).
 
 mod bytes;
 mod config;
 mod handshake;
+mod kin;
 mod op;
 mod pack;
 mod weights;
 
-pub use config::{Network, read_network, read_node, write_network, write_node};
+pub use config::{Network, Node, read_network, read_node, write_network, write_node, write_node_as_kin};
 pub use handshake::{HOST_MAX, Hello, Peer, read_hello, read_peer, write_hello};
+pub use kin::{Answer, REASON_MAX, Unsupported, read_answer, unsupported, write_kin, write_refusal};
 pub use pack::{WEIGHT_ALIGN, pack, repacked};
 pub use weights::{Record, SendError, finish_weights, read_weights, records, weight_bytes, write_record};
 

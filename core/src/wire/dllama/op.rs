@@ -63,7 +63,8 @@ fn weight_shape(kind: &OpKind, weight: &Weight) -> Shape {
     Shape { dtype: weight.dtype, planes: weight.mats, rows, width }
 }
 
-pub(super) fn write_op<W: Write>(writer: &mut W, op: &Op) -> Result<(), W::Error> {
+/// Writes an op; `empty` is the byte of a config that has nothing to say.
+pub(super) fn write_op<W: Write>(writer: &mut W, op: &Op, empty: &mut impl FnMut() -> u8) -> Result<(), W::Error> {
     let code = code(&op.kind);
     put_u32(writer, code)?;
     put_u32(writer, op.layer)?;
@@ -84,10 +85,10 @@ pub(super) fn write_op<W: Write>(writer: &mut W, op: &Op) -> Result<(), W::Error
             put_u32(writer, word)?;
         }
     }
-    write_config(writer, &op.kind)
+    write_config(writer, &op.kind, empty)
 }
 
-fn write_config<W: Write>(writer: &mut W, kind: &OpKind) -> Result<(), W::Error> {
+fn write_config<W: Write>(writer: &mut W, kind: &OpKind, empty: &mut impl FnMut() -> u8) -> Result<(), W::Error> {
     let mut put = |words: &[u32]| words.iter().try_for_each(|word| put_u32(writer, *word));
     match *kind {
         OpKind::InvRms { epsilon, columns } => put(&[epsilon.to_bits(), columns]),
@@ -131,7 +132,7 @@ fn write_config<W: Write>(writer: &mut W, kind: &OpKind) -> Result<(), W::Error>
         | OpKind::Silu
         | OpKind::Cast
         | OpKind::RepeatZ
-        | OpKind::Softmax => writer.write_all(&[0; EMPTY_BYTES as usize]),
+        | OpKind::Softmax => writer.write_all(&[empty(); EMPTY_BYTES as usize]),
     }
 }
 
@@ -281,7 +282,8 @@ fn read_config<R: Read>(reader: &mut Reader<'_, R>, room: &Room<'_>, code: u32) 
         },
     };
     if config_bytes(code) == EMPTY_BYTES {
-        reader.array::<{ EMPTY_BYTES as usize }>("empty config")?;
+        let [byte] = reader.array::<{ EMPTY_BYTES as usize }>("empty config")?;
+        reader.letters.take(byte);
     }
     Ok(kind)
 }

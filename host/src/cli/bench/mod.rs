@@ -10,6 +10,7 @@ use crate::bench::model::{self, ModelFigures, Shape};
 use crate::bench::{BenchError, buffer, plot};
 use crate::machine::cpu;
 use crate::machine::pool::{MAX_LANES, Threads};
+use crate::machine::terminal;
 use crate::synthetic::{PRESETS, Preset};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use dair_core::kernels::{Isa, Kernels};
@@ -49,7 +50,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Threads; kernels are measured with 1, too [default: one per core that may be used]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_LANES as i64))]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_LANES as i64))]
     threads: Option<u16>,
     /// Time for measuring in seconds; making the model comes on top, and everything is measured once at least
     #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=86_400))]
@@ -144,6 +145,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let machine = Machine::detect();
     let threads = args.threads.map_or_else(cpu::threads, usize::from);
     let budget = Duration::from_secs(args.seconds.into());
+    if let Some(note) = cpu::too_many(threads).filter(|_| !args.json) {
+        terminal::note(note);
+    }
 
     // The model comes first, so that the peak of memory is its own.
     let shape = shape(args)?;
@@ -162,12 +166,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         std::fs::write(path, svg).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
     let report = Report { machine, isa: kernels.isa(), relaxed, figures, model, elapsed: start.elapsed() };
-    if args.json {
-        println!("{}", json::of(&report));
-    } else {
-        print!("{}", table::of(&report));
-    }
-    Ok(())
+    let printed = if args.json { terminal::print_line(json::of(&report)) } else { terminal::print(table::of(&report)) };
+    Ok(printed?)
 }
 
 /// The model to be measured, if there is to be one.

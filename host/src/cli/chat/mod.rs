@@ -125,7 +125,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     // From here on what is typed waits for the first question.
     let mut source = Source::new(args.json, !args.no_history);
-    args.model.with_root(&model, u32::MAX, |root| {
+    args.model.with_root(&model, u32::MAX, args.quiet || args.json, |root| {
         let mut session = Session {
             args,
             tokenizer: &tokenizer,

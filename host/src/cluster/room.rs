@@ -1,0 +1,142 @@
+//! Whether the memory of a root holds what it needs, before any of it is taken.
+//!
+//! A system grants more than it has, since pages are taken when they are first touched: a context that does not fit would
+//! be granted, and the process killed in the middle of a conversation.
+
+use super::kv;
+use dair_core::format::Header;
+use dair_core::kernels::{KvLayout, KvType};
+use dair_core::plan::{self, Cut};
+use std::fmt;
+
+/// A context that does not fit the memory, and what would.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoRoom {
+    /// Type of the KV cache.
+    pub kv: KvType,
+    /// Positions that were asked for.
+    pub seq_len: u32,
+    /// Bytes of their KV cache.
+    pub cache_bytes: u64,
+    /// Bytes that are free for it; `None` where only the system knows, and refused.
+    pub free_bytes: Option<u64>,
+    /// Positions that fit.
+    pub fitting: u32,
+    /// Positions that would fit if they were kept in Q80, where that is something else and the model can.
+    pub fitting_q80: Option<u32>,
+    /// Bytes of repacked weights, which need not be.
+    pub repacked_bytes: u64,
+    /// Whether more workers could share the cache.
+    pub can_be_cut: bool,
+}
+
+impl NoRoom {
+    /// Demands that `usable_bytes` hold an arena and repacked weights.
+    ///
+    /// # Errors
+    /// What would fit.
+    pub fn check(
+        (header, cut, layout): (&Header, &Cut, &KvLayout),
+        (arena_bytes, repacked_bytes): (u64, u64),
+        usable_bytes: u64,
+    ) -> Result<(), Self> {
+        if arena_bytes.saturating_add(repacked_bytes) <= usable_bytes {
+            return Ok(());
+        }
+        let cache_bytes = kv::cache_bytes(layout, header, cut.nodes, cut.seq_len);
+        let besides = arena_bytes.saturating_sub(cache_bytes).saturating_add(repacked_bytes);
+        let refusal = Self::of((header, cut, layout), Some(usable_bytes.saturating_sub(besides)));
+        Err(Self { repacked_bytes, ..refusal })
+    }
+
+    /// A refusal where `free_bytes` are there for the cache, as far as they are known.
+    pub fn of((header, cut, layout): (&Header, &Cut, &KvLayout), free_bytes: Option<u64>) -> Self {
+        let within = |layout: &KvLayout| kv::positions_within(layout, header, cut.nodes, free_bytes.unwrap_or(0));
+        let q80 = KvLayout::new(KvType::Q80, header.head_dim as usize).filter(|_| layout.kv() != KvType::Q80);
+        Self {
+            kv: layout.kv(),
+            seq_len: cut.seq_len,
+            cache_bytes: kv::cache_bytes(layout, header, cut.nodes, cut.seq_len),
+            free_bytes,
+            fitting: within(layout),
+            fitting_q80: q80.as_ref().map(within),
+            repacked_bytes: 0,
+            can_be_cut: plan::node_counts(header).any(|count| count > cut.nodes),
+        }
+    }
+}
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kv, seq_len, cache_bytes, free_bytes, fitting, fitting_q80, repacked_bytes, can_be_cut } = self;
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        write!(f, "the {kv} KV cache of {seq_len} positions takes {:.2} GB of memory", gb(*cache_bytes))?;
+        let Some(free) = free_bytes else {
+            f.write_str(", which the system refuses: a smaller --max-seq-len makes it smaller")?;
+            let q80 = if fitting_q80.is_some() { ", and --kv q80" } else { "" };
+            return f.write_str(q80);
+        };
+        write!(f, ", and {:.2} GB are free for it: ", gb(*free))?;
+        match (fitting, fitting_q80) {
+            (0, _) => f.write_str("close other programs")?,
+            (fitting, None) => write!(f, "--max-seq-len {fitting} fits")?,
+            (fitting, Some(q80)) => write!(f, "--max-seq-len {fitting} fits, with --kv q80 {q80}")?,
+        }
+        if *repacked_bytes > 0 {
+            write!(f, "; --repack never leaves {:.2} GB more", gb(*repacked_bytes))?;
+        }
+        if *can_be_cut { f.write_str("; more --workers share it") } else { Ok(()) }
+    }
+}
+
+impl std::error::Error for NoRoom {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic;
+
+    #[test]
+    fn what_is_said_to_fit_fits_and_a_step_more_does_not() {
+        let header = Header { seq_len: 1 << 20, ..synthetic::preset("llama3.2-1b").unwrap() };
+        for (kv, nodes) in [(KvType::F16, 1), (KvType::F32, 1), (KvType::Q80, 1), (KvType::F16, 2)] {
+            let layout = KvLayout::new(kv, header.head_dim as usize).unwrap();
+            let cut = if nodes == 1 { Cut::single(&header) } else { Cut::dllama(&header, nodes) };
+            let arena = |seq_len| kv::cache_bytes(&layout, &header, nodes, seq_len) + 1_000_000;
+            let check = |seq_len, usable| {
+                let cut = Cut { seq_len, ..cut };
+                NoRoom::check((&header, &cut, &layout), (arena(seq_len), 500_000), usable)
+            };
+            let usable = 4_000_000_000;
+            let error = check(header.seq_len, usable).unwrap_err();
+            assert!(error.fitting > 1000 && error.fitting.is_multiple_of(256), "{error:?}");
+            assert_eq!(check(error.fitting, usable), Ok(()));
+            assert!(check(error.fitting + 256, usable).is_err());
+            assert_eq!(error.fitting_q80.is_some(), kv != KvType::Q80);
+            assert!(error.fitting_q80.is_none_or(|fitting| fitting > error.fitting));
+        }
+    }
+
+    #[test]
+    fn the_message_names_all_ways_out() {
+        let mut room = NoRoom {
+            kv: KvType::F16,
+            seq_len: 1 << 20,
+            cache_bytes: 137_438_953_472,
+            free_bytes: Some(20_000_000_000),
+            fitting: 152_576,
+            fitting_q80: Some(287_232),
+            repacked_bytes: 0,
+            can_be_cut: true,
+        };
+        assert_eq!(
+            room.to_string(),
+            "the f16 KV cache of 1048576 positions takes 137.44 GB of memory, and 20.00 GB are free for it: \
+             --max-seq-len 152576 fits, with --kv q80 287232; more --workers share it"
+        );
+        (room.fitting, room.can_be_cut) = (0, false);
+        assert!(room.to_string().ends_with("close other programs"));
+        room.free_bytes = None;
+        assert!(room.to_string().ends_with("a smaller --max-seq-len makes it smaller, and --kv q80"));
+    }
+}

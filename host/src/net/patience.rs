@@ -1,0 +1,122 @@
+//! How long a peer is waited for: the rule that every phase of a conversation goes by.
+
+use super::NetError;
+use std::time::{Duration, Instant};
+
+/// What a link must carry on average, in bytes per second, beside its timeout: 128 kbit/s, far less than any network
+/// that a model is worth spreading over.
+const LEAST_RATE: u64 = 16 << 10;
+
+/// One phase with one peer, which may be silent for `limit`; and as a whole the phase may take `limit`, and a second
+/// more for every [`LEAST_RATE`] bytes that it moves. So a peer that stops is given up after `limit`, and one that drips
+/// byte by byte, too.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    limit: Duration,
+    start: Instant,
+    /// From the start to when something moved last.
+    last: Duration,
+    bytes: u64,
+}
+
+impl Patience {
+    /// Waits for a peer from `now` on.
+    pub(super) fn new(limit: Duration, now: Instant) -> Self {
+        Self { limit, start: now, last: Duration::ZERO, bytes: 0 }
+    }
+
+    /// Bytes moved, whichever way.
+    pub(super) fn moved(&mut self, bytes: u64, now: Instant) {
+        self.bytes += bytes;
+        self.last = now.saturating_duration_since(self.start);
+    }
+
+    /// How much longer the peer may be silent; zero where it is given up.
+    pub(super) fn left(&self, now: Instant) -> Duration {
+        let elapsed = now.saturating_duration_since(self.start);
+        let silence = self.last.saturating_add(self.limit).saturating_sub(elapsed);
+        if self.is_swift() { silence } else { silence.min(self.allowed().saturating_sub(elapsed)) }
+    }
+
+    /// What there is to say about a peer that is given up at `now`.
+    pub(super) fn error(&self, peer: &str, phase: &'static str, now: Instant) -> NetError {
+        let (peer, time) = (peer.to_owned(), now.saturating_duration_since(self.start));
+        if self.is_swift() || time >= self.last.saturating_add(self.limit) {
+            NetError::Silent { peer, phase, timeout: self.limit }
+        } else {
+            NetError::Slow { peer, phase, bytes: self.bytes, time }
+        }
+    }
+
+    /// The longest that the phase may take.
+    fn allowed(&self) -> Duration {
+        self.limit.saturating_add(self.time_of_bytes())
+    }
+
+    fn time_of_bytes(&self) -> Duration {
+        Duration::from_millis(self.bytes.saturating_mul(1000) / LEAST_RATE)
+    }
+
+    /// Whether what moved did so fast enough for the peer to be silent, and not slow, when the phase's time is up.
+    fn is_swift(&self) -> bool {
+        self.last <= self.time_of_bytes() + self.limit / 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(8);
+
+    fn at(start: Instant, seconds: f64) -> Instant {
+        start + Duration::from_secs_f64(seconds)
+    }
+
+    fn error(patience: &Patience, now: Instant) -> String {
+        patience.error("peer", "the test", now).to_string()
+    }
+
+    #[test]
+    fn a_peer_that_stops_is_given_up_after_the_limit() {
+        let start = Instant::now();
+        let mut patience = Patience::new(LIMIT, start);
+        assert_eq!(patience.left(at(start, 3.0)), Duration::from_secs(5));
+        assert_eq!(patience.left(at(start, 9.0)), Duration::ZERO);
+        patience.moved(100, at(start, 0.5));
+        assert_eq!(patience.left(at(start, 8.25)), Duration::from_millis(250));
+        assert_eq!(error(&patience, at(start, 8.5)), "peer: no data for 8 s during the test");
+    }
+
+    #[test]
+    fn a_peer_that_drips_is_given_up_after_the_limit_too() {
+        let start = Instant::now();
+        let mut patience = Patience::new(LIMIT, start);
+        for second in 1..8 {
+            let now = at(start, f64::from(second));
+            assert!(!patience.left(now).is_zero());
+            patience.moved(1, now);
+        }
+        let end = at(start, 8.1);
+        assert!(patience.left(end).is_zero());
+        assert_eq!(error(&patience, end), "peer: only 7 bytes in 8.1 s during the test");
+    }
+
+    #[test]
+    fn a_link_that_is_as_fast_as_the_slowest_allowed_is_waited_for() {
+        let start = Instant::now();
+        let mut patience = Patience::new(LIMIT, start);
+        for second in 1..10_000 {
+            patience.moved(LEAST_RATE, at(start, f64::from(second)));
+            assert_eq!(patience.left(at(start, f64::from(second))), LIMIT);
+        }
+    }
+
+    #[test]
+    fn without_a_limit_there_is_no_end() {
+        let start = Instant::now();
+        let mut patience = Patience::new(Duration::MAX, start);
+        patience.moved(1, at(start, 1e6));
+        assert!(patience.left(at(start, 1e7)) > Duration::from_secs(1 << 40));
+    }
+}
