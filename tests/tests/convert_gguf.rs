@@ -188,7 +188,7 @@ fn sentencepiece_tokens_become_spaces_and_bytes_with_their_scores() {
         token(b"<s>", 1.0),
         token(b"<unk>", 0.0),
         token(b"</s>", 2.0),
-        token("▁sp".as_bytes(), 263.0), // user defined: literal
+        token(b" sp", 263.0), // user defined: found where blanks are U+2581 already
     ];
     assert_eq!(tokens[256..], end);
     assert_eq!((file.header().bos, file.header().add_bos), (Some(260), true), "BOS is usual for this kind");

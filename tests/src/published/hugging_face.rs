@@ -59,7 +59,8 @@ impl Folder {
             config,
             tokenizer: json!({
                 "added_tokens": added,
-                "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel", "add_prefix_space": false}]},
+                "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+                    {"type": "Digits", "individual_digits": true}, {"type": "ByteLevel", "add_prefix_space": false}]},
                 "post_processor": null,
                 "decoder": {"type": "ByteLevel"},
                 "model": {"type": "BPE", "vocab": vocab, "merges": [["Ġ", "t"], ["h", "e"], ["Ġt", "he"], ["Ċ", "Ċ"]]},

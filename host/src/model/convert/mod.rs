@@ -39,7 +39,7 @@ use write::{Target, Work, carry_over};
 
 /// Version of what conversions write: raised whenever the same source and options give other bytes than before, so that
 /// models in the [`cache`](super::cache) are converted again.
-pub const CONVERSION: u32 = 1;
+pub const CONVERSION: u32 = 2;
 
 /// What to convert, and to what.
 #[derive(Clone, Debug)]
