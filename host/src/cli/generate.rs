@@ -2,6 +2,7 @@
 
 use super::chat::AnswerStream;
 use super::model_args::ModelArgs;
+use super::model_files::note_rule;
 use super::report::Report;
 use super::sample_args::SampleArgs;
 use super::stream::Stream;
@@ -71,6 +72,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let model = Model::open(&files.model)?;
     let mut tokenizer = TokenizerBytes::open(&files.tokenizer)?;
     let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
+    note_rule(&tokenizer, &files.tokenizer, args.quiet);
     let vocab = tokenizer.vocabulary();
     if args.chat {
         let choice = template::choose(args.template.template.as_deref(), vocab)?;

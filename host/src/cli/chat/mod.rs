@@ -22,6 +22,7 @@ mod tty;
 
 use super::Failure;
 use super::model_args::ModelArgs;
+use super::model_files::note_rule;
 use super::sample_args::SampleArgs;
 use super::template_args::TemplateArgs;
 use crate::chat::conversation::Conversation;
@@ -110,6 +111,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let model = Model::open(&files.model)?;
     let mut tokenizer = TokenizerBytes::open(&files.tokenizer)?;
     let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
+    note_rule(&tokenizer, &files.tokenizer, args.quiet);
     let vocab = tokenizer.vocabulary();
     let choice = template::choose(args.template.template.as_deref(), vocab)?;
     if let Some(note) = choice.note.filter(|_| !args.quiet) {
