@@ -1,7 +1,8 @@
 //! Tokenizer files and prompts of recorded C++ sessions.
 
 use dair_core::format::tokenizer::{TokenizerFile, TokenizerWriter};
-use dair_core::text::{ChatFormat, ChatTemplate, Decoder, EncodeOptions, Vocabulary, encode_scratch_len};
+use dair_core::text::{Decoder, EncodeOptions, Vocabulary, encode_scratch_len};
+use dair_host::chat::template::choose;
 use dair_tests::golden::{CASES, Case};
 use serde_json::Value;
 
@@ -61,12 +62,13 @@ fn a_converters_file_is_written_back_byte_for_byte() {
 }
 
 #[test]
-fn the_chat_template_of_a_file_is_recognised() {
+fn the_chat_template_of_a_file_is_run() {
     let bytes = Case::open(CASES[0]).bytes("tokenizer.t");
     let file = TokenizerFile::parse(&bytes).unwrap();
     let mut index = vec![0; Vocabulary::index_len(file.header().vocab_size)];
     let vocab = Vocabulary::new(&file, &mut index);
-    assert_eq!(ChatTemplate::new(&vocab, None).unwrap().format(), ChatFormat::ChatMl);
+    let choice = choose(None, &vocab).unwrap();
+    assert_eq!((choice.note, choice.template.name()), (None, "the model's chat template"));
 }
 
 #[test]

@@ -1,17 +1,14 @@
 //! Tokens to text and back, sampling, stop detection.
 //!
-//! In the order in which a conversation flows: a [`ChatTemplate`] lays messages out as one text, the [`Vocabulary`]
-//! encodes it, a [`Sampler`] turns logits into the next token, a [`Decoder`] turns tokens into text again, and the
+//! In the order in which a text flows: the [`Vocabulary`] encodes it, a [`Sampler`] turns logits into the next token, a [`Decoder`] turns tokens into text again, and the
 //! [`StopDetector`] says when the answer ends. All memory is the caller's; functions named `..._len` state how much.
 
-mod chat;
 mod decode;
 mod encode;
 mod sampler;
 mod stop;
 mod vocabulary;
 
-pub use chat::{ChatError, ChatFormat, ChatTemplate, Message, Role};
 pub use decode::Decoder;
 pub use encode::{EncodeError, EncodeOptions, MAX_TEXT_BYTES, encode_scratch_len};
 pub use sampler::{Candidate, SampleError, Sampler};

@@ -172,22 +172,13 @@ pub(super) mod tests {
 
     /// A vocabulary of these tokens; the memory is never freed, tests are short.
     pub fn vocabulary(tokens: &[(f32, &[u8])], bos: Option<u32>, eos: &[u32]) -> Vocabulary<'static> {
-        vocabulary_with_template(tokens, bos, eos, None)
-    }
-
-    pub fn vocabulary_with_template(
-        tokens: &[(f32, &[u8])],
-        bos: Option<u32>,
-        eos: &[u32],
-        chat_template: Option<&str>,
-    ) -> Vocabulary<'static> {
         let header = TokenizerHeader {
             vocab_size: tokens.len() as u32,
             max_token_len: tokens.iter().map(|(_, token)| token.len()).max().unwrap() as u32,
             bos,
             eos: heapless::Vec::from_slice(eos).unwrap(),
             add_bos: true,
-            chat_template,
+            chat_template: None,
         };
         let bytes = 1024 + tokens.iter().map(|(_, token)| 8 + token.len()).sum::<usize>();
         let buffer = Box::leak(vec![0; bytes].into_boxed_slice());

@@ -5,5 +5,8 @@
 
 pub mod conversation;
 pub mod generate;
+pub mod special;
 pub mod template;
+#[cfg(test)]
+mod tests;
 pub mod tokenizer;

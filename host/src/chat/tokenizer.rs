@@ -1,5 +1,6 @@
 //! A tokenizer file, read into memory together with its index.
 
+use super::special::SpecialTexts;
 use super::template::Rendered;
 use dair_core::format::tokenizer::{MAX_FILE_BYTES, TokenizerError, TokenizerFile};
 use dair_core::text::{EncodeError, EncodeOptions, Vocabulary, encode_scratch_len};
@@ -67,12 +68,22 @@ impl Tokenizer {
     /// # Errors
     /// Names the file and what is wrong in it.
     pub fn vocabulary(&mut self, model_vocab_size: u32) -> Result<Vocabulary<'_>, OpenError> {
-        let file = TokenizerFile::parse(&self.bytes).map_err(|error| OpenError::Format(self.path.clone(), error))?;
-        let vocab_size = file.header().vocab_size;
+        let path = self.path.clone();
+        let vocab = self.vocabulary_alone()?;
+        let vocab_size = vocab.vocab_size();
         if vocab_size > model_vocab_size {
-            return Err(OpenError::Foreign(self.path.clone(), vocab_size, model_vocab_size));
+            return Err(OpenError::Foreign(path, vocab_size, model_vocab_size));
         }
-        self.index.resize(Vocabulary::index_len(vocab_size), 0);
+        Ok(vocab)
+    }
+
+    /// Checks the file and indexes its tokens, where no model is to run.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong in it.
+    pub fn vocabulary_alone(&mut self) -> Result<Vocabulary<'_>, OpenError> {
+        let file = TokenizerFile::parse(&self.bytes).map_err(|error| OpenError::Format(self.path.clone(), error))?;
+        self.index.resize(Vocabulary::index_len(file.header().vocab_size), 0);
         Ok(Vocabulary::new(&file, &mut self.index))
     }
 }
@@ -86,10 +97,52 @@ pub fn encode(vocab: &Vocabulary<'_>, text: &str, options: EncodeOptions) -> Res
     vocab.encode(text.as_bytes(), options, &mut scratch).map(<[u32]>::to_vec)
 }
 
-/// Encodes a conversation: special tokens are those that the template wrote. Nothing is put before the text.
+/// Encodes a conversation: special tokens are those that the template wrote, and what messages spell like them is text.
+/// Nothing is put before it.
 ///
 /// # Errors
 /// As [`Vocabulary::encode`].
 pub fn encode_rendered(vocab: &Vocabulary<'_>, rendered: &Rendered) -> Result<Vec<u32>, EncodeError> {
-    encode(vocab, &rendered.text, EncodeOptions { start: false, special: true })
+    let special = SpecialTexts::new(vocab);
+    let text = rendered.text.as_str();
+    let (mut tokens, mut start, mut end) = (Vec::new(), 0, 0);
+    let plain = |from: usize, to: usize, tokens: &mut Vec<u32>| -> Result<(), EncodeError> {
+        let piece = &text[from..to];
+        let unguarded = rendered.guard.map(|guard| piece.replace(guard, ""));
+        let options = EncodeOptions { start: false, special: false };
+        tokens.extend(encode(vocab, unguarded.as_deref().unwrap_or(piece), options)?);
+        Ok(())
+    };
+    while let Some(c) = text[end..].chars().next() {
+        match special.at(&text.as_bytes()[end..]) {
+            // A special text may end inside of a character; then it is none in this text.
+            Some((found, id)) if text.is_char_boundary(end + found.len()) => {
+                plain(start, end, &mut tokens)?;
+                tokens.push(id);
+                end += found.len();
+                start = end;
+            }
+            _ => end += c.len_utf8(),
+        }
+    }
+    plain(start, end, &mut tokens)?;
+    Ok(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::tests::{Tokens, with_vocabulary};
+
+    #[test]
+    fn only_what_has_no_guard_is_special() {
+        let tokens = Tokens { regular: &["ab"], special: &["<s>", "<end>", "<end>>"], eos: 1 };
+        with_vocabulary(&tokens, |vocab| {
+            let bos = vocab.header().bos.unwrap();
+            let rendered = Rendered { text: "<s>ab<end>>a<\u{FDD0}end>b<end>".to_owned(), guard: Some('\u{FDD0}') };
+            let encoded = encode_rendered(vocab, &rendered).unwrap();
+            let text: Vec<u32> = b"a<end>b".iter().map(|byte| u32::from(*byte)).collect();
+            assert_eq!(encoded, [&[bos, 256, bos + 2], &text[..], &[bos + 1]].concat());
+        });
+    }
 }

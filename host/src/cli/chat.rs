@@ -3,13 +3,15 @@
 use super::model_args::{ModelArgs, SampleArgs};
 use super::report::Report;
 use super::stream::Stream;
+use super::template_args::TemplateArgs;
 use super::{Failure, interrupt};
-use crate::chat::generate::{Answer, Finish, GenerateError, Generator, Request};
-use crate::chat::tokenizer::{Tokenizer, encode};
+use crate::chat::conversation::{Conversation, Piece, Turn};
+use crate::chat::generate::{Finish, GenerateError, Generator};
+use crate::chat::tokenizer::Tokenizer;
 use crate::cluster::root::Root;
 use crate::model::Model;
 use console::style;
-use dair_core::text::{ChatFormat, ChatTemplate, EncodeOptions, Message, Role, Vocabulary};
+use dair_core::text::Vocabulary;
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -31,9 +33,8 @@ pub struct Args {
     /// Most tokens of one answer [default: as many as the context holds]
     #[arg(long, value_name = "N")]
     max_tokens: Option<u32>,
-    /// How messages are laid out [default: recognised from the tokenizer file]
-    #[arg(long, value_name = "NAME", value_parser = parse_format)]
-    template: Option<ChatFormat>,
+    #[command(flatten)]
+    template: TemplateArgs,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -46,11 +47,6 @@ pub struct Args {
     quiet: bool,
 }
 
-fn parse_format(name: &str) -> Result<ChatFormat, String> {
-    let names = || ChatFormat::ALL.map(ChatFormat::name).join(", ");
-    ChatFormat::from_name(name).ok_or_else(|| format!("known templates: {}", names()))
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -61,10 +57,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let model = Model::open(&args.model.model)?;
     let mut tokenizer = Tokenizer::open(&args.model.tokenizer())?;
     let vocab = tokenizer.vocabulary(model.header().vocab_size)?;
-    let template = ChatTemplate::new(&vocab, args.template)?;
+    let conversation = args.template.conversation(&vocab, args.system.clone(), args.quiet)?;
     args.model.with_root(&model, u32::MAX, |root| {
         let generator = Generator::new(&vocab, sampler);
-        let mut chat = Chat { args, vocab: &vocab, template, generator, turns: 0, position: 0, pending: None };
+        let mut chat = Chat { args, vocab: &vocab, conversation, generator };
         chat.converse(root, start.elapsed())
     })
 }
@@ -72,12 +68,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 struct Chat<'c> {
     args: &'c Args,
     vocab: &'c Vocabulary<'c>,
-    template: ChatTemplate<'c>,
+    conversation: Conversation,
     generator: Generator<'c>,
-    turns: u32,
-    position: u32,
-    /// Sampled, but not fed before the last answer was cut short.
-    pending: Option<u32>,
 }
 
 impl Chat<'_> {
@@ -98,19 +90,20 @@ impl Chat<'_> {
                 "" => continue,
                 "/exit" => break,
                 "/clear" => {
-                    (self.turns, self.position, self.pending) = (0, 0, None);
+                    self.conversation.clear();
                     continue;
                 }
                 user => {
                     let network = root.network_bytes();
                     match self.turn(root, user) {
-                        Ok((text, answer)) => self.show(root, load, network, &text, &answer)?,
+                        Ok(turn) => self.show(root, load, network, &turn)?,
                         Err(Failure::Generate(GenerateError::PromptTooLong { positions, seq_len })) => {
                             let full =
                                 format!("the conversation needs {positions} positions; the context holds {seq_len}");
                             if !terminal {
                                 return Err(format!("{full}: raise --max-seq-len").into());
                             }
+                            self.conversation.pop_turn();
                             eprintln!("{full}: /clear starts anew");
                         }
                         Err(failure) => return Err(failure),
@@ -124,57 +117,25 @@ impl Chat<'_> {
         Ok(())
     }
 
-    /// Feeds what is new and streams the answer.
-    fn turn(&mut self, root: &mut Root<'_>, user: &str) -> Result<(String, Answer), Failure> {
-        let prompt = self.prompt(user)?;
-        let mut stream = Stream::new(self.args.json);
+    /// Asks and streams the answer.
+    fn turn(&mut self, root: &mut Root<'_>, user: &str) -> Result<Turn, Failure> {
+        let mut stream = Stream::of_answer(self.args.json, self.args.quiet);
         interrupt::catch();
-        let _ = stream.show(self.template.answer_prefix());
         let max_tokens = self.args.max_tokens.unwrap_or(u32::MAX);
-        let request = Request { prompt: &prompt, position: self.position, max_tokens, ignore_eos: false };
-        let answer = self.generator.run(root, request, |piece| stream.show(piece));
+        let show = |piece: Piece<'_>| stream.show_piece(piece);
+        let turn = self.conversation.ask(root, &mut self.generator, self.vocab, user, max_tokens, show);
         interrupt::release();
-        let text = stream.finish(answer.is_err())?;
-        let answer = answer?;
-        self.turns += 1;
-        self.position = answer.position;
-        self.pending = answer.pending;
-        Ok((text, answer))
+        stream.finish(turn.is_err())?;
+        Ok(turn?)
     }
 
-    /// The tokens that the cache does not have yet.
-    fn prompt(&self, user: &str) -> Result<Vec<u32>, Failure> {
-        let user = Message { role: Role::User, text: user };
-        let first = self.turns == 0;
-        let mut text = String::new();
-        // Writing to a String does not fail.
-        let _ = match (first, self.args.system.as_deref()) {
-            (true, Some(system)) => {
-                self.template.render(&[Message { role: Role::System, text: system }, user], &mut text)
-            }
-            (true, None) => self.template.render(&[user], &mut text),
-            (false, _) => self.template.render_next(&[user], &mut text),
-        };
-        let tokens = encode(self.vocab, &text, EncodeOptions { start: first, special: true })?;
-        Ok(self.pending.into_iter().chain(tokens).collect())
-    }
-
-    fn show(
-        &self,
-        root: &Root<'_>,
-        load: Duration,
-        before: Option<(u64, u64)>,
-        text: &str,
-        answer: &Answer,
-    ) -> Result<(), Failure> {
+    fn show(&self, root: &Root<'_>, load: Duration, before: Option<(u64, u64)>, turn: &Turn) -> Result<(), Failure> {
         let since = |(sent, received): (u64, u64), (s, r): (u64, u64)| (sent - s, received - r);
         let network = root.network_bytes().zip(before).map(|(now, before)| since(now, before));
+        let answer = &turn.answer;
         if self.args.json {
-            writeln!(
-                std::io::stdout().lock(),
-                "{}",
-                Report { load, repack: root.repack_time(), answer, network }.json(text)
-            )?;
+            let report = Report { load, repack: root.repack_time(), answer, network };
+            writeln!(std::io::stdout().lock(), "{}", report.json(&turn.text, turn.reasoning.as_deref()))?;
             return Ok(());
         }
         if self.args.quiet {
@@ -190,7 +151,7 @@ impl Chat<'_> {
             "prefill {:.1}, decode {:.1} tokens/s; {} of {} positions{note}",
             answer.prefill.rate(),
             answer.decode.rate(),
-            self.position,
+            self.conversation.position(),
             root.seq_len()
         );
         eprintln!("{}", style(rates).for_stderr().dim());

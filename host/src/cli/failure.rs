@@ -2,13 +2,14 @@
 
 use crate::bench::BenchError;
 use crate::chat::generate::GenerateError;
+use crate::chat::template::TemplateError;
 use crate::chat::tokenizer::OpenError;
 use crate::cluster::root::RootError;
 use crate::machine::cpu::KernelError;
 use crate::model::ModelError;
 use crate::model::convert::ConvertError;
 use dair_core::plan::PlanError;
-use dair_core::text::{ChatError, EncodeError, SampleError};
+use dair_core::text::{EncodeError, SampleError};
 use std::fmt;
 
 /// What a command tells the user before it ends with exit code 1.
@@ -54,7 +55,6 @@ macro_rules! line_from {
 
 line_from!(
     BenchError,
-    ChatError,
     ConvertError,
     EncodeError,
     KernelError,
@@ -63,5 +63,6 @@ line_from!(
     PlanError,
     RootError,
     SampleError,
+    TemplateError,
     std::io::Error
 );

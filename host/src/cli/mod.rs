@@ -11,8 +11,10 @@ mod kernel_args;
 mod model_args;
 mod perplexity;
 mod progress;
+mod render;
 mod report;
 mod stream;
+mod template_args;
 
 use clap::{Parser, Subcommand};
 pub use failure::Failure;
@@ -40,6 +42,7 @@ enum Command {
     Generate(generate::Args),
     Chat(chat::Args),
     Perplexity(perplexity::Args),
+    Render(render::Args),
     Inspect(inspect::Args),
     Bench(bench::Args),
 }
@@ -51,6 +54,7 @@ pub fn run() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
+        Command::Render(args) => render::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

@@ -37,14 +37,15 @@ impl Report<'_> {
         line("memory", format!("{:.1} MB at its peak", memory::peak_bytes() as f64 / 1e6));
     }
 
-    /// The same as JSON, with `text`.
-    pub fn json(&self, text: &str) -> Value {
+    /// The same as JSON, with `text` and the reasoning before it, if there was any.
+    pub fn json(&self, text: &str, reasoning: Option<&str>) -> Value {
         let phase = |phase: &Phase| json!({"tokens": phase.tokens, "seconds": phase.time.as_secs_f64(), "tokens_per_second": phase.rate()});
         let network = self
             .per_token()
             .map(|(sent, received)| json!({"sent_bytes_per_token": sent, "received_bytes_per_token": received}));
         json!({
             "text": text,
+            "reasoning": reasoning,
             "finish_reason": self.answer.finish.name(),
             "generated_tokens": self.answer.tokens,
             "load_seconds": self.load.as_secs_f64(),

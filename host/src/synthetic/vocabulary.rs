@@ -8,9 +8,9 @@ use std::{fs, io};
 const BYTES: u32 = 256;
 /// Tokens that are never merged into: BOS and the two that enclose a turn of a chat. They are the last ids.
 const SPECIAL: [&str; 3] = ["<s>", "<|im_start|>", "<|im_end|>"];
-/// Enough of a ChatML template to be recognised as one.
-const TEMPLATE: &str =
-    "{% for m in messages %}<|im_start|>{{m.role}}\n{{m.content}}<|im_end|>\n{% endfor %}<|im_start|>assistant\n";
+/// ChatML, with BOS before it.
+const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+    {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 /// What longer tokens are made of.
 const LETTERS: &[u8] = b" abcdefghijklmnopqrstuvwxyz";
 
@@ -83,8 +83,9 @@ fn string_of_letters(index: u32) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::template::choose;
     use dair_core::format::tokenizer::TokenizerFile;
-    use dair_core::text::{ChatTemplate, EncodeOptions, Vocabulary};
+    use dair_core::text::{EncodeOptions, Vocabulary};
     use std::collections::HashSet;
 
     #[test]
@@ -103,7 +104,7 @@ mod tests {
             let mut index = vec![0; Vocabulary::index_len(vocab_size)];
             let vocab = Vocabulary::new(&file, &mut index);
             assert_eq!(vocab.vocab_size(), vocab_size);
-            assert!(ChatTemplate::new(&vocab, None).is_ok());
+            assert!(choose(None, &vocab).unwrap().note.is_none());
             let text = "  zz a cat, naïve\u{1F600}<|im_end|>";
             let options = EncodeOptions { start: true, special: true };
             let tokens = crate::chat::tokenizer::encode(&vocab, text, options).unwrap();

@@ -3,7 +3,7 @@
 use crate::run::dair;
 use std::collections::BTreeSet;
 
-const COMMANDS: [&str; 6] = ["convert", "generate", "chat", "perplexity", "inspect", "bench"];
+const COMMANDS: [&str; 7] = ["convert", "generate", "chat", "perplexity", "render", "inspect", "bench"];
 
 /// Flags as they appear in a text.
 fn flags(text: &str) -> BTreeSet<&str> {

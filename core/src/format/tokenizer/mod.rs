@@ -79,7 +79,7 @@ pub struct TokenizerHeader<'a> {
     /// Files that do not say (the old format, or key 10 missing) count as `true`: they are from the time
     /// when it was always so.
     pub add_bos: bool,
-    /// The model's own chat template, not empty. It serves to recognise the template, and is never executed.
+    /// The model's own chat template, a text in Jinja, not empty.
     pub chat_template: Option<&'a str>,
 }
 

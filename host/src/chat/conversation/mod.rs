@@ -128,11 +128,21 @@ impl Conversation {
         self.cached.len() as u32
     }
 
+    /// Adds a question that [`answer`](Self::answer) answers. One that is still [unanswered](Self::unanswered) is joined
+    /// with it, because most templates allow no two in a row.
+    pub fn push(&mut self, user: &str) {
+        match self.messages.last_mut() {
+            Some(last) if last.role == Role::User => {
+                last.content.push_str("\n\n");
+                last.content.push_str(user);
+            }
+            _ => self.messages.push(Message::new(Role::User, user)),
+        }
+    }
+
     /// Asks a question and generates the answer; `on_text` gets it in pieces and may end it.
     ///
-    /// A question that is still [unanswered](Self::unanswered) is joined with this one, because most templates allow no
-    /// two in a row. After an error the question is kept: [`answer`](Self::answer) tries again, [`pop_turn`](Self::pop_turn)
-    /// takes it back.
+    /// After an error the question is kept: [`answer`](Self::answer) tries again, [`pop_turn`](Self::pop_turn) takes it back.
     ///
     /// # Errors
     /// As [`answer`](Self::answer).
@@ -145,7 +155,7 @@ impl Conversation {
         max_tokens: u32,
         on_text: impl FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Turn, GenerateError> {
-        self.push_question(user);
+        self.push(user);
         self.answer(root, generator, vocab, max_tokens, on_text)
     }
 
@@ -162,8 +172,7 @@ impl Conversation {
         max_tokens: u32,
         mut on_text: impl FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Turn, GenerateError> {
-        let rendered = self.render(vocab)?;
-        let tokens = encode_rendered(vocab, &rendered)?;
+        let (rendered, tokens) = self.lay_out(vocab)?;
         let position = self.reuse(&tokens);
         let request =
             Request { prompt: &tokens[position..], position: position as u32, max_tokens, ignore_eos: self.ignore_eos };
@@ -186,28 +195,24 @@ impl Conversation {
         Ok(Turn { answer, text, reasoning })
     }
 
-    /// The text of the conversation, up to where the next answer begins.
+    /// Checks that the messages can be laid out, and says how many positions they take up to where the next answer begins.
     ///
     /// # Errors
-    /// What the template refuses.
-    pub fn render(&self, vocab: &Vocabulary<'_>) -> Result<Rendered, GenerateError> {
+    /// What the template or the encoder refuses.
+    pub fn prompt_len(&self, vocab: &Vocabulary<'_>) -> Result<usize, GenerateError> {
+        Ok(self.lay_out(vocab)?.1.len())
+    }
+
+    fn lay_out(&self, vocab: &Vocabulary<'_>) -> Result<(Rendered, Vec<u32>), GenerateError> {
         let context = Context {
             messages: self.template.messages(&self.messages),
             tools: self.tools.clone(),
             think: self.think,
             add_generation_prompt: true,
         };
-        Ok(self.template.render(context, Some(vocab))?)
-    }
-
-    fn push_question(&mut self, user: &str) {
-        match self.messages.last_mut() {
-            Some(last) if last.role == Role::User => {
-                last.content.push_str("\n\n");
-                last.content.push_str(user);
-            }
-            _ => self.messages.push(Message::new(Role::User, user)),
-        }
+        let rendered = self.template.render(context, Some(vocab))?;
+        let tokens = encode_rendered(vocab, &rendered)?;
+        Ok((rendered, tokens))
     }
 
     /// How many of these tokens need not be fed again. One is always fed, because its logits are asked for. What the next

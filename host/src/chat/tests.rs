@@ -1,0 +1,45 @@
+//! Small vocabularies for the tests of this floor.
+
+use dair_core::format::tokenizer::{TokenizerFile, TokenizerHeader, TokenizerWriter};
+use dair_core::text::Vocabulary;
+
+/// Tokens of a vocabulary besides the 256 bytes, whose ids are the bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens<'t> {
+    /// Texts that may be merged, ids from 256 on.
+    pub regular: &'t [&'t str],
+    /// BOS and the other special ones, after them.
+    pub special: &'t [&'t str],
+    /// Which of the special ones ends a text.
+    pub eos: u32,
+}
+
+/// Hands a vocabulary of these tokens to `body`; conversations start with its BOS.
+pub fn with_vocabulary<R>(tokens: &Tokens<'_>, body: impl FnOnce(&Vocabulary<'_>) -> R) -> R {
+    with_file(tokens, None, true, body)
+}
+
+/// The same with a chat template, and with or without BOS at the start of conversations.
+pub fn with_file<R>(
+    tokens: &Tokens<'_>,
+    chat_template: Option<&str>,
+    add_bos: bool,
+    body: impl FnOnce(&Vocabulary<'_>) -> R,
+) -> R {
+    let bos = 256 + tokens.regular.len() as u32;
+    let texts = tokens.regular.iter().chain(tokens.special);
+    let header = TokenizerHeader {
+        vocab_size: bos + tokens.special.len() as u32,
+        max_token_len: texts.clone().map(|text| text.len()).max().unwrap_or(1) as u32,
+        bos: Some(bos),
+        eos: [bos + tokens.eos].into_iter().collect(),
+        add_bos,
+        chat_template,
+    };
+    let mut writer = TokenizerWriter::new(Vec::new(), &header).unwrap();
+    (0..=255u8).for_each(|byte| writer.push(0.0, &[byte]).unwrap());
+    texts.for_each(|text| writer.push(0.0, text.as_bytes()).unwrap());
+    let bytes = writer.finish().unwrap();
+    let mut index = vec![0; Vocabulary::index_len(header.vocab_size)];
+    body(&Vocabulary::new(&TokenizerFile::parse(&bytes).unwrap(), &mut index))
+}
