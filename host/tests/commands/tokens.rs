@@ -5,27 +5,32 @@ use crate::run::{dair, dair_reading};
 use dair_core::format::tokenizer::{TokenizerFile, TokenizerWriter};
 use std::fs;
 
+/// A command and its flags, with the model named between them.
+fn with_model<'a>(files: &'a Files, args: &[&'a str]) -> Vec<&'a str> {
+    [&args[..1], &["--model", &files.model], &args[1..]].concat()
+}
+
 #[test]
 fn tokens_become_the_text_that_they_came_from() {
     let files = Files::new("tiny-llama", 1);
-    let with_model = |args: &[&str]| [&args[..1], &["--model", &files.model], &args[1..]].concat();
     let text = " a day at the sea,\n\n  naïve 😀<|im_end|>";
-    let json = dair(&with_model(&["tokenize", text, "--json"])).json();
+    let json = dair(&with_model(&files, &["tokenize", text, "--json"])).json();
     let ids: Vec<String> = json["ids"].as_array().unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(json["count"], ids.len());
     assert_eq!(json["pieces"].as_array().unwrap().len(), ids.len());
-    let back = dair_reading(&ids.join("\n"), &with_model(&["detokenize"])).quiet_success();
+    let back = dair_reading(&ids.join("\n"), &with_model(&files, &["detokenize"])).quiet_success();
     assert_eq!(back, text);
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let json = dair(&with_model(&[&["detokenize", "--json"], &ids[..]].concat())).json();
+    let json = dair(&with_model(&files, &[&["detokenize", "--json"], &ids[..]].concat())).json();
     assert_eq!(json["text"], text);
 
-    let count = |args: &[&str]| dair(&with_model(args)).quiet_success().trim().parse::<usize>().unwrap();
+    let count = |args: &[&str]| dair(&with_model(&files, args)).quiet_success().trim().parse::<usize>().unwrap();
     let all = count(&["tokenize", "<|im_end|>", "--count"]);
     assert_eq!(all, 2, "BOS and the control token");
     assert_eq!(count(&["tokenize", "<|im_end|>", "--count", "--bare"]), 1);
     assert!(count(&["tokenize", "<|im_end|>", "--count", "--literal"]) > 2);
-    let each = dair_reading("a\0bc\0", &with_model(&["tokenize", "--null", "--bare", "--json"])).quiet_success();
+    let each =
+        dair_reading("a\0bc\0", &with_model(&files, &["tokenize", "--null", "--bare", "--json"])).quiet_success();
     assert_eq!(each.lines().count(), 3, "{each}");
 }
 
