@@ -10,9 +10,9 @@ use std::{fs, io};
 const BYTES: u32 = 256;
 /// Tokens that are never merged into: BOS and the two that enclose a turn of a chat. They are the last ids.
 const SPECIAL: [&str; 3] = ["<s>", "<|im_start|>", "<|im_end|>"];
-/// Enough of a ChatML template to be recognised as one.
-const TEMPLATE: &str =
-    "{% for m in messages %}<|im_start|>{{m.role}}\n{{m.content}}<|im_end|>\n{% endfor %}<|im_start|>assistant\n";
+/// ChatML behind BOS.
+const TEMPLATE: &str = "{{ bos_token }}\
+    {% for m in messages %}<|im_start|>{{m.role}}\n{{m.content}}<|im_end|>\n{% endfor %}<|im_start|>assistant\n";
 /// What longer tokens are made of.
 const LETTERS: &[u8] = b" abcdefghijklmnopqrstuvwxyz";
 

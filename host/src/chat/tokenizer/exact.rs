@@ -266,6 +266,10 @@ impl<'a> Exact<'a> {
             return self.known_or(piece.as_bytes(), work, Self::merge_bytes);
         }
         let piece = if piece.contains(BLANK) { Cow::Owned(piece.replace(BLANK, " ")) } else { Cow::Borrowed(piece) };
+        // Unknown characters in a row may become one token.
+        if !self.knows_bytes() {
+            return self.merge_characters(piece.as_bytes(), work);
+        }
         // No token covers two neighbours that stand together in none, so merges on both sides do not know of each other.
         let mut start = 0;
         let mut before = None;
@@ -391,6 +395,11 @@ impl<'a> Exact<'a> {
             None => return Err(ExactError::NoToken(character[0])),
         }
         Ok(true)
+    }
+
+    /// Whether every character has tokens, those of its bytes at least.
+    fn knows_bytes(&self) -> bool {
+        self.pipeline.flags.byte_fallback && self.bytes.iter().all(Option::is_some)
     }
 
     fn unknown_byte(&self, byte: u8, ids: &mut Vec<u32>) -> Result<(), ExactError> {
