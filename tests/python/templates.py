@@ -102,6 +102,16 @@ TOOLS = [
 ]
 
 
+# Of kinds that every template knows to describe.
+PLAIN_TOOLS = [{"type": "function", "function": dict(
+    TOOLS[0]["function"], description="Says how warm it is.", parameters={
+        "type": "object",
+        "properties": {"city": {"type": "string", "description": "which"}, "days": {"type": "integer", "description": "how many"}},
+        "required": ["city"],
+    }
+)}]
+
+
 def called(arguments, content=""):
     call = {"id": "abcdefghi", "type": "function", "function": {"name": "weather", "arguments": arguments}}
     result = {"role": "tool", "tool_call_id": "abcdefghi", "name": "weather", "content": '{"temperature": 21.5}'}
@@ -161,7 +171,7 @@ CONVERSATIONS = {
 def jobs():
     """Every conversation, with tools where they matter, with thinking on, off and unsaid, with and without the next answer."""
     for name, messages in CONVERSATIONS.items():
-        for tools in [None, TOOLS] if name in ("one", "turns-system", "blanks", "tool-calls") or "tool-" in name else [None]:
+        for tools in [None, TOOLS, PLAIN_TOOLS] if name in ("one", "turns-system", "blanks", "tool-calls") or "tool-" in name else [None]:
             for think in [None, True, False] if name in ("one", "system", "turns-system") or "th" in name else [None]:
                 yield name, messages, tools, think, True
         yield name, messages, None, None, False
@@ -194,7 +204,8 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         place = pathlib.Path(temporary)
         (place / "t.t").write_bytes(tokenizer())
-        (place / "tools.json").write_text(json.dumps(TOOLS, ensure_ascii=False))
+        for name, tools in [("TOOLS", TOOLS), ("PLAIN_TOOLS", PLAIN_TOOLS)]:
+            (place / f"{name}.json").write_text(json.dumps(tools, ensure_ascii=False))
         for name, messages in CONVERSATIONS.items():
             (place / f"{name}.json").write_text(json.dumps(messages))
         for path in paths:
@@ -203,7 +214,7 @@ def main():
             rendered = 0
             for name, messages, tools, think, generate in jobs():
                 args = [dair, "render", "--template", path, "--tokenizer", place / "t.t", "--messages", place / f"{name}.json"]
-                args += ["--tools", place / "tools.json"] if tools else []
+                args += ["--tools", place / ("TOOLS.json" if tools is TOOLS else "PLAIN_TOOLS.json")] if tools else []
                 args += [] if think is None else ["--think", "on" if think else "off"]
                 args += [] if generate else ["--no-generation-prompt"]
                 for _ in range(2):

@@ -6,6 +6,8 @@
 
 mod message;
 mod reasoning;
+#[cfg(test)]
+mod tests;
 
 pub use message::{Message, Role};
 pub use reasoning::Piece;

@@ -26,6 +26,7 @@ pub fn environment() -> Result<Environment<'static>, Error> {
     environment.add_filter("trim", python::trim);
     environment.add_filter("string", python::string);
     environment.add_filter("int", python::int);
+    environment.add_filter("indent", python::indent);
     environment.add_filter("pprint", python::print);
     environment.add_test("sequence", python::is_sequence);
     environment.add_test("iterable", python::is_iterable);

@@ -181,6 +181,41 @@ pub fn string(value: &Value) -> Value {
     if value.as_str().is_some() { value.clone() } else { text(value).into() }
 }
 
+/// The filter `indent`: blanks before every line but the first, and before those that are empty only if that is wanted.
+pub fn indent(
+    state: &State<'_, '_>,
+    value: &Value,
+    width: Option<Value>,
+    first: Option<bool>,
+    options: Kwargs,
+) -> Result<String, Error> {
+    let blank: bool = options.get::<Option<bool>>("blank")?.unwrap_or(false);
+    let first = first.or(options.get("first")?).unwrap_or(false);
+    let width = match width.or(options.get("width")?) {
+        None => " ".repeat(4),
+        Some(width) => match width.as_str() {
+            Some(text) => text.to_owned(),
+            None => " ".repeat(usize::try_from(width)?.min(dair_core::text::MAX_TEXT_BYTES)),
+        },
+    };
+    options.assert_all_used()?;
+    // A line end at the end begins another line, which is empty.
+    let text = text(value) + "\n";
+    let mut out = String::new();
+    for (i, (line, _)) in lines(&text).enumerate() {
+        let wanted = if i == 0 { first } else { blank || !line.is_empty() };
+        state.consume_fuel(((line.len() + if wanted { width.len() } else { 0 }) / 64) as u64 + 1)?;
+        if i > 0 {
+            out.push('\n');
+        }
+        if wanted {
+            out.push_str(&width);
+        }
+        out.push_str(&text[line]);
+    }
+    Ok(out)
+}
+
 /// The filter `pprint`, which breaks no lines here.
 pub fn print(value: &Value) -> String {
     let mut out = String::new();
@@ -376,6 +411,9 @@ mod tests {
                 "['a' is sequence, {} is sequence, 1 is sequence, none is iterable, [] is iterable, 'a' is iterable]",
                 "[True, True, False, False, True, True]",
             ),
+            ("'a\\n\\nb\\n' | indent(2)", "a\n\n  b\n"),
+            ("'a\\n\\nb' | indent(width='-', first=true, blank=true)", "-a\n-\n-b"),
+            ("'{\\n' | indent(2, true) ~ '' | indent(2) ~ '|'", "  {\n|"),
             ("[range is callable, 'a' is callable]", "[True, False]"),
         ] {
             assert_eq!(render(&format!("{{{{ {expression} }}}}")), expected, "{expression}");
