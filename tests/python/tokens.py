@@ -12,7 +12,7 @@ import corpus
 
 DAIR, WORK = os.path.abspath(sys.argv[1]), pathlib.Path(sys.argv[2])
 CASES = pathlib.Path(sys.argv[3]) if len(sys.argv) > 3 else None
-NPM = {"llama2": "llama2", "llama3_1": "llama3_1", "qwen3": "qwen3", "deepseek_v3": "deepseek_v3", "gpt4o": "gpt4o", "gemma2": "gemma2", "yi": "yi"}
+NPM = {"llama2": "llama2", "llama3_1": "llama3_1", "qwen3": "qwen3", "deepseek_v3": "deepseek_v3", "gpt4o": "gpt4o", "yi": "yi"}
 NPM_VERSION = "3.7.2"
 SENTENCEPIECE = {"mistral_v1": "tokenizer.model.v1", "mistral_v3": "mistral_instruct_tokenizer_240323.model.v3"}
 

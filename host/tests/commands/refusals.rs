@@ -142,7 +142,7 @@ fn bare_tokenizer() -> Vec<u8> {
 fn an_empty_prompt_is_refused_where_nothing_is_put_before_it() {
     let files = Files::new("tiny-llama", 7);
     let bare = files.write("bare.t", &bare_tokenizer());
-    let common = ["--model", &files.model, "--tokenizer", &bare, "--prompt"];
+    let common = ["--quiet", "--model", &files.model, "--tokenizer", &bare, "--prompt"];
     dair(&[&["generate"], &common[..], &[""]].concat()).refused(&["prompt has no tokens"]);
     dair(&[&["perplexity"], &common[..], &["a"]].concat()).refused(&["1 tokens", "at least 2"]);
     dair(&[&["generate"], &common[..], &["a", "--chat"]].concat()).refused(&["template"]);
