@@ -34,7 +34,7 @@ pub fn print(text: impl Display) -> Result<(), Unwritten> {
 /// Writes bytes, which need not be text, to standard output.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn write(bytes: &[u8]) -> Result<(), Unwritten> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
@@ -44,7 +44,7 @@ pub fn write(bytes: &[u8]) -> Result<(), Unwritten> {
 /// Writes `line` and a line end to standard output.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_line(line: impl Display) -> Result<(), Unwritten> {
     print(format_args!("{line}\n"))
 }

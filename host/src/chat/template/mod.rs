@@ -1,8 +1,8 @@
 //! How messages become one text: the model's own Jinja template, or one that is built in.
 //!
-//! Templates run as in transformers' `apply_chat_template`: same syntax ([`source`]), functions and variables ([`environment`]), and
-//! values that behave and print like Python's ([`python`], [`json`]). They come from files that anybody may have made, so
-//! time and memory have a limit, and what messages say is kept apart from what the template writes ([`guard`]).
+//! Templates run as in transformers' `apply_chat_template`: same syntax (`source`), functions and variables (`environment`), and
+//! values that behave and print like Python's (`python`, `json`). They come from files that anybody may have made, so
+//! time and memory have a limit, and what messages say is kept apart from what the template writes (`guard`).
 
 mod builtin;
 mod choice;

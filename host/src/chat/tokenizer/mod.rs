@@ -1,6 +1,6 @@
 //! A tokenizer file, read into memory together with its index, and what it makes of text.
 //!
-//! Files that `dair convert` writes say how the model's own tokenizer cuts text ([`exact`]); for files of other programs the rule
+//! Files that `dair convert` writes say how the model's own tokenizer cuts text (`exact`); for files of other programs the rule
 //! of Distributed-Llama stands in, which is what core knows alone.
 
 mod added;
