@@ -12,7 +12,7 @@ const BYTES: u32 = 256;
 const SPECIAL: [&str; 3] = ["<s>", "<|im_start|>", "<|im_end|>"];
 /// ChatML behind BOS.
 const TEMPLATE: &str = "{{ bos_token }}\
-    {% for m in messages %}<|im_start|>{{m.role}}\n{{m.content}}<|im_end|>\n{% endfor %}<|im_start|>assistant\n";
+    {% for m in messages %}<|im_start|>{{m.role}}\n{{m.content}}<|im_end|>\n{% endfor %}<|im_start|>assistant{{ '\\n' }}";
 /// What longer tokens are made of.
 const LETTERS: &[u8] = b" abcdefghijklmnopqrstuvwxyz";
 
