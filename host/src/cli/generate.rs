@@ -2,15 +2,15 @@
 
 use super::chat::AnswerStream;
 use super::model_args::ModelArgs;
+use super::model_files::note_rule;
 use super::report::Report;
 use super::sample_args::SampleArgs;
 use super::stream::Stream;
 use super::template_args::TemplateArgs;
 use super::text_args::TextArgs;
 use super::{Failure, interrupt, progress};
-use crate::chat::conversation::{Conversation, Piece};
+use crate::chat::conversation::Piece;
 use crate::chat::generate::{Answer, Event, Finish, Generator, Request};
-use crate::chat::template;
 use crate::chat::tokenizer::TokenizerBytes;
 use crate::cluster::root::Root;
 use crate::machine::terminal;
@@ -71,15 +71,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let model = Model::open(&files.model)?;
     let mut tokenizer = TokenizerBytes::open(&files.tokenizer)?;
     let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
+    note_rule(&tokenizer, &files.tokenizer, args.quiet);
     let vocab = tokenizer.vocabulary();
     if args.chat {
-        let choice = template::choose(args.template.template.as_deref(), vocab)?;
-        if let Some(note) = choice.note.filter(|_| !args.quiet) {
-            terminal::note(note);
-        }
-        let mut conversation = Conversation::new(choice.template, args.system.clone());
+        let mut conversation = args.template.conversation(vocab, args.system.clone(), args.quiet)?;
         conversation.set_ignore_eos(args.ignore_eos);
-        args.template.apply(&mut conversation)?;
         conversation.push_question(&text);
         let tokens = tokenizer.encode_rendered(&conversation.render(&tokenizer)?)?;
         args.model.check_fits(&model, "prompt", tokens.len())?;
@@ -101,6 +97,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             report(args, root, (load, seed), &turn.answer, &turn.text, turn.reasoning.as_deref())
         });
     }
+    args.template.refuse()?;
     let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { start: true, special: true })?;
     args.model.check_fits(&model, "prompt", tokens.len())?;
     args.model.with_root(&model, args.max_tokens, quiet, |root| {

@@ -1,10 +1,11 @@
 //! From what a user gives as `--model` to the files that are opened: a GGUF file or a Hugging Face folder is converted once.
 
 use super::{Failure, interrupt, progress};
+use crate::chat::tokenizer::Tokenizer;
+use crate::machine::terminal;
 use crate::model::cache::{Cache, Entry, Event};
 use crate::model::convert::Progress;
 use crate::model::kind::FileKind;
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,16 @@ pub struct ModelFiles {
     pub tokenizer: PathBuf,
     /// Keeps both in the cache.
     _in_use: Option<Entry>,
+}
+
+/// Says where the tokens of a text are not surely those that the model was trained on.
+pub fn note_rule(tokenizer: &Tokenizer<'_>, path: &Path, quiet: bool) {
+    if tokenizer.pipeline().is_none() && !quiet {
+        let path = path.display();
+        terminal::note(format_args!(
+            "{path} does not say how the model's own tokenizer cuts text: tokens by the rule of Distributed-Llama; dair convert makes one that does"
+        ));
+    }
 }
 
 impl ModelFiles {
@@ -35,8 +46,7 @@ impl ModelFiles {
         let mut is_told = false;
         let say = |line: String| {
             if !quiet {
-                // Where standard error is closed, nobody wants to know.
-                let _ = writeln!(std::io::stderr(), "{line}");
+                terminal::note(line);
             }
         };
         interrupt::catch();

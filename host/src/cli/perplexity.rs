@@ -1,6 +1,7 @@
 //! `dair perplexity`: how well a model predicts a text.
 
 use super::model_args::ModelArgs;
+use super::model_files::note_rule;
 use super::text_args::TextArgs;
 use super::{Failure, progress};
 use crate::chat::tokenizer::TokenizerBytes;
@@ -47,6 +48,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let model = Model::open(&files.model)?;
     let mut tokenizer = TokenizerBytes::open(&files.tokenizer)?;
     let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
+    note_rule(&tokenizer, &files.tokenizer, args.quiet);
     let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { start: true, special: true })?;
     if tokens.len() < 2 {
         return Err(format!("the text has {} tokens; a perplexity needs at least 2", tokens.len()).into());

@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 fn render(asked: Option<&str>, vocab: &Vocabulary<'_>, context: Context) -> Result<Rendered, TemplateError> {
     let choice = template::choose(asked, vocab)?;
     if let Some(note) = choice.note {
-        terminal::note(note);
+        terminal::note(format_args!("note: {note}"));
     }
     choice.template.render(context, Some(vocab))
 }

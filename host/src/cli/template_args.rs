@@ -1,6 +1,10 @@
 //! Flags about the template of a chat, for every command that has one.
 
+use super::Failure;
 use crate::chat::conversation::Conversation;
+use crate::chat::template;
+use crate::machine::terminal;
+use dair_core::text::Vocabulary;
 use minijinja::Value;
 use minijinja::value::ValueKind;
 use std::io::Read;
@@ -15,7 +19,7 @@ const MAX_JSON_BYTES: u64 = 2 * dair_core::text::MAX_TEXT_BYTES as u64;
 pub struct TemplateArgs {
     /// How messages are laid out: a built-in template by its name (llama2, llama3, chatml, deepseek3, mistral, mistral-v3,
     /// mistral-tekken, mistral-v7, zephyr, vicuna, alpaca, gemma, phi3) or a file in Jinja [default: the model's own]
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_template)]
     pub template: Option<String>,
     /// Ask for reasoning before the answer or for none, where the template knows `enable_thinking`
     #[arg(long, value_enum, value_name = "WHETHER")]
@@ -48,15 +52,44 @@ impl TemplateArgs {
         self.tools.as_deref().map(|path| read_list(path, "tools")).transpose()
     }
 
-    /// Hands to a conversation what the flags say about it.
+    /// A conversation with a model of this vocabulary, as the flags say. Which template stands in for the model's own is
+    /// said unless the command is `quiet`.
     ///
     /// # Errors
-    /// As [`Self::tools`].
-    pub fn apply(&self, conversation: &mut Conversation) -> Result<(), String> {
+    /// No template, or one that is of no use; else as [`Self::tools`].
+    pub fn conversation(
+        &self,
+        vocab: &Vocabulary<'_>,
+        system: Option<String>,
+        quiet: bool,
+    ) -> Result<Conversation, Failure> {
+        let choice = template::choose(self.template.as_deref(), vocab)?;
+        if let Some(note) = choice.note.filter(|_| !quiet) {
+            terminal::note(format_args!("note: {note}"));
+        }
+        let mut conversation = Conversation::new(choice.template, system);
         conversation.set_thinking(self.think());
         conversation.set_tools(self.tools()?);
-        Ok(())
+        Ok(conversation)
     }
+
+    /// Refuses flags where there is no chat.
+    ///
+    /// # Errors
+    /// One of them was given.
+    pub fn refuse(&self) -> Result<(), String> {
+        let given =
+            [("template", self.template.is_some()), ("think", self.think.is_some()), ("tools", self.tools.is_some())];
+        match given.iter().find(|(_, given)| *given) {
+            Some((flag, _)) => Err(format!("--{flag} is about a chat: add --chat, or leave it out")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A name that is known or a file that is there.
+fn parse_template(text: &str) -> Result<String, String> {
+    template::check_name(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Reads a JSON list; `-` is standard input. Keys keep their order.

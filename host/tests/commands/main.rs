@@ -13,4 +13,5 @@ mod published;
 mod refusals;
 mod run;
 mod screen;
+mod tokens;
 mod typing;

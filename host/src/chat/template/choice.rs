@@ -47,6 +47,17 @@ pub fn choose(asked: Option<&str>, vocab: &Vocabulary<'_>) -> Result<Choice, Tem
     }
 }
 
+/// Checks that there is a built-in template of this name or a file.
+///
+/// # Errors
+/// Neither is there: names the built-in ones.
+pub fn check_name(asked: &str) -> Result<(), TemplateError> {
+    match builtin::of_name(asked) {
+        None if !Path::new(asked).exists() => Err(TemplateError::Unknown(asked.to_owned())),
+        _ => Ok(()),
+    }
+}
+
 /// The built-in template of this name, or the one in this file.
 ///
 /// # Errors
@@ -55,17 +66,14 @@ pub fn open(asked: &str, vocab: Option<&Vocabulary<'_>>) -> Result<Template, Tem
     if let Some(builtin) = builtin::of_name(asked) {
         return Template::builtin(builtin, vocab);
     }
-    let path = Path::new(asked);
-    if !path.exists() {
-        return Err(TemplateError::Unknown(asked.to_owned()));
-    }
+    check_name(asked)?;
     let read = |path: &Path| {
         let mut bytes = Vec::new();
         std::fs::File::open(path)?.take(u64::from(MAX_TEMPLATE_BYTES) + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let refused = |reason: String| TemplateError::File(asked.to_owned(), reason);
-    let bytes = read(path).map_err(|error: std::io::Error| refused(error.to_string()))?;
+    let bytes = read(Path::new(asked)).map_err(|error: std::io::Error| refused(error.to_string()))?;
     if bytes.len() > MAX_TEMPLATE_BYTES as usize {
         return Err(refused(format!("more than the {MAX_TEMPLATE_BYTES} bytes that a template may have")));
     }

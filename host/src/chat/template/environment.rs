@@ -6,8 +6,8 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 use std::fmt;
 
 /// What one rendering may use up: an instruction or 64 bytes of text each take one. Templates in use take some hundred per
-/// message. This many are over in a second and hold 128 MB at most, however hostile the template is.
-const FUEL: u64 = 2_000_000;
+/// message. This many are over in a second and hold 64 MB at most, however hostile the template is.
+const FUEL: u64 = 1_000_000;
 
 /// An environment without templates.
 ///
@@ -26,6 +26,7 @@ pub fn environment() -> Result<Environment<'static>, Error> {
     environment.add_filter("trim", python::trim);
     environment.add_filter("string", python::string);
     environment.add_filter("int", python::int);
+    environment.add_filter("pprint", python::print);
     environment.add_test("sequence", python::is_sequence);
     environment.add_test("iterable", python::is_iterable);
     environment.add_test("callable", python::is_callable);
@@ -49,46 +50,4 @@ impl std::error::Error for Raised {}
 
 fn raise_exception(message: String) -> Result<String, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised(message)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::source::translate;
-    use super::*;
-    use minijinja::context;
-
-    fn render(source: &str) -> Result<String, Error> {
-        let mut environment = environment().unwrap();
-        environment.add_template_owned("t", translate(source))?;
-        environment.get_template("t")?.render(context! { messages => ["a", "b"] })
-    }
-
-    #[test]
-    fn hostile_templates_end_soon() {
-        for source in [
-            "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
-            "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for a in range(64) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
-            "{{ 'a' * 1000000000000 }}",
-            "{{ 'a'.replace('', 'b' * 10000).replace('b', 'c' * 10000) }}",
-            "{{ '%999999999d' | format(1) }}",
-            "{{ '{:>999999999}'.format(1) }}",
-            "{% set x = range(99999999) | list %}",
-            "{{ (('x,' * 1000000).split(',') * 1000) | length }}",
-            "{{ ([['x'] * 1000] * 1000000) | tojson }}",
-            "{{ [[[1, 2, 3]] * 100000] | tojson(indent=100000000) }}",
-            "{% macro m(n) %}{{ m(n) }}{% endmacro %}{{ m(1) }}",
-            "{{ strftime_now('%c' * 1000000) }}",
-            "{{ ('a' * 10000).ljust(1000000000000) }}",
-        ] {
-            let start = std::time::Instant::now();
-            let result = render(source);
-            assert!(result.is_err(), "{source}: {} bytes", result.unwrap().len());
-            assert!(start.elapsed().as_secs() < 20, "{source} took {:?}", start.elapsed());
-        }
-        let deep = |open: &str, close: &str| format!("{{{{ {}1{} }}}}", open.repeat(100_000), close.repeat(100_000));
-        for source in [deep("(", ")"), deep("[", "]"), deep("not ", ""), deep("-", ""), deep("", "[0]")] {
-            assert!(render(&source).is_err(), "{}…", &source[..20]);
-        }
-        assert!(render(&"{% if 1 %}".repeat(100_000)).is_err());
-    }
 }

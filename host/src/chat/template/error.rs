@@ -69,11 +69,9 @@ impl fmt::Display for TemplateError {
                 "the tokenizer file has no chat template: choose one with --template, a Jinja file or one of {}",
                 builtin::names()
             ),
-            Self::Unknown(name) => write!(
-                f,
-                "--template {name}: no such file, and no built-in template of that name; there are {}",
-                builtin::names()
-            ),
+            Self::Unknown(name) => {
+                write!(f, "{name} is no file and no built-in template for --template; there are {}", builtin::names())
+            }
             Self::File(name, reason) => write!(f, "cannot read the template {name}: {reason}"),
             Self::Jinja(name, Some(line), reason) => write!(f, "{name}, line {line}: {reason}"),
             Self::Jinja(name, None, reason) => write!(f, "{name}: {reason}"),

@@ -13,11 +13,12 @@ mod guard;
 mod json;
 mod python;
 mod source;
+mod stack;
 #[cfg(test)]
 mod tests;
 
 pub use builtin::{BUILTINS, Builtin};
-pub use choice::{Choice, choose, open};
+pub use choice::{Choice, check_name, choose, open};
 pub use error::TemplateError;
 
 use super::conversation::Message;
@@ -105,12 +106,16 @@ pub struct Template {
 
 impl Template {
     fn new(name: &str, source: &str, tokens: TokenTexts) -> Result<Self, TemplateError> {
+        let translated = source::translate(source);
+        if let Some((line, reason)) = source::too_deep(&translated) {
+            return Err(TemplateError::Jinja(name.to_owned(), Some(line), reason));
+        }
         let compile = || {
             let mut environment = environment::environment()?;
-            environment.add_template_owned(name.to_owned(), source::translate(source))?;
+            environment.add_template_owned(name.to_owned(), translated)?;
             Ok(environment)
         };
-        let environment = compile().map_err(|error| TemplateError::jinja(name, &error))?;
+        let environment = with_room(name, compile)?;
         Ok(Self { environment, name: name.to_owned(), tokens, takes_reasoning: source.contains("reasoning_content") })
     }
 
@@ -161,13 +166,20 @@ impl Template {
         variables.extend(think.map(|think| ("enable_thinking", think.into())));
         variables.extend(self.tokens.bos.as_deref().map(|text| ("bos_token", text.into())));
         variables.extend(self.tokens.eos.as_deref().map(|text| ("eos_token", text.into())));
-        let template = self.environment.get_template(&self.name);
-        let text = template
-            .and_then(|template| template.render(Value::from_pairs(variables)))
-            .map_err(|error| TemplateError::jinja(&self.name, &error))?;
+        let text =
+            with_room(&self.name, || self.environment.get_template(&self.name)?.render(Value::from_pairs(variables)))?;
         if text.len() > MAX_TEXT_BYTES {
             return Err(TemplateError::TooLong(self.name.clone(), text.len()));
         }
         Ok(Rendered { text, guard })
     }
+}
+
+/// Runs what may recurse; `name` is the template's. Errors hold values of the template, so they are dropped in there, too.
+fn with_room<R: Send>(
+    name: &str,
+    body: impl FnOnce() -> Result<R, minijinja::Error> + Send,
+) -> Result<R, TemplateError> {
+    let no_room = |error| TemplateError::Jinja(name.to_owned(), None, format!("no memory for its stack: {error}"));
+    stack::with_room(|| body().map_err(|error| TemplateError::jinja(name, &error))).map_err(no_room)?
 }

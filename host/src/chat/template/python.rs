@@ -181,6 +181,14 @@ pub fn string(value: &Value) -> Value {
     if value.as_str().is_some() { value.clone() } else { text(value).into() }
 }
 
+/// The filter `pprint`, which breaks no lines here.
+pub fn print(value: &Value) -> String {
+    let mut out = String::new();
+    // Writing to a String does not fail.
+    let _ = repr(&mut out, value, 0);
+    out
+}
+
 /// The filter `int`: what is no number becomes the default.
 pub fn int(value: &Value, default: Option<i64>, options: Kwargs) -> Result<Value, Error> {
     let default = default.or(options.get("default")?).unwrap_or(0);
@@ -220,12 +228,7 @@ pub fn is_callable(value: &Value) -> bool {
 fn text(value: &Value) -> String {
     match value.as_str() {
         Some(text) => text.to_owned(),
-        None => {
-            let mut out = String::new();
-            // Writing to a String does not fail.
-            let _ = repr(&mut out, value, 0);
-            out
-        }
+        None => print(value),
     }
 }
 

@@ -5,6 +5,47 @@
 //!   does nothing takes its place, with the same rules for blanks.
 //! * `'…' % values` formats a text; here the filter `format` does.
 
+/// Most words and marks of a tag, texts in quotes not counted: each may be a level that a compiler descends. Published
+/// templates have 50.
+const MAX_WORDS: usize = 5_000;
+/// Most `{% elif %}` of a template: each is a level, too.
+const MAX_ELIFS: usize = 1_000;
+
+/// The line of a tag that nobody could compile, and why.
+pub fn too_deep(source: &str) -> Option<(usize, String)> {
+    let (mut at, mut elifs) = (0, 0);
+    while let Some(start) = next_tag(&source[at..]).map(|start| at + start) {
+        let tag = &source[start..start + tag_end(&source[start..])];
+        at = start + tag.len();
+        let line = || source[..start].matches('\n').count() + 1;
+        if !tag.starts_with("{#") {
+            elifs += usize::from(tag.trim_start_matches(['{', '%', '-', '+', ' ']).starts_with("elif"));
+            if words(tag) > MAX_WORDS {
+                return Some((line(), format!("a tag of more than {MAX_WORDS} words")));
+            }
+            if elifs > MAX_ELIFS {
+                return Some((line(), format!("more than {MAX_ELIFS} elif")));
+            }
+        }
+    }
+    None
+}
+
+fn words(tag: &str) -> usize {
+    let (mut words, mut at) = (0, 0);
+    while at < tag.len() {
+        at += match tag.as_bytes()[at] {
+            b'\'' | b'"' => quoted_len(&tag[at..]),
+            _ => match word_len(&tag[at..]) {
+                0 => char_len(&tag[at..]),
+                len => len,
+            },
+        };
+        words += usize::from(!tag[..at].ends_with([' ', '\n', '\t']));
+    }
+    words
+}
+
 /// The source as it is compiled.
 pub fn translate(source: &str) -> String {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");

@@ -128,6 +128,12 @@ impl<'a> Tokenizer<'a> {
         Ok(Self { vocab, exact })
     }
 
+    /// One that knows nothing but Distributed-Llama's rule.
+    #[cfg(test)]
+    pub fn by_rule(vocab: Vocabulary<'a>) -> Self {
+        Self { vocab, exact: None }
+    }
+
     /// The tokens.
     pub fn vocabulary(&self) -> &Vocabulary<'a> {
         &self.vocab

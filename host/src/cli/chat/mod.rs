@@ -22,13 +22,11 @@ pub use answer::AnswerStream;
 
 use super::Failure;
 use super::model_args::ModelArgs;
+use super::model_files::note_rule;
 use super::sample_args::SampleArgs;
 use super::template_args::TemplateArgs;
-use crate::chat::conversation::Conversation;
 use crate::chat::generate::Generator;
-use crate::chat::template;
 use crate::chat::tokenizer::TokenizerBytes;
-use crate::machine::terminal;
 use crate::model::Model;
 use input::Source;
 use keep::Keeper;
@@ -110,13 +108,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let model = Model::open(&files.model)?;
     let mut tokenizer = TokenizerBytes::open(&files.tokenizer)?;
     let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
+    note_rule(&tokenizer, &files.tokenizer, args.quiet);
     let vocab = tokenizer.vocabulary();
-    let choice = template::choose(args.template.template.as_deref(), vocab)?;
-    if let Some(note) = choice.note.filter(|_| !args.quiet) {
-        terminal::note(note);
-    }
-    let mut conversation = Conversation::new(choice.template, None);
-    args.template.apply(&mut conversation)?;
+    let mut conversation = args.template.conversation(vocab, None, args.quiet)?;
     if let Some(chat) = loaded {
         conversation.restore(chat.messages);
     }
