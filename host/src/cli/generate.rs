@@ -85,7 +85,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             let mut stream = AnswerStream::new(args.json);
             let line = PromptLine::new(quiet, tokens.len());
             let turn = conversation.answer(root, &mut generator, &tokenizer, args.max_tokens, |piece| {
-                line.hear(!matches!(piece, Piece::Answer("")));
+                match piece {
+                    Piece::Prompt(done, _) => line.show(done),
+                    Piece::Reasoning(_) | Piece::Answer(_) => line.hear(true),
+                }
                 stream.show(piece)
             });
             line.hear(true);

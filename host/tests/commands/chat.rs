@@ -78,7 +78,12 @@ fn commands_are_no_questions() {
     assert_eq!(chat.answers(input.as_bytes(), &[], stderr).len(), 3);
     let file = read(&saved);
     assert_eq!((said(&file, "user"), said(&file, "system")), (vec!["one".to_owned()], vec!["be brief".to_owned()]));
-    assert_eq!((&file["model"], &file["sampling"]["temperature"]), (&"m.m".into(), &0.0.into()));
+    let sampling = &file["sampling"];
+    assert_eq!(
+        (&file["model"], &sampling["temperature"], &sampling["top_p"]),
+        (&"m.m".into(), &0.0.into(), &0.9.into())
+    );
+    assert!(sampling["seed"].is_u64(), "{file}");
     assert_eq!(said(&chat.kept()[0], "user"), ["one", "/help", "/help"]);
 
     let help = chat.run(b"/help\n/stats\n", &[]);

@@ -3,7 +3,7 @@
 
 use crate::model::Files;
 use crate::published::write_folder;
-use crate::run::{Outcome, dair, dair_knowing, dair_reading};
+use crate::run::{Outcome, STATE, dair, dair_knowing, dair_reading};
 use dair_host::synthetic;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -85,6 +85,7 @@ fn a_model_that_is_shortened_while_it_is_in_use_ends_with_one_line() {
         ["chat", "--model", &files.model, "--repack", "never", "--quiet", "--max-tokens", "4", "--temperature", "0"];
     let mut chat = Command::new(env!("CARGO_BIN_EXE_dair"))
         .args(args)
+        .env("XDG_STATE_HOME", STATE)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -170,7 +170,7 @@ impl Conversation {
             Request { prompt: &tokens[position..], position: position as u32, max_tokens, ignore_eos: self.ignore_eos };
         let mut splitter = Splitter::new(&rendered.text);
         let answer = generator.run(root, request, |event| match event {
-            Event::Prompt(..) => on_text(Piece::Answer("")),
+            Event::Prompt(done, total) => on_text(Piece::Prompt(done, total)),
             Event::Text(text) => splitter.push(text, &mut on_text),
         })?;
         splitter.finish(&mut on_text);

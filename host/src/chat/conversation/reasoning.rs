@@ -5,9 +5,11 @@ use std::ops::ControlFlow;
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
 
-/// A piece of what the model writes.
+/// What happens on the way to an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
+    /// Nothing yet: so many tokens of the prompt have been computed, of so many.
+    Prompt(u32, u32),
     /// Part of its reasoning, which stands before the answer.
     Reasoning(&'a str),
     /// Part of the answer.
@@ -148,6 +150,7 @@ mod tests {
         let (mut splitter, mut shown) = (Splitter::new(prompt), (String::new(), String::new()));
         let mut show = |piece: Piece<'_>| {
             match piece {
+                Piece::Prompt(..) => unreachable!("a splitter hears of text alone"),
                 Piece::Reasoning(text) => shown.0.push_str(text),
                 Piece::Answer(text) => shown.1.push_str(text),
             }

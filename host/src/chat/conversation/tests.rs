@@ -117,7 +117,7 @@ fn an_interrupted_answer_is_part_of_the_conversation() {
         assert_eq!(anew(&asked(&chat), root, vocab).text, next.text);
         // Before anything was said there is no answer, and the question waits for one.
         let refuse = |piece: Piece<'_>| match piece {
-            Piece::Answer("") => ControlFlow::Continue(()), // the prompt
+            Piece::Prompt(..) => ControlFlow::Continue(()),
             _ => ControlFlow::Break(()),
         };
         let mut silent = conversation(vocab, None);

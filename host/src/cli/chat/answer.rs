@@ -28,6 +28,7 @@ impl AnswerStream {
     /// Shows a piece; breaks where nobody can or wants to read on.
     pub fn show(&mut self, piece: Piece<'_>) -> ControlFlow<()> {
         let text = match piece {
+            Piece::Prompt(..) => String::new(),
             Piece::Reasoning(_) if !self.watched => String::new(),
             Piece::Reasoning(text) => {
                 self.in_reasoning = true;

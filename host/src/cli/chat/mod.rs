@@ -2,12 +2,10 @@
 //! so each turn feeds only what is new.
 //!
 //! [`input`] reads, on a terminal by [`editor`] ([`keys`], [`paste`], [`tty`]); [`command`] tells questions from commands; [`session`]
-//! acts on both, lays messages out
-//! by a [`layout`], shows the [`answer`], and lets [`keep`] write the conversation to the user's state [`folder`], in the
+//! acts on both, shows the [`answer`], and lets [`keep`] write the conversation to the user's state [`folder`], in the
 //! format of [`save`].
 
 mod answer;
-pub use answer::AnswerStream;
 mod command;
 mod editor;
 mod folder;
@@ -19,6 +17,8 @@ mod save;
 mod session;
 mod tally;
 mod tty;
+
+pub use answer::AnswerStream;
 
 use super::Failure;
 use super::model_args::ModelArgs;
@@ -59,7 +59,7 @@ pub struct Args {
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// Most tokens of one answer [default: as many as the context holds]
-    #[arg(long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N")]
     max_tokens: Option<u32>,
     #[command(flatten)]
     template: TemplateArgs,

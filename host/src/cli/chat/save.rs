@@ -53,6 +53,7 @@ impl SavedChat {
     pub fn add(&mut self, piece: Piece<'_>) {
         let Some(last) = self.messages.last_mut() else { return };
         match piece {
+            Piece::Prompt(..) => {}
             Piece::Reasoning(text) => last.reasoning_content.get_or_insert_default().push_str(text),
             Piece::Answer(text) => last.content.push_str(text),
         }

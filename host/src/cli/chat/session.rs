@@ -7,20 +7,24 @@ use super::keep::Keeper;
 use super::save::SavedChat;
 use super::tally::Tally;
 use super::{Args, ContextFull};
-use crate::chat::conversation::{Conversation, Message, Role, Turn};
+use crate::chat::conversation::{Conversation, Message, Piece, Role, Turn};
 use crate::chat::generate::{Finish, GenerateError, Generator};
 use crate::chat::tokenizer::Tokenizer;
 use crate::cli::report::Report;
-use crate::cli::{Failure, interrupt};
+use crate::cli::{Failure, interrupt, progress};
 use crate::cluster::root::Root;
 use crate::machine::terminal;
 use console::style;
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// While a long answer comes, what there is of it is kept this often.
 const KEEP_EVERY: Duration = Duration::from_secs(2);
+
+/// Where less is left of a prompt, its progress is not shown.
+const LONG_PROMPT_TOKENS: u32 = 256;
 
 /// A chat.
 pub struct Session<'s> {
@@ -284,10 +288,18 @@ impl Session<'_> {
         let mut stream = AnswerStream::new(self.args.json);
         let mut draft = self.saved();
         let (keeper, mut kept) = (&mut self.keeper, Instant::now());
+        let (mut bar, hidden) = (None, self.args.quiet || self.args.json);
         draft.messages.push(Message::new(Role::Assistant, ""));
         interrupt::catch();
         let max_tokens = self.args.max_tokens.unwrap_or(u32::MAX);
         let result = self.conversation.answer(root, &mut self.generator, self.tokenizer, max_tokens, |piece| {
+            match piece {
+                Piece::Prompt(done, total) if total - done > LONG_PROMPT_TOKENS => {
+                    bar.get_or_insert_with(|| progress::prompt(hidden, total as usize)).set_position(done.into());
+                }
+                Piece::Prompt(..) => {}
+                Piece::Reasoning(_) | Piece::Answer(_) => drop(bar.take().inspect(ProgressBar::finish_and_clear)),
+            }
             draft.add(piece);
             if kept.elapsed() > KEEP_EVERY {
                 if let Err(why) = keeper.keep(&draft) {
@@ -298,6 +310,7 @@ impl Session<'_> {
             stream.show(piece)
         });
         interrupt::release();
+        drop(bar.inspect(ProgressBar::finish_and_clear));
         stream.finish(result.is_err())?;
         Ok(result?)
     }
@@ -310,15 +323,17 @@ impl Session<'_> {
     /// How tokens are chosen.
     fn sampling(&self) -> Value {
         let sample = &self.args.sample;
+        // The digits that the user wrote, not those of the double next to a float.
+        let number = |value: f32| value.to_string().parse::<f64>().unwrap_or_default();
         json!({
-            "temperature": sample.temperature,
-            "top_p": sample.top_p,
+            "temperature": number(sample.temperature),
+            "top_p": number(sample.top_p),
             "top_k": sample.top_k,
-            "min_p": sample.min_p,
-            "repeat_penalty": sample.repeat_penalty,
+            "min_p": number(sample.min_p),
+            "repeat_penalty": number(sample.repeat_penalty),
             "repeat_last_n": sample.repeat_last_n,
-            "presence_penalty": sample.presence_penalty,
-            "frequency_penalty": sample.frequency_penalty,
+            "presence_penalty": number(sample.presence_penalty),
+            "frequency_penalty": number(sample.frequency_penalty),
             "stop": sample.stop,
             "seed": self.seed,
         })
