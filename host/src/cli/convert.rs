@@ -76,9 +76,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         force: args.force,
         lanes: args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
     };
-    interrupt::catch();
     let bar = progress::bar(args.quiet || args.json);
+    let mut is_first = true;
     let result = convert(&options, &mut |Progress { done_bytes, total_bytes }| {
+        if std::mem::take(&mut is_first) {
+            // Until here there is nothing to tidy up, and Ctrl-C ends everything at once.
+            interrupt::catch();
+        }
         bar.set_length(total_bytes);
         bar.set_position(done_bytes);
         if interrupt::is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -29,7 +29,7 @@ pub fn prompt(hidden: bool, total: usize) -> ProgressBar {
     if hidden || !terminal::is_watched() {
         return ProgressBar::hidden();
     }
-    let bar = ProgressBar::new(total as u64).with_style(style("prompt {wide_bar} {pos}/{len} tokens {eta}"));
+    let bar = ProgressBar::new(total as u64).with_style(style("prompt {wide_bar} {pos}/{len} tokens"));
     bar.tick();
     bar
 }
