@@ -5,7 +5,6 @@ use crate::chat::conversation::Role;
 use crate::chat::tests::{Tokens, with_file, with_vocabulary};
 use crate::chat::tokenizer::Tokenizer;
 use proptest::prelude::*;
-use std::time::{Duration, Instant};
 
 fn context(messages: Value) -> Context {
     Context { messages, tools: None, think: None, add_generation_prompt: true }
@@ -297,10 +296,8 @@ mod hostile {
             "{% include 'test' %}",
             "{% extends 'test' %}",
         ] {
-            let start = Instant::now();
             let error = render(source, json("[]")).unwrap_err().to_string();
             assert!(error.starts_with("test") && !error.contains('\n'), "{error}");
-            assert!(start.elapsed() < Duration::from_secs(20), "{source} took {:?}", start.elapsed());
         }
     }
 
