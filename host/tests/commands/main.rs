@@ -4,6 +4,8 @@
 mod answers;
 mod bench;
 mod chat;
+mod endings;
+mod habits;
 mod help;
 mod inspect;
 mod model;

@@ -19,14 +19,26 @@ pub struct Worker {
 impl Worker {
     /// Starts one with one thread.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with more arguments.
+    pub fn start_with(args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_host-worker"));
-        command.args(["--host", "127.0.0.1", "--port", "0", "--threads", "1"]);
+        command.args(["--host", "127.0.0.1", "--port", "0", "--threads", "1"]).args(args);
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("host-worker starts");
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().expect("piped")).read_line(&mut line).expect("a line");
         let address = line.strip_prefix("listening on ").and_then(|rest| rest.split(',').next());
         let address = address.unwrap_or_else(|| panic!("{line:?} names no address")).to_owned();
         Self { process, address }
+    }
+
+    /// Starts one whose standard output and standard error nobody reads any more.
+    pub fn start_unread() -> Self {
+        let mut worker = Self::start();
+        drop((worker.process.stdout.take(), worker.process.stderr.take()));
+        worker
     }
 
     /// Ends it and returns what it complained about.
@@ -70,6 +82,47 @@ fn a_root_with_workers_says_what_one_node_says() {
             assert!(bytes("sent_bytes_per_token") > 0.0 && bytes("received_bytes_per_token") > 0.0, "{report}");
         }
     }
+}
+
+#[test]
+fn workers_may_stand_between_commas() {
+    let files = files();
+    let workers: Vec<_> = (0..3).map(|_| Worker::start()).collect();
+    let [a, b, c] = [0, 1, 2].map(|index: usize| &workers[index].address[..]);
+    let text = generate(&files, &["-q"]).quiet_success();
+    for list in [&[&format!("{a},{b},{c}")[..]][..], &[a, &format!("{b},{c}")]] {
+        assert_eq!(generate(&files, &[&["-q", "--workers"], list].concat()).quiet_success(), text);
+    }
+}
+
+#[test]
+fn a_prompt_that_is_too_long_is_refused_before_anyone_is_called() {
+    let files = files();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let text = "7".repeat(1000);
+    for command in ["generate", "perplexity"] {
+        dair(&[command, "-m", &files.model, "-p", &text, "--workers", &address]).refused(&["needs 1001 positions"]);
+    }
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "nobody called");
+}
+
+#[test]
+fn a_worker_that_does_not_answer_is_given_up_after_the_time_that_was_asked_for() {
+    let files = files();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let parts = [&address[..], "did not answer the handshake for 1 s"];
+    generate(&files, &["--timeout-s", "1", "--workers", &address]).refused(&parts);
+}
+
+#[test]
+fn a_worker_without_memory_tells_the_root_why_it_refuses() {
+    let files = files();
+    let worker = Worker::start_with(&["--max-memory", "100KB"]);
+    let parts = [&worker.address[..], "refuses", "allowed: 100000 bytes", "more workers", "--max-memory"];
+    generate(&files, &["--workers", &worker.address]).refused(&parts);
 }
 
 #[test]

@@ -139,8 +139,8 @@ fn ctrl_c(files: &Files, args: &[&str], sign: &str) {
 #[test]
 fn ctrl_c_ends_a_prompt_that_is_computed() {
     let (files, prompt) = long_files();
-    ctrl_c(&files, &["generate", "--model", &files.model, "--file", &prompt], "/85001 tokens");
-    ctrl_c(&files, &["perplexity", "--model", &files.model, "--file", &prompt], "/85000 tokens");
+    ctrl_c(&files, &["generate", "--model", &files.model, "--file", &prompt], "/60001 tokens");
+    ctrl_c(&files, &["perplexity", "--model", &files.model, "--file", &prompt], "/60000 tokens");
 }
 
 #[test]

@@ -128,10 +128,10 @@ fn a_prompt_beyond_the_context_is_told_what_helps() {
 
 #[test]
 fn a_context_beyond_the_memory_is_told_what_fits() {
-    // 1.6 TB.
-    let files = Files::with(&Header { seq_len: 1 << 30, ..header("tiny-llama") }, 1);
-    let args = ["generate", "-m", &files.model, "-p", "a", "-n", "2", "-q"];
-    dair(&args).refused(&["KV cache of 1073741824 positions", " GB", "--max-seq-len", "--workers"]);
+    // 1.7 TB.
+    let files = Files::with(&Header { seq_len: 1 << 24, n_layers: 200, ..header("tiny-llama") }, 1);
+    let args = ["generate", "-m", &files.model, "-p", "a", "-n", "2", "-q", "--kv", "f32"];
+    dair(&args).refused(&["KV cache of 16777216 positions", " GB", "--max-seq-len", "--workers"]);
     let outcome = dair(&args);
     let fitting = outcome.stderr.split("--max-seq-len ").nth(1).and_then(|rest| rest.split([' ', ';', '\n']).next());
     // Where the system does not tell how much memory is free, there is no number.
