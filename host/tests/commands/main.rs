@@ -12,6 +12,7 @@ mod opening;
 mod published;
 mod refusals;
 mod run;
+mod sampling;
 mod screen;
 mod tokens;
 mod typing;
