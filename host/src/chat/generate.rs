@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 /// What to continue, and how far.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'r> {
-    /// Tokens to be fed first; not empty.
+    /// All tokens before the answer, from position 0 on: penalties look at them, wherever they come from.
     pub prompt: &'r [u32],
-    /// Position of the first of them; what stands before is in the KV cache.
+    /// How many of them are in the KV cache. The others, at least one, are fed.
     pub position: u32,
     /// Most tokens to be generated.
     pub max_tokens: u32,
@@ -92,7 +92,7 @@ pub struct Answer {
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum GenerateError {
-    /// The prompt has no tokens.
+    /// The prompt has no tokens that are to be fed.
     EmptyPrompt,
     /// The prompt does not fit the context.
     PromptTooLong {
@@ -197,7 +197,7 @@ impl<'v> Generator<'v> {
     /// Feeds the prompt, then generates; `on_event` hears of the prompt and gets the answer in pieces, and may end both.
     ///
     /// # Errors
-    /// A prompt that is empty or too long is refused before anything is computed; else as [`Root::forward`] and
+    /// A prompt that has no tokens to feed or is too long is refused before anything is computed; else as [`Root::forward`] and
     /// [`Sampler::sample`].
     pub fn run(
         &mut self,
@@ -207,8 +207,9 @@ impl<'v> Generator<'v> {
     ) -> Result<Answer, GenerateError> {
         let Request { prompt, position, max_tokens, ignore_eos } = request;
         let seq_len = root.seq_len();
-        let positions = u64::from(position) + prompt.len() as u64;
-        if prompt.is_empty() {
+        let positions = prompt.len() as u64;
+        let new = prompt.get(position as usize..).unwrap_or_default();
+        if new.is_empty() {
             return Err(GenerateError::EmptyPrompt);
         }
         if positions > u64::from(seq_len) {
@@ -217,7 +218,7 @@ impl<'v> Generator<'v> {
         let mut answer = Answer {
             finish: Finish::MaxTokens,
             tokens: 0,
-            prefill: Phase { tokens: prompt.len() as u32, time: Duration::ZERO },
+            prefill: Phase { tokens: new.len() as u32, time: Duration::ZERO },
             decode: Phase::default(),
             position: positions as u32,
             pending: None,
@@ -227,8 +228,8 @@ impl<'v> Generator<'v> {
         self.recent.extend_from_slice(prompt);
 
         let start = Instant::now();
-        let total = prompt.len() as u32;
-        match root.feed(prompt, position, Logits::Last, |done| on_event(Event::Prompt(done, total))) {
+        let total = new.len() as u32;
+        match root.feed(new, position, Logits::Last, |done| on_event(Event::Prompt(done, total))) {
             Ok(()) => answer.prefill.time = start.elapsed(),
             Err(RootError::Stopped { done }) => {
                 let prefill = Phase { tokens: done, time: start.elapsed() };
@@ -314,4 +315,108 @@ fn sample(
     let (tokenizer, model) = (vocab.vocab_size(), logits.len() as u32);
     let logits = logits.get_mut(..tokenizer as usize).ok_or(GenerateError::Vocabulary { tokenizer, model })?;
     Ok(sampler.sample(logits, recent, candidates)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::tests::with_model;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    /// Tokens of several batches, other ones for another seed.
+    fn prompt(seed: u32) -> Vec<u32> {
+        (0..700).map(|i: u32| (i * 37 + i * i * 11 + seed * 53) % 256).collect()
+    }
+
+    fn generator<'v>(vocab: &'v Vocabulary<'v>) -> Generator<'v> {
+        Generator::new(vocab, Sampler::new(0.0, 1.0, 1).unwrap(), Vec::new())
+    }
+
+    fn request(prompt: &[u32], position: u32) -> Request<'_> {
+        Request { prompt, position, max_tokens: 12, ignore_eos: true }
+    }
+
+    /// The tokens of an answer that nobody interrupts.
+    fn answer(vocab: &Vocabulary<'_>, root: &mut Root<'_>, prompt: &[u32], position: u32) -> Vec<u32> {
+        let mut generator = generator(vocab);
+        let answer = generator.run(root, request(prompt, position), |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!((answer.finish, answer.prefill.tokens), (Finish::MaxTokens, prompt.len() as u32 - position));
+        generator.sampled().to_vec()
+    }
+
+    #[test]
+    fn a_prompt_can_be_interrupted_between_batches_and_gone_on_with() {
+        with_model(1024, None, |root, tokenizer| {
+            let (vocab, prompt) = (tokenizer.vocabulary(), prompt(0));
+            let whole = answer(vocab, root, &prompt, 0);
+            answer(vocab, root, &self::prompt(1), 0);
+            let mut heard = Vec::new();
+            let on_event = |event: Event<'_>| match event {
+                Event::Prompt(done, total) => {
+                    heard.push((done, total));
+                    if done > 300 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                }
+                Event::Text(text) => panic!("{text:?} after an interruption"),
+            };
+            let cut = generator(vocab).run(root, request(&prompt, 0), on_event).unwrap();
+            let done = cut.prefill.tokens;
+            assert_eq!((cut.finish, cut.tokens, cut.position), (Finish::Interrupted, 0, done));
+            assert!(heard.len() > 2 && heard.is_sorted() && heard.iter().all(|(_, total)| *total == 700), "{heard:?}");
+            assert_eq!(heard.last(), Some(&(done, 700)));
+            assert_eq!(answer(vocab, root, &prompt, done), whole);
+        });
+    }
+
+    /// Wherever in a pass the flag is set, and whichever thread sees it first: what counts as computed is computed.
+    #[test]
+    fn a_flag_ends_a_pass_and_what_is_in_the_cache_stays_right() {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        with_model(1024, Some(&STOP), |root, tokenizer| {
+            let (vocab, prompt) = (tokenizer.vocabulary(), prompt(0));
+            let whole = answer(vocab, root, &prompt, 0);
+            let mut interrupted = 0;
+            for round in 0..40u32 {
+                answer(vocab, root, &self::prompt(round + 1), 0);
+                let mut generator = generator(vocab);
+                let cut = thread::scope(|scope| {
+                    let mut timer = None;
+                    generator.run(root, request(&prompt, 0), |event| {
+                        if let Event::Prompt(done, _) = event
+                            && done > 128 * (round % 4)
+                            && timer.is_none()
+                        {
+                            timer = Some(scope.spawn(move || {
+                                thread::sleep(Duration::from_micros(u64::from(round) * 23));
+                                STOP.store(true, Ordering::Relaxed);
+                            }));
+                        }
+                        ControlFlow::Continue(())
+                    })
+                });
+                STOP.store(false, Ordering::Relaxed);
+                let cut = cut.unwrap();
+                if cut.prefill.tokens < 700 {
+                    interrupted += 1;
+                    assert_eq!((cut.finish, cut.tokens, cut.position), (Finish::Interrupted, 0, cut.prefill.tokens));
+                    assert_eq!(answer(vocab, root, &prompt, cut.position), whole, "round {round}");
+                } else {
+                    assert!(whole.starts_with(generator.sampled()), "round {round}");
+                }
+            }
+            assert!(interrupted > 0, "no prompt was interrupted");
+        });
+    }
+
+    #[test]
+    fn a_prompt_that_is_in_the_cache_as_a_whole_has_nothing_to_begin_with() {
+        with_model(64, None, |root, tokenizer| {
+            for (prompt, position) in [(&[][..], 0), (&[1, 2][..], 2), (&[1, 2][..], 3)] {
+                let refused = generator(tokenizer.vocabulary())
+                    .run(root, request(prompt, position), |_| ControlFlow::Continue(()))
+                    .unwrap_err();
+                assert!(matches!(refused, GenerateError::EmptyPrompt), "{refused}");
+            }
+        });
+    }
 }

@@ -1,7 +1,13 @@
-//! Small vocabularies for the tests of this floor.
+//! Small vocabularies and a small model for the tests of this floor.
 
+use super::tokenizer::Tokenizer;
+use crate::cluster::root::{self, Options, Root, RootError};
+use crate::model::Model;
+use crate::synthetic;
+use dair_core::format::Header;
 use dair_core::format::tokenizer::{TokenizerFile, TokenizerHeader, TokenizerWriter};
 use dair_core::text::Vocabulary;
+use std::sync::atomic::AtomicBool;
 
 /// Tokens of a vocabulary besides the 256 bytes, whose ids are the bytes.
 #[derive(Clone, Copy, Debug)]
@@ -42,4 +48,22 @@ pub fn with_file<R>(
     let bytes = writer.finish().unwrap();
     let mut index = vec![0; Vocabulary::index_len(header.vocab_size)];
     body(&Vocabulary::new(&TokenizerFile::parse(&bytes).unwrap(), &mut index))
+}
+
+/// Hands a root of two threads, which `stop` ends, and a tokenizer to `body`. Nobody trained the model: what it says is
+/// nonsense, but always the same nonsense.
+pub fn with_model(seq_len: u32, stop: Option<&'static AtomicBool>, body: impl FnOnce(&mut Root<'_>, &Tokenizer<'_>)) {
+    let header = Header { seq_len, ..synthetic::preset("tiny-llama").unwrap() };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.m");
+    synthetic::write_model(&path, &header, 3).unwrap();
+    let model = Model::open(&path).unwrap();
+    let bytes = synthetic::tokenizer_bytes(header.vocab_size);
+    let mut index = vec![0; Vocabulary::index_len(header.vocab_size)];
+    let tokenizer = Tokenizer::new(&TokenizerFile::parse(&bytes).unwrap(), &mut index).unwrap();
+    let run = |root: &mut Root<'_>| -> Result<(), RootError> {
+        body(root, &tokenizer);
+        Ok(())
+    };
+    root::with_root(&model, &Options { stop, ..Options::alone(2) }, &|_| (), run).unwrap();
 }

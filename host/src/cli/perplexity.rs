@@ -92,13 +92,34 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     })
 }
 
-/// ln of the softmax of `logits` at `token`.
+/// ln of the softmax of `logits` at `token`; NaN where one of them is not finite.
 fn log_probability(logits: &[f32], token: u32) -> f64 {
+    // Broken logits are not hidden by the floor, whichever token they belong to.
+    if !logits.iter().all(|logit| logit.is_finite()) {
+        return f64::NAN;
+    }
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
     // A token that the model has no output for is as good as impossible.
     let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
-    let log_p = f64::from(logit - max) - sum.ln();
-    // One broken logit breaks the sum of all, whichever token was to come: that is not hidden by the floor.
-    if sum.is_finite() && max.is_finite() { log_p.max(FLOOR.ln()) } else { f64::NAN }
+    (f64::from(logit - max) - sum.ln()).max(FLOOR.ln())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logarithms_have_a_floor_and_broken_logits_have_none() {
+        let even = log_probability(&[2.0, 2.0, 2.0, 2.0], 3);
+        assert!((even + 4f64.ln()).abs() < 1e-12, "{even}");
+        assert_eq!(log_probability(&[0.0, -1e30], 1), FLOOR.ln());
+        assert_eq!(log_probability(&[0.0, 1.0], 2), FLOOR.ln(), "the model has no such output");
+        for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for token in 0..3 {
+                assert!(log_probability(&[0.0, broken, 1.0], token).is_nan(), "{broken} beside {token}");
+            }
+            assert!(log_probability(&[broken], 0).is_nan());
+        }
+    }
 }

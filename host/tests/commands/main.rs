@@ -14,6 +14,7 @@ mod opening;
 mod published;
 mod refusals;
 mod run;
+mod sampling;
 mod screen;
 mod tokens;
 mod typing;

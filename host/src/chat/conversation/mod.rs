@@ -166,8 +166,7 @@ impl Conversation {
         let rendered = self.render(tokenizer)?;
         let tokens = tokenizer.encode_rendered(&rendered)?;
         let position = self.reuse(&tokens);
-        let request =
-            Request { prompt: &tokens[position..], position: position as u32, max_tokens, ignore_eos: self.ignore_eos };
+        let request = Request { prompt: &tokens, position: position as u32, max_tokens, ignore_eos: self.ignore_eos };
         let mut splitter = Splitter::new(&rendered.text);
         let answer = generator.run(root, request, |event| match event {
             Event::Prompt(done, total) => on_text(Piece::Prompt(done, total)),

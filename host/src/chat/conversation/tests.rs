@@ -2,31 +2,8 @@
 
 use super::*;
 use crate::chat::template;
-use crate::cluster::root::{self, Options, RootError};
-use crate::machine::cpu::best_kernels;
-use crate::model::Model;
-use crate::synthetic;
-use dair_core::format::Header;
-use dair_core::format::tokenizer::TokenizerFile;
-use dair_core::text::{Sampler, Vocabulary};
-
-/// Hands a root and a tokenizer to `body`.
-fn with_model(seq_len: u32, body: impl FnOnce(&mut Root<'_>, &Tokenizer<'_>)) {
-    let header = Header { seq_len, ..synthetic::preset("tiny-llama").unwrap() };
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("m.m");
-    synthetic::write_model(&path, &header, 3).unwrap();
-    let model = Model::open(&path).unwrap();
-    let bytes = synthetic::tokenizer_bytes(header.vocab_size);
-    let mut index = vec![0; Vocabulary::index_len(header.vocab_size)];
-    let vocab = Tokenizer::new(&TokenizerFile::parse(&bytes).unwrap(), &mut index).unwrap();
-    let options = Options { kernels: best_kernels(), ..Options::alone(1) };
-    let run = |root: &mut Root<'_>| -> Result<(), RootError> {
-        body(root, &vocab);
-        Ok(())
-    };
-    root::with_root(&model, &options, &|_| (), run).unwrap();
-}
+use crate::chat::tests::with_model;
+use dair_core::text::{Filters, Sampler};
 
 fn generator<'v>(vocab: &'v Tokenizer<'v>) -> Generator<'v> {
     Generator::new(vocab.vocabulary(), Sampler::new(0.0, 1.0, 1).unwrap(), Vec::new())
@@ -58,7 +35,7 @@ fn asked(chat: &Conversation) -> Vec<Message> {
 
 #[test]
 fn answers_do_not_depend_on_what_the_cache_holds() {
-    with_model(512, |root, vocab| {
+    with_model(512, None, |root, vocab| {
         let mut chat = conversation(vocab, Some("be brief"));
         let mut check = |chat: &mut Conversation, user: &str, most_fed: usize| {
             let turn = ask(chat, root, vocab, user);
@@ -92,7 +69,7 @@ fn answers_do_not_depend_on_what_the_cache_holds() {
 
 #[test]
 fn a_question_asked_again_feeds_one_token() {
-    with_model(512, |root, vocab| {
+    with_model(512, None, |root, vocab| {
         let mut chat = conversation(vocab, None);
         let first = ask(&mut chat, root, vocab, "name a fruit");
         chat.pop_turn();
@@ -102,8 +79,28 @@ fn a_question_asked_again_feeds_one_token() {
 }
 
 #[test]
+fn penalties_count_what_the_cache_holds() {
+    let filters = Filters { repeat_penalty: 1.5, presence_penalty: 0.5, last_n: 1000, ..Filters::OFF };
+    with_model(512, None, |root, vocab| {
+        let mut ask = |chat: &mut Conversation, filters| {
+            let sampler = Sampler::new(0.0, 1.0, 1).unwrap().with(filters);
+            let mut generator = Generator::new(vocab.vocabulary(), sampler, Vec::new());
+            chat.ask(root, &mut generator, vocab, "name a fruit", 16, |_| ControlFlow::Continue(())).unwrap()
+        };
+        let plain = ask(&mut conversation(vocab, None), Filters::OFF).text;
+        let mut chat = conversation(vocab, None);
+        let first = ask(&mut chat, filters);
+        assert_ne!(first.text, plain, "the penalties do nothing here");
+        chat.pop_turn();
+        let again = ask(&mut chat, filters);
+        assert!(first.answer.prefill.tokens > 1);
+        assert_eq!((again.text, again.answer.prefill.tokens), (first.text, 1));
+    });
+}
+
+#[test]
 fn an_interrupted_answer_is_part_of_the_conversation() {
-    with_model(512, |root, vocab| {
+    with_model(512, None, |root, vocab| {
         let mut chat = conversation(vocab, None);
         let mut pieces = 0;
         let stop = |_: Piece<'_>| {
@@ -128,7 +125,7 @@ fn an_interrupted_answer_is_part_of_the_conversation() {
 
 #[test]
 fn a_question_that_could_not_be_answered_is_kept_until_it_can() {
-    with_model(64, |root, vocab| {
+    with_model(64, None, |root, vocab| {
         let mut chat = conversation(vocab, None);
         ask(&mut chat, root, vocab, "hi");
         let long = "0 1 2 3 4 5 6 7 8 9 ".repeat(3);
@@ -155,7 +152,7 @@ fn a_question_that_could_not_be_answered_is_kept_until_it_can() {
 
 #[test]
 fn a_template_that_refuses_leaves_the_conversation_as_it_was() {
-    with_model(256, |root, vocab| {
+    with_model(256, None, |root, vocab| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.jinja");
         std::fs::write(&path, "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}x")
