@@ -36,7 +36,7 @@ fn meshes(nodes: u32) -> Vec<Mesh> {
 }
 
 fn exchanges(bencher: Bencher<'_, '_>, collective: Collective, nodes: u32, part_bytes: usize, rows: usize) {
-    let exchange = Exchange { collective, row_bytes: part_bytes * nodes as usize, nodes };
+    let exchange = Exchange::equal(collective, part_bytes * nodes as usize, nodes);
     let pipe = || vec![1; exchange.row_bytes * rows];
     let mut meshes = meshes(nodes).into_iter();
     let mut root = meshes.next().expect("a root");

@@ -1,6 +1,7 @@
 //! The three doors to the outside: weights ([`Storage`]), other nodes ([`Links`]) and threads ([`Pool`]).
 
 use crate::graph::Collective;
+use crate::quant::DType;
 use core::ops::{Deref, Range};
 
 /// A run of bytes in a [`Storage`].
@@ -52,18 +53,32 @@ impl Storage for [u8] {
 
 /// One exchange of the rows of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exchange {
+pub struct Exchange<'e> {
     /// Who sends what to whom.
     pub collective: Collective,
     /// Bytes of one row of the pipe.
     pub row_bytes: usize,
     /// Nodes that share a row.
     pub nodes: u32,
+    /// Type of the values.
+    pub dtype: DType,
+    /// Where parts begin, in values: `nodes + 1` of them; none where all parts are equal.
+    pub bounds: Option<&'e [u32]>,
 }
 
-impl Exchange {
-    /// The bytes of a row that `node` computes: equal parts, in node order.
+impl Exchange<'_> {
+    /// An exchange of equal parts.
+    pub const fn equal(collective: Collective, row_bytes: usize, nodes: u32) -> Self {
+        Self { collective, row_bytes, nodes, dtype: DType::F32, bounds: None }
+    }
+
+    /// The bytes of a row that `node` computes, in node order.
     pub fn part(&self, node: u32) -> Range<usize> {
+        if let Some(bounds) = self.bounds {
+            let (len, bytes) = (self.dtype.block_len() as usize, self.dtype.block_bytes() as usize);
+            let bound = |node: u32| bounds[node as usize] as usize / len * bytes;
+            return bound(node)..bound(node + 1);
+        }
         let bytes = self.row_bytes / self.nodes as usize;
         node as usize * bytes..(node as usize + 1) * bytes
     }
@@ -78,7 +93,7 @@ pub trait Links {
     ///
     /// # Errors
     /// Where a peer is gone, silent or misbehaves.
-    fn exchange(&mut self, exchange: Exchange, pipe: &mut [u8]) -> Result<(), Self::Error>;
+    fn exchange(&mut self, exchange: Exchange<'_>, pipe: &mut [u8]) -> Result<(), Self::Error>;
 }
 
 /// A node without peers.
@@ -88,7 +103,7 @@ pub struct Alone;
 impl Links for Alone {
     type Error = core::convert::Infallible;
 
-    fn exchange(&mut self, _: Exchange, _: &mut [u8]) -> Result<(), Self::Error> {
+    fn exchange(&mut self, _: Exchange<'_>, _: &mut [u8]) -> Result<(), Self::Error> {
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! How far two runs are apart, and how far they may be.
 
 use dair_core::format::{Arch, Header};
-use dair_core::plan::Cut;
+use dair_core::plan::{Cut, Way};
 use dair_core::quant::DType;
 use std::fmt;
 
@@ -24,7 +24,11 @@ pub fn relative_error(got: &[f32], want: &[f64]) -> f64 {
 /// Shares for [`Agreement::assert_close`] that a run needs: quantised activations flip now and then, and a flip may send
 /// a token to another expert.
 pub fn shares(cut: &Cut, header: &Header) -> (f64, f64) {
-    match ([cut.activation, cut.exchange], header.arch) {
+    let exchange = match cut.way {
+        Way::Rows(_) => DType::F32,
+        Way::Columns { exchange, .. } => exchange,
+    };
+    match ([cut.activation, exchange], header.arch) {
         ([DType::F32, DType::F32], _) => (1.0, 0.0),
         (_, Arch::Llama | Arch::Qwen3) => (0.75, 0.0),
         (_, Arch::Qwen3Moe) => (0.75, 0.02),

@@ -57,15 +57,15 @@ impl Peers {
     }
 
     /// Sends this node's part of every row.
-    fn send_part(&self, to: u32, exchange: &Exchange, pipe: &[u8]) -> Result<(), Gone> {
+    fn send_part(&self, to: u32, exchange: &Exchange<'_>, pipe: &[u8]) -> Result<(), Gone> {
         let part = exchange.part(self.node);
         self.send(to, pipe.chunks(exchange.row_bytes).flat_map(|row| &row[part.clone()]).copied().collect())
     }
 
     /// Receives a node's part of every row.
-    fn receive_part(&self, from: u32, exchange: &Exchange, pipe: &mut [u8]) -> Result<(), Gone> {
+    fn receive_part(&self, from: u32, exchange: &Exchange<'_>, pipe: &mut [u8]) -> Result<(), Gone> {
         let (part, bytes) = (exchange.part(from), self.receive(from)?);
-        for (row, bytes) in pipe.chunks_mut(exchange.row_bytes).zip(bytes.chunks(part.len())) {
+        for (row, bytes) in pipe.chunks_mut(exchange.row_bytes).zip(bytes.chunks(part.len().max(1))) {
             row[part.clone()].copy_from_slice(bytes);
         }
         Ok(())
@@ -75,7 +75,7 @@ impl Peers {
 impl Links for Peers {
     type Error = Gone;
 
-    fn exchange(&mut self, exchange: Exchange, pipe: &mut [u8]) -> Result<(), Gone> {
+    fn exchange(&mut self, exchange: Exchange<'_>, pipe: &mut [u8]) -> Result<(), Gone> {
         let others = || (0..exchange.nodes).filter(|node| *node != self.node);
         match (exchange.collective, self.node) {
             (Collective::Broadcast, 0) => others().try_for_each(|node| self.send(node, pipe.to_vec())),
@@ -107,7 +107,7 @@ pub fn logits<P: Pool>(
             feed(engine, &mut peers, tokens, 0, batches)
         })
     };
-    let mut nodes = peers(cut.nodes).into_iter();
+    let mut nodes = peers(cut.nodes()).into_iter();
     let root = nodes.next().expect("a cut has nodes");
     std::thread::scope(|scope| {
         for worker in nodes {

@@ -1,7 +1,7 @@
 //! The models that tests run: every architecture with every type of weights, and shapes that fit no vector width.
 
 use dair_core::format::{Arch, Header};
-use dair_core::plan::{Cut, activations_of};
+use dair_core::plan::{Cut, Share, activations_of};
 use dair_core::quant::DType;
 use dair_host::synthetic::{PRESETS, preset};
 
@@ -27,12 +27,17 @@ impl Case {
     }
 
     /// All of it on one node.
-    pub fn single(&self) -> Cut {
+    pub fn single(&self) -> Cut<'static> {
         Cut { activation: self.activation, ..Cut::single(&self.header) }
     }
 
+    /// Cut by rows.
+    pub fn rows<'s>(&self, shares: &'s [Share]) -> Cut<'s> {
+        Cut { activation: self.activation, ..Cut::rows(&self.header, shares) }
+    }
+
     /// Cut by columns.
-    pub fn columns(&self, nodes: u32) -> Cut {
+    pub fn columns(&self, nodes: u32) -> Cut<'static> {
         Cut { activation: self.activation, ..Cut::dllama(&self.header, nodes) }
     }
 }

@@ -5,7 +5,7 @@
 //! quantised activations, so that only what is left of F32 arithmetic separates the two.
 
 use dair_core::format::{Arch, Header, RopeKind};
-use dair_core::plan::Cut;
+use dair_core::plan::{Cut, Way};
 use dair_core::quant::DType;
 use std::ops::Range;
 
@@ -161,11 +161,26 @@ fn round_to_q80(x: &mut [f64]) {
     }
 }
 
+/// Rounds `x`, which a norm is to multiply with `factor`, to Q80 blocks of 32 before it does: as [`round_to_q80`], but that
+/// the scale becomes binary16 with the factor.
+fn round_before_norm(x: &mut [f64], factor: f64) {
+    for block in x.chunks_mut(32) {
+        assert_eq!(block.len(), 32);
+        let scale = block.iter().fold(0f32, |max, x| max.max((*x as f32).abs())) / 127.0;
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        for x in block {
+            *x = f64::from((*x as f32 * inverse).round_ties_even()) * to_half((f64::from(scale) * factor) as f32);
+        }
+    }
+}
+
 /// What is rounded, and how sums are split.
 #[derive(Clone, Copy, Debug)]
 pub struct Numerics {
     /// Inputs of products with weights of the model's type are rounded to Q80.
     pub q80_activations: bool,
+    /// Norms multiply what has been rounded to Q80, where no gate reads it.
+    pub q80_before_norms: bool,
     /// What each node adds to the residual stream is rounded to Q80.
     pub q80_partials: bool,
     /// Equal parts that the columns of the output projections are cut into.
@@ -180,7 +195,14 @@ impl Numerics {
             DType::Q80 => true,
             DType::F16 | DType::Q40 => panic!("{dtype} activations"),
         };
-        Self { q80_activations: is_q80(cut.activation), q80_partials: is_q80(cut.exchange), nodes: cut.nodes as usize }
+        let q80_activations = is_q80(cut.activation);
+        match cut.way {
+            Way::Rows(_) => Self { q80_activations, q80_before_norms: q80_activations, q80_partials: false, nodes: 1 },
+            Way::Columns { nodes, exchange } => {
+                let (q80_partials, nodes) = (is_q80(exchange), nodes as usize);
+                Self { q80_activations, q80_before_norms: false, q80_partials, nodes }
+            }
+        }
     }
 }
 
@@ -275,7 +297,7 @@ impl<'m> Oracle<'m> {
             Some(Flaw::Norm1ForFinalNorm) => &model.layers[0].norm_1,
             _ => &model.final_norm,
         };
-        model.wcls.of(&self.input(self.rms_norm(&x, norm)))
+        model.wcls.of(&self.normed_input(&x, norm))
     }
 
     fn has(&self, flaw: Flaw) -> bool {
@@ -302,19 +324,34 @@ impl<'m> Oracle<'m> {
         }
     }
 
+    /// A normed row as products see it.
+    fn normed_input(&self, x: &[f64], weight: &[f64]) -> Vec<f64> {
+        if !self.numerics.q80_before_norms {
+            return self.input(self.rms_norm(x, weight));
+        }
+        let mut y: Vec<_> = x.iter().zip(weight).map(|(x, w)| w * x).collect();
+        round_before_norm(&mut y, 1.0 / self.root(x));
+        y
+    }
+
     /// `w * x / sqrt(mean(x²) + epsilon)` (Zhang and Sennrich, 2019).
     fn rms_norm(&self, x: &[f64], weight: &[f64]) -> Vec<f64> {
+        let root = self.root(x);
+        x.iter().zip(weight).map(|(x, w)| w * x / root).collect()
+    }
+
+    /// `sqrt(mean(x²) + epsilon)`
+    fn root(&self, x: &[f64]) -> f64 {
         // The header's epsilon is a decimal number.
         let epsilon = if self.model.header.norm_epsilon == 1e-5 { 1e-5 } else { 1e-6 };
         let epsilon = if self.has(Flaw::EpsilonTenfold) { 10.0 * epsilon } else { epsilon };
-        let root = (dot(x, x) / x.len() as f64 + epsilon).sqrt();
-        x.iter().zip(weight).map(|(x, w)| w * x / root).collect()
+        (dot(x, x) / x.len() as f64 + epsilon).sqrt()
     }
 
     fn attention(&mut self, x: &mut [f64], layer: &Layer, index: usize) {
         let header = self.model.header;
         let (head_dim, n_heads) = (header.head_dim as usize, header.n_heads as usize);
-        let y = self.input(self.rms_norm(x, &layer.norm_0));
+        let y = self.normed_input(x, &layer.norm_0);
         let (mut q, mut k, v) = (layer.q.of(&y), layer.k.of(&y), layer.v.of(&y));
         let position = self.cache[index].len();
         for (heads, norm) in [(&mut q, &layer.q_norm), (&mut k, &layer.k_norm)] {
@@ -369,12 +406,13 @@ impl<'m> Oracle<'m> {
     }
 
     fn feed_forward(&self, x: &mut [f64], layer: &Layer) {
-        let y = self.rms_norm(x, &layer.norm_1);
-        let routed = match &layer.router {
-            Some(router) => self.route(softmax(router.of(&y))),
-            None => vec![(0, 1.0)],
+        let (routed, y) = match &layer.router {
+            Some(router) => {
+                let y = self.rms_norm(x, &layer.norm_1);
+                (self.route(softmax(router.of(&y))), self.input(y))
+            }
+            None => (vec![(0, 1.0)], self.normed_input(x, &layer.norm_1)),
         };
-        let y = self.input(y);
         let hidden: Vec<_> = routed
             .into_iter()
             .map(|(expert, weight)| {

@@ -2,7 +2,7 @@
 
 use dair_core::exec::{Batch, Engine, Logits, Place, Program, Rooms, Step};
 use dair_core::format::{Header, Layout};
-use dair_core::graph::Sizes;
+use dair_core::graph::OpKind;
 use dair_core::io::{Alone, Links, Pool};
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{self, Cut};
@@ -21,7 +21,7 @@ pub fn with_engine<P: Pool, R>(
     let header = Header::parse(file).unwrap();
     let layout = Layout::new(&header).unwrap();
     layout.check_file(file.len() as u64).unwrap();
-    let mut tables = GraphTables::new(Sizes::of_layers(header.n_layers));
+    let mut tables = GraphTables::new(cut.sizes(&header));
     let graph = plan::build(&layout, cut, node, tables.tables()).unwrap();
     let mut places = vec![Place::default(); Program::places_len(&graph)];
     let mut steps = vec![Step::default(); graph.ops.len()];
@@ -41,6 +41,7 @@ pub fn feed<P: Pool>(
     batches: &[usize],
 ) -> Vec<Vec<f32>> {
     let is_root = engine.program().graph().node == 0;
+    let reads_tokens = engine.program().graph().ops.iter().any(|op| matches!(op.kind, OpKind::Embedding));
     let (mut rest, mut position, mut logits) = (tokens, position, Vec::new());
     for size in batches.iter().cycle() {
         let (now, later) = rest.split_at((*size).min(rest.len()));
@@ -48,7 +49,7 @@ pub fn feed<P: Pool>(
             break;
         }
         let rows = now.len() as u32;
-        let batch = Batch { position, rows, tokens: if is_root { now } else { &[] }, logits: Logits::All };
+        let batch = Batch { position, rows, tokens: if reads_tokens { now } else { &[] }, logits: Logits::All };
         engine.forward(links, batch).unwrap_or_else(|failure| panic!("position {position}: {failure}"));
         if is_root {
             logits.extend((0..rows).map(|row| engine.logits(row).to_vec()));

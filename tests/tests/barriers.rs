@@ -12,7 +12,7 @@ use dair_tests::run::{logits, with_engine};
 use dair_tests::turns::Turns;
 
 /// Barriers of one pass over `n_layers` layers.
-fn barriers(name: &str, n_layers: u32, cut: impl Fn(&Header) -> Cut) -> usize {
+fn barriers(name: &str, n_layers: u32, cut: impl Fn(&Header) -> Cut<'static>) -> usize {
     let header = Header { n_layers, weights: DType::Q40, ..preset(name).unwrap() };
     let file = model_bytes(&header, 1);
     with_engine(&file, (&cut(&header), KvType::default(), 0), (&Serial, Kernels::SCALAR), 0, |engine| {
@@ -21,7 +21,7 @@ fn barriers(name: &str, n_layers: u32, cut: impl Fn(&Header) -> Cut) -> usize {
 }
 
 #[track_caller]
-fn assert_barriers(name: &str, cut: impl Fn(&Header) -> Cut, per_layer: usize, besides: usize) {
+fn assert_barriers(name: &str, cut: impl Fn(&Header) -> Cut<'static>, per_layer: usize, besides: usize) {
     let [two, five] = [2, 5].map(|layers| barriers(name, layers, &cut));
     assert_eq!((five - two, two), (3 * per_layer, 2 * per_layer + besides), "{name}");
 }
@@ -60,7 +60,7 @@ fn without_any_one_of_its_barriers_a_pass_depends_on_the_order_of_lanes() {
 /// One token behind so many others that lanes share out chunks of positions: then they meet inside attention, too.
 #[test]
 fn without_any_one_of_its_barriers_a_token_in_a_long_context_depends_on_the_order_of_lanes() {
-    let header = Header { n_layers: 2, weights: DType::F32, seq_len: 640, ..preset("tiny-llama31").unwrap() };
+    let header = Header { n_layers: 2, weights: DType::Q40, seq_len: 640, ..preset("tiny-llama31").unwrap() };
     let (file, cut) = (model_bytes(&header, 1), Cut::single(&header));
     let logits = |pool: &Turns| {
         // What memory is full of stands for the positions before.

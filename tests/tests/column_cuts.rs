@@ -3,7 +3,7 @@
 use dair_core::format::Header;
 use dair_core::io::Serial;
 use dair_core::kernels::{Kernels, KvType};
-use dair_core::plan::{Cut, node_counts};
+use dair_core::plan::{Cut, Way, node_counts};
 use dair_core::quant::DType;
 use dair_host::machine::cpu::best_kernels;
 use dair_host::machine::pool::Threads;
@@ -75,7 +75,7 @@ fn unquantised_cuts_differ_from_one_node_by_rounding_only() {
         let alone = run::logits(&file, (&case.single(), KvType::F32), (&Serial, best_kernels()), &prompt, &[8]);
         let together = mesh::logits(
             &file,
-            (&Cut { exchange: DType::F32, ..case.columns(2) }, KvType::F32),
+            (&Cut { way: Way::Columns { nodes: 2, exchange: DType::F32 }, ..case.columns(2) }, KvType::F32),
             (|| Serial, best_kernels()),
             &prompt,
             &[8],

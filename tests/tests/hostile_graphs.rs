@@ -4,12 +4,12 @@
 use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::format::{Header, Layout, RopeKind};
 use dair_core::graph::{
-    self, Buffer, Collective, Graph, MAX_BATCH, MAX_NODES, Op, OpKind, Operand, Pipe, Segment, Sizes, Sync, View,
-    Weight, pipes,
+    self, Buffer, Collective, Graph, MAX_BATCH, MAX_NODES, Op, OpKind, Operand, Pipe, Segment, Sync, View, Weight,
+    pipes,
 };
 use dair_core::io::{Exchange, Links, Pool, Serial};
 use dair_core::kernels::KvType;
-use dair_core::plan::{self, Cut, names};
+use dair_core::plan::{self, Cut, Share, names};
 use dair_core::quant::DType;
 use dair_host::cluster::tables::GraphTables;
 use dair_host::machine::arena::ArenaMemory;
@@ -32,6 +32,7 @@ struct Tables {
     segments: Vec<Segment>,
     ops: Vec<Op>,
     syncs: Vec<Sync>,
+    bounds: Vec<u32>,
 }
 
 impl Tables {
@@ -45,6 +46,7 @@ impl Tables {
             segments: &self.segments,
             ops: &self.ops,
             syncs: &self.syncs,
+            bounds: &self.bounds,
         }
     }
 }
@@ -68,9 +70,19 @@ fn valid() -> Vec<Valid> {
         let header = small(Header { weights, ..preset(name).unwrap() });
         let file = model_bytes(&header, 1);
         let layout = Layout::new(&header).unwrap();
-        for (nodes, node) in [(1, 0), (2, 0), (2, 1)] {
-            let mut tables = GraphTables::new(Sizes::of_layers(header.n_layers));
-            let cut = Cut { batch_max: 4, ..Cut::dllama(&header, nodes) };
+        let columns = |nodes| Cut { batch_max: 4, ..Cut::dllama(&header, nodes) };
+        let rows = |shares| Cut { batch_max: 4, ..Cut::rows(&header, shares) };
+        let uneven = [3, 1, 0].map(|share| Share { layers: share, head: 1 });
+        for (cut, node) in [
+            (columns(1), 0),
+            (columns(2), 0),
+            (columns(2), 1),
+            (rows(&uneven[..1]), 0),
+            (rows(&uneven), 0),
+            (rows(&uneven), 1),
+        ] {
+            let nodes = cut.nodes();
+            let mut tables = GraphTables::new(cut.sizes(&header));
             let graph = plan::build(&layout, &cut, node, tables.tables()).unwrap();
             let tables = Tables {
                 node,
@@ -81,6 +93,7 @@ fn valid() -> Vec<Valid> {
                 segments: graph.segments.to_vec(),
                 ops: graph.ops.to_vec(),
                 syncs: graph.syncs.to_vec(),
+                bounds: graph.bounds.to_vec(),
             };
             valid.push(Valid { file: file.clone(), tables });
         }
@@ -166,7 +179,10 @@ fn change_kind(random: &mut Random, tables: &Tables, kind: &mut OpKind) {
             3 => rope.theta = random.pick(&[0.0, -1.0, f32::NAN, f32::INFINITY]),
             _ => rope.scaling.factor = random.pick(&[0.0, f32::NAN, 8.0]),
         },
-        OpKind::Attention(attention) => match random.below(8) {
+        OpKind::NormFinish { epsilon } => *epsilon = random.pick(&[0.0, -1.0, f32::NAN, f32::INFINITY]),
+        OpKind::Attention(attention) => match random.below(10) {
+            8 => attention.first_head = number(random, attention.first_head),
+            9 => attention.first_kv_head = number(random, attention.first_kv_head),
             0 => attention.n_heads = number(random, attention.n_heads),
             1 => attention.n_heads0 = number(random, attention.n_heads0),
             2 => attention.n_kv_heads = number(random, attention.n_kv_heads),
@@ -211,12 +227,17 @@ fn change_op(random: &mut Random, tables: &mut Tables) {
 fn change(random: &mut Random, tables: &mut Tables) {
     let dtypes = [DType::F32, DType::F16, DType::Q40, DType::Q80];
     match random.below(20) {
+        0 if !tables.bounds.is_empty() && random.once_in(2) => {
+            let index = random.below(tables.bounds.len());
+            tables.bounds[index] = number(random, tables.bounds[index]);
+        }
         0 => {
             let index = random.below(tables.pipes.len());
             let other = tables.pipes[random.below(tables.pipes.len())].name.clone();
             let pipe = &mut tables.pipes[index];
-            match random.below(4) {
+            match random.below(5) {
                 0 => pipe.dtype = random.pick(&dtypes),
+                4 => pipe.bounds = random.pick(&[None, Some(0), Some(1), Some(4), Some(u32::MAX)]),
                 1 => pipe.rows = number(random, pipe.rows),
                 2 => pipe.width = number(random, pipe.width),
                 _ => pipe.name = other,
@@ -243,7 +264,7 @@ fn change(random: &mut Random, tables: &mut Tables) {
                 _ => segment.head ^= true,
             }
         }
-        5 => {
+        5 if !tables.syncs.is_empty() => {
             let index = random.below(tables.syncs.len());
             let sync = &mut tables.syncs[index];
             if random.once_in(2) {
@@ -290,7 +311,7 @@ struct Peers(Random, Fill);
 impl Links for Peers {
     type Error = Infallible;
 
-    fn exchange(&mut self, exchange: Exchange, pipe: &mut [u8]) -> Result<(), Infallible> {
+    fn exchange(&mut self, exchange: Exchange<'_>, pipe: &mut [u8]) -> Result<(), Infallible> {
         for node in 0..exchange.nodes {
             assert!(exchange.part(node).end <= exchange.row_bytes);
         }
@@ -431,7 +452,7 @@ fn graphs_that_were_not_changed_run() {
 #[test]
 fn what_would_leave_its_memory_or_race_is_refused_by_name() {
     const SHARED: &str = "number of places of what is read and what is written";
-    let valid = &valid()[3];
+    let valid = &valid()[6];
     let check = |name: &str, what: &str, change: &dyn Fn(&mut Tables)| {
         let mut tables = valid.tables.clone();
         change(&mut tables);

@@ -5,9 +5,9 @@ use dair_core::exec::{Place, Program, Rooms, Step};
 use dair_core::format::layout::LayerTensor;
 use dair_core::format::model::{EMITTED_BYTES, Key, MAGIC, MAX_HEADER_BYTES, OLD_MAGICS};
 use dair_core::format::{Header, Layout, TensorId};
-use dair_core::graph::Sizes;
+
 use dair_core::kernels::KvType;
-use dair_core::plan::{Cut, PlanError, build, node_counts};
+use dair_core::plan::{Cut, PlanError, Share, build, node_counts};
 use dair_host::cluster::tables::GraphTables;
 use dair_host::model::Model;
 use dair_host::synthetic::{PRESETS, model_bytes, preset};
@@ -122,9 +122,11 @@ fn check_layer(header: &Header, layout: &Layout, layer: u32, seed: u64) {
 
 /// Graphs of an accepted header read inside the file and pass the check of the engine; true where more than one node can share it.
 fn check_cuts(header: &Header, layout: &Layout, seed: u64) -> bool {
-    let mut tables = GraphTables::new(Sizes::of_layers(header.n_layers));
     let nodes = node_counts(header).last().unwrap_or(1);
-    for (cut, node) in [(Cut::dllama(header, nodes), nodes - 1), (Cut::single(header), 0)] {
+    let shares = [2, 1, 5].map(|share| Share { layers: share, head: share });
+    let cuts = [(Cut::dllama(header, nodes), nodes - 1), (Cut::single(header), 0), (Cut::rows(header, &shares), 2)];
+    for (cut, node) in cuts {
+        let mut tables = GraphTables::new(cut.sizes(header));
         let graph = match build(layout, &cut, node, tables.tables()) {
             Ok(graph) => graph,
             Err(PlanError::Context { max, .. }) => {

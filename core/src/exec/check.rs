@@ -13,7 +13,7 @@ use crate::graph::{
     Weight, pipes,
 };
 use crate::kernels::{activation_row_bytes, supports};
-use crate::quant::DType;
+use crate::quant::{BLOCK, DType, NormBlock};
 
 /// What the steps together need and allow.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +73,25 @@ fn check_graph(graph: &Graph<'_>) -> Result<(), GraphError> {
         if per_row && pipe.width != 1 {
             return error("width of positions or tokens", pipe.width, "must be", 1);
         }
+        if let Some(start) = pipe.bounds {
+            let Some(bounds) = graph.bounds_of(pipe) else {
+                return error("bounds of a pipe", start, "must be below", graph.bounds.len() as u64);
+            };
+            let mut least = 0;
+            for bound in bounds {
+                if *bound < least || !u64::from(*bound).is_multiple_of(pipe.dtype.block_len()) {
+                    return error("bound of a part of a pipe", *bound, "must be a whole block from", least.into());
+                }
+                least = *bound;
+            }
+            for (what, found, allowed) in
+                [("first bound of a pipe", bounds[0], 0), ("last bound of a pipe", least, pipe.width)]
+            {
+                if found != allowed {
+                    return error(what, found, "must be", allowed.into());
+                }
+            }
+        }
     }
     let mut end = 0;
     for segment in graph.segments {
@@ -93,6 +112,9 @@ fn check_graph(graph: &Graph<'_>) -> Result<(), GraphError> {
         };
         // What is broadcast goes out whole.
         let parts = if sync.collective == Collective::Broadcast { 1 } else { graph.nodes };
+        if sync.collective != Collective::Broadcast && pipe.bounds.is_some() {
+            continue;
+        }
         let block = pipe.dtype.block_len() as u32 * parts;
         if !pipe.width.is_multiple_of(block) {
             return error("width of an exchanged pipe", pipe.width, "must be a multiple of", u64::from(block));
@@ -135,6 +157,10 @@ impl Check<'_, '_> {
             OpKind::Embedding => self.embedding(limits),
             OpKind::InvRms { epsilon, columns } => self.inv_rms(*epsilon, *columns as usize),
             OpKind::RmsNorm { inv_rms, columns } => self.rms_norm(*inv_rms, *columns as usize),
+            OpKind::NormBlocks => self.norm_blocks(),
+            OpKind::NormFinish { epsilon } => self.norm_finish(*epsilon),
+            OpKind::Stack => self.stack(),
+            OpKind::Unstack => self.unstack(),
             OpKind::Matmul { experts, active, indexes } => self.matmul(*experts, *active, *indexes, limits),
             OpKind::Rope(rope) => self.rope(rope, limits),
             OpKind::Shift { positions } => self.shift(*positions, limits),
@@ -212,17 +238,28 @@ impl Check<'_, '_> {
             View::Rows => Ok(whole),
             View::Raw => self.error("view of an operand", 0, "must be rows or slice, code", 1),
             View::Slice => {
-                let nodes = self.graph.nodes as usize;
-                let slice =
-                    self.divides("width of a sliced operand", whole.width, nodes * dtype.block_len() as usize)?
-                        * dtype.block_len() as usize;
                 if repr == Repr::Activations {
                     return self.error("type code of a sliced buffer", dtype.code().into(), "must be", 0);
                 }
-                let slice_bytes = slice / dtype.block_len() as usize * dtype.block_bytes() as usize;
-                Ok(Rows { offset: whole.offset + self.graph.node as usize * slice_bytes, width: slice, ..whole })
+                let (block_len, node) = (dtype.block_len() as usize, self.graph.node as usize);
+                let values = match self.bounds(operand.place) {
+                    Some(bounds) => bounds[node] as usize..bounds[node + 1] as usize,
+                    None => {
+                        let parts = self.graph.nodes as usize * block_len;
+                        let slice = self.divides("width of a sliced operand", whole.width, parts)? * block_len;
+                        node * slice..(node + 1) * slice
+                    }
+                };
+                let skip = values.start / block_len * dtype.block_bytes() as usize;
+                Ok(Rows { offset: whole.offset + skip, width: values.len(), ..whole })
             }
         }
+    }
+
+    /// Where nodes' parts of a place begin, where it says so.
+    fn bounds(&self, place: Place) -> Option<&[u32]> {
+        let Place::Pipe(index) = place else { return None };
+        self.graph.bounds_of(self.graph.pipes.get(index as usize)?)
     }
 
     /// Type, planes, rows, width of a pipe or buffer.
@@ -315,6 +352,69 @@ impl Check<'_, '_> {
         Ok(Kind::RmsNorm { x, out, inv_rms, columns, weight })
     }
 
+    /// The first half of a norm of this node's part of the rows: blocks of a pipe, in words.
+    fn norm_blocks(&self) -> Result<Kind, GraphError> {
+        let (x, out, weight) = (self.input()?, self.output()?, self.weight()?);
+        self.divides("width of a norm in blocks", x.width, BLOCK)?;
+        self.equal("width of a norm's blocks", out.width, x.width / BLOCK * NormBlock::WORDS)?;
+        self.equal("planes of a norm's blocks", out.planes, x.planes)?;
+        self.equal("type code of a norm", weight.dtype.code() as usize, DType::F32.code() as usize)?;
+        self.equal("rows of a norm", weight.rows as usize, 1)?;
+        self.equal("columns of a norm's weight", weight.cols as usize, x.width)?;
+        Ok(Kind::NormBlocks { x, out, weight })
+    }
+
+    fn norm_finish(&self, epsilon: f32) -> Result<Kind, GraphError> {
+        let (x, out) = (self.input()?, self.rows(self.op.output)?);
+        if out.repr != Repr::Activations {
+            return self.error("type code of a finished norm", DType::F32.code().into(), "must be", 3);
+        }
+        self.whole_blocks(&out)?;
+        self.equal("width of a norm's blocks", x.width, out.width / BLOCK * NormBlock::WORDS)?;
+        self.equal("planes of a norm's blocks", x.planes, out.planes)?;
+        Ok(Kind::NormFinish { x, out, epsilon })
+    }
+
+    fn stack(&self) -> Result<Kind, GraphError> {
+        let (x, out) = (self.input()?, self.rows(self.op.output)?);
+        self.equal("width of stacked planes", out.width, x.width.saturating_mul(x.planes))?;
+        self.equal("planes of a stack", out.planes, 1)?;
+        if out.repr == Repr::Activations {
+            return self.error("place of a stack (0 is a pipe)", 1, "must be", 0);
+        }
+        if out.repr == Repr::Blocks {
+            self.divides("width of a quantised plane", x.width, BLOCK)?;
+        }
+        Ok(Kind::Stack { x, out })
+    }
+
+    fn unstack(&self) -> Result<Kind, GraphError> {
+        let (x, out) = (self.rows(self.op.input)?, self.rows(self.op.output)?);
+        self.equal("width of stacked planes", x.width, out.width.saturating_mul(out.planes))?;
+        self.same_numbers(&x, &out)?;
+        // Where each node's planes begin, the step reads off the graph.
+        let Place::Pipe(pipe) = self.op.input.place else {
+            return self.error("place of a stack (0 is a pipe)", 1, "must be", 0);
+        };
+        let Some(bounds) = self.bounds(self.op.input.place) else {
+            return self.error("number of bounds of a stack", 0, "must be", u64::from(self.graph.nodes) + 1);
+        };
+        let step = out.planes * if out.repr == Repr::F32 { 1 } else { BLOCK };
+        if let Some(bound) = bounds.iter().find(|bound| !bound.is_multiple_of(step as u32)) {
+            return self.error("bound of stacked planes", (*bound).into(), "must be a multiple of", step as u64);
+        }
+        Ok(Kind::Unstack { x, out, pipe })
+    }
+
+    /// Blocks go to activations, F32 to F32.
+    fn same_numbers(&self, x: &Rows, out: &Rows) -> Result<(), GraphError> {
+        self.whole_blocks(out)?;
+        match (x.repr, out.repr) {
+            (Repr::F32, Repr::F32) | (Repr::Blocks, Repr::Activations) => Ok(()),
+            _ => self.error("number of types of what is copied", 2, "must be", 1),
+        }
+    }
+
     fn matmul(&self, experts: u32, active: u32, indexes: u32, limits: &mut Limits) -> Result<Kind, GraphError> {
         let (x, out, weight) = (self.rows(self.op.input)?, self.output()?, self.weight()?);
         let input = match x.repr {
@@ -401,13 +501,25 @@ impl Check<'_, '_> {
         let (out, query) = (self.output()?, self.f32_buffer(a.query)?);
         let keys = self.cache(a.key_cache, a.kv_dim0 as usize, limits)?;
         let values = self.cache(a.value_cache, a.kv_dim0 as usize, limits)?;
-        let (n_heads, head_dim) = (a.n_heads0 as usize, a.head_dim as usize);
-        let q_dim0 = n_heads.saturating_mul(head_dim);
-        self.equal("width of the query", query.width, q_dim0)?;
-        self.equal("width of attention", out.width, q_dim0)?;
+        let (n_heads, head_dim, first) = (a.n_heads0 as usize, a.head_dim as usize, a.first_head as usize);
+        self.equal("width of attention", out.width, query.width)?;
+        self.divides("query heads", query.width, head_dim)?;
+        let end = first.saturating_add(n_heads);
+        if n_heads == 0 || end > query.width / head_dim {
+            return self.error("end of query heads", end as u64, "must not exceed", (query.width / head_dim) as u64);
+        }
         let group = self.divides("query heads", a.n_heads as usize, a.n_kv_heads as usize)?;
-        self.equal("query heads of this node", n_heads, keys.heads.saturating_mul(group))?;
-        let heads = Heads { kv_heads: keys.heads, head_dim, group };
+        let kv_heads = self.divides("query heads of this node", n_heads, group)?;
+        let (first_kv, kv_end) = (a.first_kv_head as usize, (a.first_kv_head as usize).saturating_add(kv_heads));
+        if kv_end > keys.heads {
+            return self.error("end of KV heads", kv_end as u64, "must not exceed", keys.heads as u64);
+        }
+        let heads_of =
+            |rows: Rows| Rows { offset: rows.offset + 4 * first * head_dim, width: n_heads * head_dim, ..rows };
+        let kv_heads_of =
+            |cache: Cache| Cache { offset: cache.offset + first_kv * cache.head_bytes, heads: kv_heads, ..cache };
+        let (query, out, keys, values) = (heads_of(query), heads_of(out), kv_heads_of(keys), kv_heads_of(values));
+        let heads = Heads { kv_heads, head_dim, group };
         limits.needs = limits.needs.max(Needs::of(&heads, limits.seq_len, self.graph.batch_max, self.lanes));
         Ok(Kind::Attention { query, keys, values, out, heads })
     }
@@ -427,9 +539,13 @@ impl Check<'_, '_> {
     }
 
     fn cast(&self) -> Result<Kind, GraphError> {
-        let (x, out) = (self.input()?, self.rows(self.op.output)?);
+        let (x, out) = (self.rows(self.op.input)?, self.rows(self.op.output)?);
         self.equal("width of a cast's output", out.width, x.width)?;
         self.equal("planes of a cast's output", out.planes, x.planes)?;
+        if x.repr != Repr::F32 {
+            self.same_numbers(&x, &out)?;
+            return Ok(Kind::Unpack { x, out });
+        }
         self.whole_blocks(&out)?;
         Ok(Kind::Cast { x, out })
     }

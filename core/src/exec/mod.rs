@@ -142,7 +142,7 @@ pub struct Batch<'b> {
     pub position: u32,
     /// Rows.
     pub rows: u32,
-    /// Token ids of the rows; only the root's graph reads them, a worker passes none.
+    /// Token ids of the rows. Of a graph that does not read them, as a worker's in the `dllama` dialect, there may be none.
     pub tokens: &'b [u32],
     /// What is asked of the head.
     pub logits: Logits,
@@ -343,6 +343,7 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
                     self.prefetch(graph.segments.get(next));
                 }
                 let run = run::Run {
+                    graph: &graph,
                     storage: self.storage,
                     kernels: self.kernels,
                     arena: &self.arena,
@@ -386,7 +387,9 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
             let (offset, bytes) = (place.offset + rows.start * row_bytes, rows.len() * row_bytes);
             // SAFETY: no lane runs while `self` is borrowed here.
             let pipe = unsafe { self.arena.bytes_mut(offset, bytes) };
-            let exchange = Exchange { collective: sync.collective, row_bytes, nodes: graph.nodes };
+            let shared = &graph.pipes[sync.pipe as usize];
+            let (dtype, bounds) = (shared.dtype, graph.bounds_of(shared));
+            let exchange = Exchange { collective: sync.collective, row_bytes, nodes: graph.nodes, dtype, bounds };
             links.exchange(exchange, pipe).map_err(Failure::Links)?;
         }
         Ok(())

@@ -10,10 +10,10 @@
 use super::arena::{Arena, FirstError, Sizes};
 use super::share::Share;
 use super::step::{Kind, Repr, Rows, Step};
-use crate::graph::Weight;
+use crate::graph::{Graph, Weight};
 use crate::io::{Lane, Span, Storage};
 use crate::kernels::{ActivationParts, Input, Kernels, Matrix, Output, Tokens};
-use crate::quant::{BLOCK, BlockQ80};
+use crate::quant::{BLOCK, BlockQ80, NormBlock};
 use core::ops::Range;
 
 /// Values that are shared out together: a cache line of F32, and what all kernels take in one go.
@@ -21,6 +21,7 @@ const COLUMN_STEP: usize = 32;
 
 /// What all lanes share while a segment runs.
 pub(super) struct Run<'r, 'a, S: Storage + ?Sized> {
+    pub graph: &'r Graph<'a>,
     pub storage: &'r S,
     pub kernels: Kernels,
     pub arena: &'r Arena<'a>,
@@ -48,6 +49,10 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
             Kind::RmsNorm { x, out, inv_rms, columns, weight } => {
                 self.rms_norm(lane, (x, out), inv_rms, *columns, weight);
             }
+            Kind::NormBlocks { x, out, weight } => self.norm_blocks(lane, share, x, out, weight),
+            Kind::NormFinish { x, out, epsilon } => self.norm_finish(lane, share, x, out, *epsilon),
+            Kind::Stack { x, out } => self.stack(lane, x, out),
+            Kind::Unstack { x, out, pipe } => self.unstack(lane, share, x, out, *pipe),
             Kind::Matmul { x, out, weight } => self.matmul(lane, x, out, weight),
             Kind::ExpertMatmul { x, out, weight, indexes } => self.expert_matmul(lane, x, out, weight, indexes),
             Kind::Rope { x, halves } => self.rope(lane, x, *halves),
@@ -68,6 +73,10 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
                 self.kernels.scale(self.values_mut(x, plane, row, cols), factor);
             }),
             Kind::Cast { x, out } => self.cast(lane, share, x, out, |plane| plane),
+            Kind::Unpack { x, out } => self.for_values(lane, share, out, |plane, row, cols| {
+                let from = x.row(plane, row) + block_bytes(cols.start);
+                self.unpack(from, out, (plane, row), cols);
+            }),
             Kind::RepeatZ { x, out } => self.cast(lane, share, x, out, |_| 0),
             Kind::MergeAdd { x, out } => self.merge_add(lane, share, x, out),
             Kind::MergeSum { x, out } => self.merge_sum(lane, share, x, out),
@@ -175,6 +184,92 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         });
     }
 
+    fn norm_blocks(&self, lane: &Lane<'_>, share: Share, x: &Rows, out: &Rows, weight: &Weight) {
+        let Some(bytes) = self.lease(weight, 0, &(0..1)) else { return };
+        self.for_values(lane, share, x, |plane, row, cols| {
+            let (start, len) = (out.row(plane, row) + norm_bytes(cols.start), norm_bytes(cols.len()));
+            // SAFETY: apart: these blocks belong to these columns.
+            let blocks = bytemuck::cast_slice_mut(unsafe { self.arena.bytes_mut(start, len) });
+            self.kernels.norm_blocks(
+                self.values(x, plane, row, cols.clone()),
+                &bytes[4 * cols.start..4 * cols.end],
+                blocks,
+            );
+        });
+    }
+
+    fn norm_finish(&self, lane: &Lane<'_>, share: Share, x: &Rows, out: &Rows, epsilon: f32) {
+        self.for_values(lane, share, out, |plane, row, cols| {
+            // SAFETY: apart.
+            let blocks = unsafe { self.arena.bytes(x.row(plane, row), norm_bytes(out.width)) };
+            let blocks: &[NormBlock] = bytemuck::cast_slice(blocks);
+            let squares: f32 = blocks.iter().fold(0.0, |sum, block| sum + block.squares);
+            let inv_rms = 1.0 / libm::sqrtf(squares / out.width as f32 + epsilon);
+            let blocks = &blocks[cols.start / BLOCK..cols.end / BLOCK];
+            let (codes, scales, offsets) = self.activation_parts(out, (plane, row), cols);
+            self.kernels.finish_norm(blocks, inv_rms, codes, scales, offsets);
+        });
+    }
+
+    /// Columns of an activation row that only this lane touches now.
+    #[allow(clippy::mut_from_ref)]
+    fn activation_parts(
+        &self,
+        out: &Rows,
+        (plane, row): (usize, usize),
+        cols: Range<usize>,
+    ) -> (&mut [i8], &mut [f32], &mut [i32]) {
+        let start = out.row(plane, row);
+        // SAFETY: apart. Other lanes fill other blocks of the row: nothing but these parts may be borrowed.
+        let bytes = |part: Range<usize>| unsafe { self.arena.bytes_mut(start + part.start, part.len()) };
+        let ActivationParts { codes, scales, offsets } = ActivationParts::of(out.width, cols);
+        let (codes, scales, offsets) = (bytes(codes), bytes(scales), bytes(offsets));
+        (bytemuck::cast_slice_mut(codes), bytemuck::cast_slice_mut(scales), bytemuck::cast_slice_mut(offsets))
+    }
+
+    /// Columns of an activation row, of the Q80 blocks at byte `from`.
+    fn unpack(&self, from: usize, out: &Rows, at: (usize, usize), cols: Range<usize>) {
+        // SAFETY: apart.
+        let blocks = unsafe { self.arena.bytes(from, block_bytes(cols.len())) };
+        let (codes, scales, offsets) = self.activation_parts(out, at, cols);
+        self.kernels.unpack_q80(blocks, codes, scales, offsets);
+    }
+
+    fn stack(&self, lane: &Lane<'_>, x: &Rows, out: &Rows) {
+        self.for_rows(lane, x.planes, |plane, row| {
+            let (from, start) = (self.values(x, plane, row, 0..x.width), plane * x.width);
+            if out.repr == Repr::F32 {
+                self.values_mut(out, 0, row, start..start + x.width).copy_from_slice(from);
+            } else {
+                // SAFETY: apart.
+                let to = unsafe { self.arena.bytes_mut(out.row(0, row) + block_bytes(start), block_bytes(x.width)) };
+                self.kernels.quantize_q80(from, to);
+            }
+        });
+    }
+
+    fn unstack(&self, lane: &Lane<'_>, share: Share, x: &Rows, out: &Rows, pipe: u32) {
+        let bounds = self.graph.bounds_of(&self.graph.pipes[pipe as usize]).unwrap_or(&[]);
+        self.for_values(lane, share, out, |plane, row, cols| {
+            for (start, end) in bounds.iter().zip(bounds.iter().skip(1)) {
+                let (stacked, width) = (*start as usize, (end - start) as usize / out.planes);
+                // This node's columns of the plane, as far as they are wanted.
+                let first = stacked / out.planes;
+                let some = cols.start.max(first)..cols.end.min(first + width);
+                if some.is_empty() {
+                    continue;
+                }
+                let from = stacked + plane * width + (some.start - first);
+                if out.repr == Repr::F32 {
+                    let from = self.values(x, 0, row, from..from + some.len());
+                    self.values_mut(out, plane, row, some).copy_from_slice(from);
+                } else {
+                    self.unpack(x.row(0, row) + block_bytes(from), out, (plane, row), some);
+                }
+            }
+        });
+    }
+
     /// Input of a product: some of the `count` rows from row `first` on, planes counted through.
     fn input<'i>(&'i self, x: &Rows, first: usize, count: usize, tokens: Tokens<'i>) -> Input<'i> {
         let (offset, stride) = (x.row(0, first), x.row_stride);
@@ -277,18 +372,16 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
     fn cast(&self, lane: &Lane<'_>, share: Share, x: &Rows, out: &Rows, source_plane: impl Fn(usize) -> usize) {
         self.for_values(lane, share, out, |plane, row, cols| {
             let from = self.values(x, source_plane(plane), row, cols.clone());
-            let start = out.row(plane, row);
-            // SAFETY: apart.
-            let bytes = |part: Range<usize>| unsafe { self.arena.bytes_mut(start + part.start, part.len()) };
             match out.repr {
                 Repr::F32 => self.values_mut(out, plane, row, cols).copy_from_slice(from),
-                Repr::Blocks => self.kernels.quantize_q80(from, bytes(block_bytes(cols.start)..block_bytes(cols.end))),
+                Repr::Blocks => {
+                    let (start, len) = (out.row(plane, row) + block_bytes(cols.start), block_bytes(cols.len()));
+                    // SAFETY: apart.
+                    self.kernels.quantize_q80(from, unsafe { self.arena.bytes_mut(start, len) });
+                }
                 Repr::Activations => {
-                    // Other lanes fill other blocks of the row: nothing but these parts may be borrowed.
-                    let ActivationParts { codes, scales, offsets } = ActivationParts::of(out.width, cols);
-                    let (codes, scales, offsets) = (bytes(codes), bytes(scales), bytes(offsets));
-                    let (scales, offsets) = (bytemuck::cast_slice_mut(scales), bytemuck::cast_slice_mut(offsets));
-                    self.kernels.quantize_activation_parts(from, bytemuck::cast_slice_mut(codes), scales, offsets);
+                    let (codes, scales, offsets) = self.activation_parts(out, (plane, row), cols);
+                    self.kernels.quantize_activation_parts(from, codes, scales, offsets);
                 }
             }
         });
@@ -351,6 +444,11 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
 /// Bytes of `len` values as Q80 blocks.
 const fn block_bytes(len: usize) -> usize {
     len / BLOCK * size_of::<BlockQ80>()
+}
+
+/// Bytes of `len` values as blocks of a norm.
+const fn norm_bytes(len: usize) -> usize {
+    len / BLOCK * size_of::<NormBlock>()
 }
 
 /// Values of scratch that [`by_expert`] takes.

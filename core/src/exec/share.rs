@@ -88,6 +88,15 @@ fn accesses(kind: &Kind, share: Share) -> [Option<Access>; 5] {
             [reads(x), writes(out), None, None, None]
         }
         Kind::RmsNorm { x, out, inv_rms, .. } => [reads(x), reads(inv_rms), writes(out), None, None],
+        // Columns of the output are other bytes than those of the input that they are made of.
+        Kind::NormBlocks { x, out, .. } => [reads(x), writes(out), None, None, None],
+        // The squares of a whole row go into each of its scales; planes lie one behind the other.
+        Kind::NormFinish { x, out, .. } | Kind::Unstack { x, out, .. } if share == Share::Columns => {
+            [any(x, false), writes(out), None, None, None]
+        }
+        Kind::NormFinish { x, out, .. } | Kind::Unstack { x, out, .. } | Kind::Stack { x, out } => {
+            [reads(x), writes(out), None, None, None]
+        }
         Kind::Matmul { x, out, .. } => [any(x, false), writes(out), None, None, None],
         Kind::ExpertMatmul { x, out, indexes, .. } => [any(x, false), any(indexes, false), writes(out), None, None],
         Kind::Rope { x, .. } | Kind::Softmax { x } | Kind::Silu { x } => [writes(x), None, None, None, None],
@@ -105,9 +114,11 @@ fn accesses(kind: &Kind, share: Share) -> [Option<Access>; 5] {
         Kind::MergeAdd { x, out } if share == Share::Columns && x.width != out.width => {
             [any(x, false), writes(out), None, None, None]
         }
-        Kind::Cast { x, out } | Kind::RepeatZ { x, out } | Kind::MergeAdd { x, out } | Kind::MergeSum { x, out } => {
-            [reads(x), writes(out), None, None, None]
-        }
+        Kind::Cast { x, out }
+        | Kind::Unpack { x, out }
+        | Kind::RepeatZ { x, out }
+        | Kind::MergeAdd { x, out }
+        | Kind::MergeSum { x, out } => [reads(x), writes(out), None, None, None],
         Kind::MoeGate { x, out, indexes, .. } => [writes(x), writes(out), writes(indexes), None, None],
     }
 }
@@ -119,6 +130,7 @@ fn fixed(kind: &Kind) -> Option<Share> {
         | Kind::Embedding { .. }
         | Kind::InvRms { .. }
         | Kind::RmsNorm { .. }
+        | Kind::Stack { .. }
         | Kind::Rope { .. }
         | Kind::Shift { .. }
         | Kind::Softmax { .. }
@@ -129,6 +141,10 @@ fn fixed(kind: &Kind) -> Option<Share> {
         | Kind::Mul { .. }
         | Kind::Scale { .. }
         | Kind::Cast { .. }
+        | Kind::Unpack { .. }
+        | Kind::NormBlocks { .. }
+        | Kind::NormFinish { .. }
+        | Kind::Unstack { .. }
         | Kind::RepeatZ { .. }
         | Kind::MergeAdd { .. }
         | Kind::MergeSum { .. } => None,

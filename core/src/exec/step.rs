@@ -67,7 +67,7 @@ pub struct Step {
     pub(super) head: bool,
 }
 
-/// As [`crate::graph::OpKind`]. Where an op has only `x`, it works in place.
+/// As [`crate::graph::OpKind`], but for casts, of which there are two. Where an op has only `x`, it works in place.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) enum Kind {
     #[default]
@@ -89,6 +89,26 @@ pub(super) enum Kind {
         inv_rms: Rows,
         columns: usize,
         weight: Weight,
+    },
+    NormBlocks {
+        x: Rows,
+        out: Rows,
+        weight: Weight,
+    },
+    NormFinish {
+        x: Rows,
+        out: Rows,
+        epsilon: f32,
+    },
+    Stack {
+        x: Rows,
+        out: Rows,
+    },
+    Unstack {
+        x: Rows,
+        out: Rows,
+        /// Whose bounds say where the planes of each node begin.
+        pipe: u32,
     },
     Matmul {
         x: Rows,
@@ -128,6 +148,11 @@ pub(super) enum Kind {
         by: Rows,
     },
     Cast {
+        x: Rows,
+        out: Rows,
+    },
+    /// A cast from Q80 blocks to activation rows.
+    Unpack {
         x: Rows,
         out: Rows,
     },

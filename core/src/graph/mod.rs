@@ -45,6 +45,14 @@ pub mod pipes {
     pub const LOGITS: &str = "LG";
     /// Partial sums of the residual stream, `[batch_max, dim * nodes]`; all to all.
     pub const PARTIALS: &str = "ZQ";
+    /// The residual stream, normed and quantised block by block, `[batch_max, dim]` as
+    /// [`NormBlock`](crate::quant::NormBlock)s; all to all, in graphs cut by rows.
+    pub const NORMED: &str = "N";
+    /// What attention computes, `[batch_max, q_dim]`; all to all, in graphs cut by rows.
+    pub const ATTENTION: &str = "Z";
+    /// The hidden layer of the feed-forward network, `[batch_max, width]` for each active expert; all to all, in graphs cut
+    /// by rows.
+    pub const HIDDEN: &str = "D";
 }
 
 /// Values that nodes exchange: `rows × width`, identical in shape on every node.
@@ -58,6 +66,9 @@ pub struct Pipe {
     pub rows: u32,
     /// Values per row.
     pub width: u32,
+    /// Where each node's part of a row begins: index of the first of `nodes + 1` values in [`Graph::bounds`]. Without
+    /// one, all parts are equal.
+    pub bounds: Option<u32>,
 }
 
 /// Values private to a node: `planes × rows × width`.
@@ -126,6 +137,8 @@ pub struct Graph<'t> {
     pub ops: &'t [Op],
     /// Exchanges of all segments.
     pub syncs: &'t [Sync],
+    /// Bounds of the nodes' parts of pipes, in values: see [`Pipe::bounds`].
+    pub bounds: &'t [u32],
 }
 
 impl<'t> Graph<'t> {
@@ -137,6 +150,13 @@ impl<'t> Graph<'t> {
     /// The exchanges of a segment.
     pub fn syncs_of(&self, segment: &Segment) -> &'t [Sync] {
         &self.syncs[segment.syncs.start as usize..segment.syncs.end as usize]
+    }
+
+    /// Bounds of the nodes' parts of a row of `pipe`, in values: `nodes + 1` of them, or none where all parts are equal.
+    /// Those that the table does not have count as equal, too; [`crate::exec`] refuses such a graph.
+    pub fn bounds_of(&self, pipe: &Pipe) -> Option<&'t [u32]> {
+        let start = pipe.bounds? as usize;
+        self.bounds.get(start..start + self.nodes as usize + 1)
     }
 
     /// Type of the values of an operand, if it exists.

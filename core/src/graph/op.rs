@@ -38,7 +38,8 @@ pub enum View {
     /// One row per token.
     #[default]
     Rows,
-    /// This node's share of each row: `width / nodes` values from `node * width / nodes` on.
+    /// This node's share of each row: what the bounds of a pipe say, else `width / nodes` values from
+    /// `node * width / nodes` on.
     Slice,
 }
 
@@ -116,7 +117,8 @@ impl Weight {
     }
 }
 
-/// What an op computes; `b` is a row of the batch. Buffer and pipe fields are indexes. All arithmetic is F32 unless a type says otherwise.
+/// What an op computes; `b` is a row of the batch. Buffer and pipe fields are indexes. All arithmetic is F32 unless a type
+/// says otherwise. `NormBlocks`, `NormFinish`, `Stack` and `Unstack` are ours: the `dllama` dialect has no words for them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum OpKind {
     /// `out[b] += Σ_node in[b][node]`: adds the nodes' slices in node order.
@@ -139,6 +141,18 @@ pub enum OpKind {
         /// As there.
         columns: u32,
     },
+    /// First half of a norm, by whoever has part of a row: `weight * in[b]`, quantised in blocks of 32, and for each block
+    /// the sum of the squares of `in[b]` ([`NormBlock`](crate::quant::NormBlock)).
+    NormBlocks,
+    /// The other half, of whole rows: codes as they are, scales times `1 / sqrt(mean of the squares + epsilon)`.
+    NormFinish {
+        /// Added to the mean.
+        epsilon: f32,
+    },
+    /// `out[b] =` the planes `in[0][b]`, `in[1][b]`, … one behind the other, in the output's type.
+    Stack,
+    /// `out[z][b] =` plane `z` of what every node has stacked, node by node, in the output's type.
+    Unstack,
     /// `out[b][r] = Σ_c weight[r][c] * in[b][c]`; with experts, plane `z` uses matrix `indexes[b][z]`.
     Matmul {
         /// Matrices in the stack, 0 for a dense product.
@@ -192,7 +206,7 @@ pub enum OpKind {
 impl OpKind {
     /// Whether ops of this kind read weights.
     pub const fn has_weight(&self) -> bool {
-        matches!(self, OpKind::Embedding | OpKind::RmsNorm { .. } | OpKind::Matmul { .. })
+        matches!(self, OpKind::Embedding | OpKind::RmsNorm { .. } | OpKind::NormBlocks | OpKind::Matmul { .. })
     }
 }
 
@@ -223,7 +237,8 @@ pub struct Rope {
     pub cache_shape: [u32; 2],
 }
 
-/// Attention over this node's heads. Dimensions with a 0 are this node's share.
+/// Attention over this node's heads, `n_heads / n_kv_heads` of which share a KV head. Dimensions with a 0 are this node's
+/// share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // dimensions, named as in the wire format
 pub struct Attention {
@@ -243,4 +258,8 @@ pub struct Attention {
     pub value_cache: u32,
     /// Buffer that the C++ system keeps scores in; here only its index matters.
     pub scores: u32,
+    /// The first of the `n_heads0` heads that this op computes, counted in the query; 0 in the `dllama` dialect.
+    pub first_head: u32,
+    /// The KV head that belongs to it, counted in the cache; 0 in the `dllama` dialect.
+    pub first_kv_head: u32,
 }

@@ -77,6 +77,7 @@ pub struct Sizes {
     pub segments: usize,
     pub ops: usize,
     pub syncs: usize,
+    pub bounds: usize,
 }
 
 impl Sizes {
@@ -92,6 +93,20 @@ impl Sizes {
             segments: 2 + 2 * layers,
             ops: 7 + 35 * layers,
             syncs: 2 + 2 * layers,
+            bounds: 0,
+        }
+    }
+
+    /// Room for the graph of one of `nodes` that share such a model by rows.
+    pub const fn of_rows(layers: u32, nodes: u32) -> Sizes {
+        let layers = layers as usize;
+        Sizes {
+            pipes: 7,
+            buffers: 17 + 2 * layers,
+            segments: 3 + 4 * layers,
+            ops: 4 + 36 * layers,
+            syncs: 2 + 4 * layers,
+            bounds: 5 * (nodes as usize + 1),
         }
     }
 }
@@ -105,6 +120,7 @@ pub struct Tables<'t> {
     pub segments: Table<'t, Segment>,
     pub ops: Table<'t, Op>,
     pub syncs: Table<'t, Sync>,
+    pub bounds: Table<'t, u32>,
 }
 
 impl<'t> Tables<'t> {
@@ -119,6 +135,7 @@ impl<'t> Tables<'t> {
             segments: self.segments.finish(),
             ops: self.ops.finish(),
             syncs: self.syncs.finish(),
+            bounds: self.bounds.finish(),
         }
     }
 }

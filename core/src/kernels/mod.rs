@@ -40,7 +40,7 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-use crate::quant::{BLOCK, BlockQ80, DType, Order};
+use crate::quant::{BLOCK, BlockQ80, DType, NormBlock, Order};
 pub use attention::{Attend, CHUNK, QUERIES, SCORES, state_len};
 pub use cache::{KvHead, KvLayout, KvPart, KvType};
 use core::fmt;
@@ -179,17 +179,57 @@ impl Kernels {
     /// # Panics
     /// If the lengths are not those of the blocks of `x`.
     pub fn quantize_activation_parts(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
-        let blocks = x.len() / BLOCK;
-        assert!(
-            x.len().is_multiple_of(BLOCK) && (codes.len(), scales.len(), offsets.len()) == (x.len(), blocks, blocks),
-            "activations: {} values, {} codes, {} scales, {} offsets",
-            x.len(),
-            codes.len(),
-            scales.len(),
-            offsets.len()
-        );
+        check_parts(x.len(), codes, scales, offsets);
         // SAFETY: the table's instruction set is there; the lengths fit.
         unsafe { (self.table.quantize_activations)(x, codes, scales, offsets) }
+    }
+
+    /// The parts of an activation row that Q80 blocks stand for; the inverse of the way from
+    /// [`Self::quantize_activation_parts`] to [`Self::quantize_q80`], and exact.
+    ///
+    /// # Panics
+    /// If the lengths are not those of the blocks.
+    pub fn unpack_q80(&self, blocks: &[u8], codes: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
+        check_parts(codes.len(), codes, scales, offsets);
+        q80_blocks(codes.len(), blocks.len());
+        // SAFETY: the table's instruction set is there; the lengths fit.
+        unsafe { (self.table.unpack_q80)(bytemuck::cast_slice(blocks), codes, scales, offsets) }
+    }
+
+    /// First half of a norm of some values of a row: `weight * x`, quantised in blocks as in
+    /// [`Self::quantize_activations`] but for the scale, which stays F32; and the squares of `x`. `weight` holds
+    /// little-endian F32 of any alignment.
+    ///
+    /// # Panics
+    /// If `weight` is not exactly `x.len()` values, or `out` not exactly the blocks that they fill.
+    pub fn norm_blocks(&self, x: &[f32], weight: &[u8], out: &mut [NormBlock]) {
+        assert!(
+            Some(weight.len()) == x.len().checked_mul(4) && out.len() * BLOCK == x.len(),
+            "norm: {} values, {} bytes of weight, {} blocks",
+            x.len(),
+            weight.len(),
+            out.len()
+        );
+        // SAFETY: the table's instruction set is there; the lengths fit.
+        unsafe { (self.table.norm_blocks)(x, weight, out) }
+    }
+
+    /// The other half: the parts of an activation row that `blocks` stand for. A scale is `inv_rms` times that of its
+    /// block, rounded to F16.
+    ///
+    /// # Panics
+    /// If the lengths are not those of the blocks.
+    pub fn finish_norm(
+        &self,
+        blocks: &[NormBlock],
+        inv_rms: f32,
+        codes: &mut [i8],
+        scales: &mut [f32],
+        offsets: &mut [i32],
+    ) {
+        check_parts(blocks.len() * BLOCK, codes, scales, offsets);
+        // SAFETY: the table's instruction set is there; the lengths fit.
+        unsafe { (self.table.finish_norm)(blocks, inv_rms, codes, scales, offsets) }
     }
 
     /// Quantises `x` into Q80 blocks of any alignment, the format of pipes and of the wire; codes and scales as in
@@ -388,6 +428,18 @@ impl Kernels {
         // SAFETY: the table's instruction set is there; the lengths fit.
         unsafe { (self.table.finish_state)(state, out) }
     }
+}
+
+/// Panics unless these are the parts of an activation row for `len` values.
+fn check_parts(len: usize, codes: &[i8], scales: &[f32], offsets: &[i32]) {
+    let blocks = len / BLOCK;
+    assert!(
+        len.is_multiple_of(BLOCK) && (codes.len(), scales.len(), offsets.len()) == (len, blocks, blocks),
+        "activations: {len} values, {} codes, {} scales, {} offsets",
+        codes.len(),
+        scales.len(),
+        offsets.len()
+    );
 }
 
 /// Blocks that `len` values fill; panics unless `bytes` is exactly these blocks.

@@ -1,7 +1,7 @@
 //! The table of functions of one instruction set, and the macro that compiles the shared bodies for it.
 
 use super::{Attend, Input, Isa, KvHead, Matrix, Output, SCORES};
-use crate::quant::BlockQ80;
+use crate::quant::{BlockQ80, NormBlock};
 use core::ops::Range;
 
 /// A product; the operands passed [`check`](super::operands::check), and the processor has the instruction set.
@@ -38,6 +38,9 @@ pub(super) struct Table {
     pub isa: Isa,
     pub quantize_activations: unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
     pub quantize_q80: unsafe fn(&[f32], &mut [BlockQ80]),
+    pub norm_blocks: unsafe fn(&[f32], &[u8], &mut [NormBlock]),
+    pub finish_norm: unsafe fn(&[NormBlock], f32, &mut [i8], &mut [f32], &mut [i32]),
+    pub unpack_q80: unsafe fn(&[BlockQ80], &mut [i8], &mut [f32], &mut [i32]),
     pub add_q80: unsafe fn(&mut [f32], &[BlockQ80]),
     /// Exact products.
     pub products: Products,
@@ -66,13 +69,16 @@ macro_rules! table {
     ($isa:expr, $token:expr, $blocks:expr, $interleaved:expr, $attributes:tt) => {{
         use $crate::kernels::table::{Products, Table, compile};
         use $crate::kernels::{Attend, Input, KvHead, Matrix, Output, SCORES, attention, cache, dense, elementwise, quantize};
-        use $crate::quant::BlockQ80;
+        use $crate::quant::{BlockQ80, NormBlock};
         use core::ops::Range;
 
         Table {
             isa: $isa,
             quantize_activations: compile!($token, $attributes, quantize::quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], offsets: &mut [i32])),
             quantize_q80: compile!($token, $attributes, quantize::quantize_q80(x: &[f32], out: &mut [BlockQ80])),
+            norm_blocks: compile!($token, $attributes, quantize::norm_blocks(x: &[f32], weight: &[u8], out: &mut [NormBlock])),
+            finish_norm: compile!($token, $attributes, quantize::finish_norm(blocks: &[NormBlock], inv_rms: f32, codes: &mut [i8], scales: &mut [f32], offsets: &mut [i32])),
+            unpack_q80: compile!($token, $attributes, quantize::unpack_q80(blocks: &[BlockQ80], codes: &mut [i8], scales: &mut [f32], offsets: &mut [i32])),
             add_q80: compile!($token, $attributes, quantize::add_q80(x: &mut [f32], blocks: &[BlockQ80])),
             products: Products {
                 f32: compile!($token, $attributes, dense::matmul_f32(w: &Matrix<'_>, rows: Range<usize>, x: &Input<'_>, out: &Output<'_>, scratch: &mut [u8])),

@@ -1,51 +1,61 @@
 //! Who computes which part: from a model's header and a cut to the graph of each node, by arithmetic alone.
 //!
-//! [`Cut`] says how many nodes share a model and in which types they compute and exchange;
-//! [`build`] writes one node's graph. The cut implemented here is that of the C++ system:
-//! `wq wk wv w1 w3 wcls` by rows, `wo w2` by columns, in equal parts. One node alone is the same cut with one part.
+//! [`Cut`] says how many nodes share a model, in which way, and in which types they compute; [`build`] writes one node's
+//! graph. There are two ways: by rows, in parts of any size, with the results of one node; and that of the C++ system.
+//! One node alone is a cut by rows with one part.
 
-mod build;
+mod columns;
 pub mod names;
+mod parts;
+mod rows;
+mod weights;
 
-pub use build::build;
+pub use parts::{Parts, Quantity, Share};
 
-use crate::format::{Arch, Header};
-use crate::graph::{Full, MAX_NODES};
+use crate::format::{Arch, Header, Layout};
+use crate::graph::{Full, Graph, MAX_NODES, Sizes, Tables};
 use crate::quant::DType;
 use core::fmt;
 
 /// How a model is shared between nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// Nodes, the root included.
-    pub nodes: u32,
+pub struct Cut<'s> {
+    /// Which node computes what.
+    pub way: Way<'s>,
     /// Type of the inputs of products with quantised weights.
     pub activation: DType,
-    /// Type of the partial sums that nodes exchange.
-    pub exchange: DType,
     /// Most tokens of one forward pass.
     pub batch_max: u32,
     /// Positions of the KV cache.
     pub seq_len: u32,
 }
 
+/// Which node computes what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way<'s> {
+    /// Every matrix by rows; a share for each node, the root's first. Logits are those of one node, bit for bit.
+    Rows(&'s [Share]),
+    /// As the C++ system does: `wq wk wv w1 w3 wcls` by rows, `wo w2` by columns, in equal parts. Logits depend on the number of
+    /// nodes.
+    Columns {
+        /// Nodes, the root included.
+        nodes: u32,
+        /// Type of the partial sums that nodes exchange.
+        exchange: DType,
+    },
+}
+
 /// Rows of a batch that the C++ system uses.
 pub const DLLAMA_BATCH: u32 = 32;
 
-/// Rows of a batch on one node: enough that reading and unpacking weights cost little beside the products, and few
-/// enough that their activations stay small beside the weights.
-pub const SINGLE_BATCH: u32 = 128;
+/// Rows of a batch where graphs are ours: enough that reading and unpacking weights cost little beside the products, and
+/// few enough that their activations stay small beside the weights.
+pub const BATCH: u32 = 128;
 
-impl Cut {
-    /// One node: activations as the weights want them, and a residual stream that is never quantised.
+impl Cut<'static> {
+    /// One node.
     pub fn single(header: &Header) -> Self {
-        Self {
-            nodes: 1,
-            activation: activations_of(header.weights)[0],
-            exchange: DType::F32,
-            batch_max: SINGLE_BATCH,
-            seq_len: header.seq_len,
-        }
+        Self::rows(header, &[Share::EQUAL])
     }
 
     /// The cut of the C++ system: partial sums are exchanged as Q80 where weights are quantised, else as F32.
@@ -54,34 +64,95 @@ impl Cut {
             DType::F32 | DType::F16 => DType::F32,
             DType::Q40 | DType::Q80 => DType::Q80,
         };
-        Self { nodes, exchange, batch_max: DLLAMA_BATCH, ..Self::single(header) }
+        Self { way: Way::Columns { nodes, exchange }, batch_max: DLLAMA_BATCH, ..Self::single(header) }
+    }
+}
+
+impl<'s> Cut<'s> {
+    /// By rows, a share for each node: activations as the weights want them, and a residual stream that is never
+    /// quantised but as an input of products.
+    pub fn rows(header: &Header, shares: &'s [Share]) -> Self {
+        let activation = activations_of(header.weights)[0];
+        Self { way: Way::Rows(shares), activation, batch_max: BATCH, seq_len: header.seq_len }
     }
 
-    /// Checks that every part is whole: heads, blocks, and at least one KV head for each node.
+    /// Nodes, the root included.
+    pub const fn nodes(&self) -> u32 {
+        match self.way {
+            Way::Rows(shares) => shares.len() as u32,
+            Way::Columns { nodes, .. } => nodes,
+        }
+    }
+
+    /// Room that the graph of one node takes.
+    pub const fn sizes(&self, header: &Header) -> Sizes {
+        match self.way {
+            Way::Rows(shares) => Sizes::of_rows(header.n_layers, shares.len() as u32),
+            Way::Columns { .. } => Sizes::of_layers(header.n_layers),
+        }
+    }
+
+    /// KV heads that `node` keeps keys and values of; the cut has been checked.
+    pub fn kv_heads(&self, header: &Header, node: u32) -> u32 {
+        match self.way {
+            Way::Rows(shares) => {
+                let parts = Parts::new(header, self.activation, shares);
+                let heads = parts.kv_heads(&parts.of(Quantity::Heads, node));
+                heads.end - heads.start
+            }
+            Way::Columns { nodes, .. } => header.n_kv_heads / nodes,
+        }
+    }
+
+    /// Checks that every part is whole: heads and blocks, and with columns at least one KV head for each node.
     ///
     /// # Errors
     /// The first dimension that can't be cut.
     pub fn check(&self, header: &Header) -> Result<(), PlanError> {
-        let nodes = self.nodes;
+        let nodes = self.nodes();
         if nodes == 0 || nodes > MAX_NODES {
             return Err(PlanError::Nodes { nodes });
         }
         if !activations_of(header.weights).contains(&self.activation) {
             return Err(PlanError::Activation { activation: self.activation, weights: header.weights });
         }
+        match self.way {
+            Way::Rows(shares) => self.check_rows(header, shares),
+            Way::Columns { nodes, exchange } => self.check_columns(header, nodes, exchange),
+        }
+    }
+
+    fn check_rows(&self, header: &Header, shares: &[Share]) -> Result<(), PlanError> {
+        let block = self.activation.block_len().max(header.weights.block_len()) as u32;
+        for (what, len) in [("dim", header.dim), ("q_dim", header.q_dim()), (FF, header.ff_dim())] {
+            if !len.is_multiple_of(block) {
+                return Err(PlanError::Indivisible { what, len, nodes: 1, block });
+            }
+        }
+        for (what, has) in [("a layer", Share::has_layers as fn(&Share) -> bool), ("the vocabulary", Share::has_head)] {
+            if !shares.iter().any(has) {
+                return Err(PlanError::Nobody { what });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_columns(&self, header: &Header, nodes: u32, exchange: DType) -> Result<(), PlanError> {
         if nodes > header.n_kv_heads {
             return Err(PlanError::KvHeads { nodes, n_kv_heads: header.n_kv_heads });
         }
         if (header.n_heads / nodes).checked_mul(self.seq_len).is_none() {
             return Err(PlanError::Context { seq_len: self.seq_len, max: u32::MAX / (header.n_heads / nodes) });
         }
-        let block = self.block(header);
+        // Values per block of the most demanding type that rows are stored in.
+        let types = [self.activation, exchange, header.weights];
+        let block = types.map(DType::block_len).into_iter().max().unwrap_or(1) as u32;
         let per_node = [
             ("n_kv_heads", header.n_kv_heads, 1),
             ("n_heads", header.n_heads, 1),
             ("vocab_size", header.vocab_size, 1),
             ("q_dim", header.q_dim(), block),
-            ("the feed-forward width", header.ff_dim(), block),
+            (FF, header.ff_dim(), block),
         ];
         for (what, len, block) in per_node {
             if !len.is_multiple_of(nodes) || !(len / nodes).is_multiple_of(block) {
@@ -93,11 +164,24 @@ impl Cut {
         }
         Ok(())
     }
+}
 
-    /// Values per block of the most demanding type that rows are stored in.
-    fn block(&self, header: &Header) -> u32 {
-        let types = [self.activation, self.exchange, header.weights];
-        types.map(DType::block_len).into_iter().max().unwrap_or(1) as u32
+const FF: &str = "the feed-forward width";
+
+/// Builds the graph of `node` (0 is the root). Weights are spans of the model file that `layout` describes.
+///
+/// # Errors
+/// [`PlanError`] where the model can't be cut this way or `tables` are smaller than [`Cut::sizes`].
+///
+/// # Panics
+/// If the cut has no such node.
+pub fn build<'t>(layout: &Layout, cut: &Cut<'_>, node: u32, tables: Tables<'t>) -> Result<Graph<'t>, PlanError> {
+    let header = layout.header();
+    cut.check(header)?;
+    assert!(node < cut.nodes(), "node {node} of {}", cut.nodes());
+    match cut.way {
+        Way::Rows(shares) => rows::build(layout, cut, Parts::new(header, cut.activation, shares), node, tables),
+        Way::Columns { nodes, exchange } => columns::build(layout, (cut, nodes, exchange), node, tables),
     }
 }
 
@@ -148,6 +232,11 @@ pub enum PlanError {
         /// Most for these heads.
         max: u32,
     },
+    /// No node has a share of something.
+    Nobody {
+        /// What nobody has a share of.
+        what: &'static str,
+    },
     /// A dimension does not fall into equal parts of whole blocks.
     Indivisible {
         /// The dimension.
@@ -186,6 +275,7 @@ impl fmt::Display for PlanError {
                     "context of {seq_len} positions; this model's heads allow {max}: shorten it with --max-seq-len"
                 )
             }
+            Self::Nobody { what } => write!(f, "all shares of {what} are 0"),
             Self::Indivisible { what, len, nodes, block } if block > 1 => {
                 write!(f, "{what} {len} does not fall into {nodes} equal parts of whole {block}-value blocks")
             }

@@ -29,6 +29,26 @@ pub struct BlockQ80 {
     pub qs: [i8; BLOCK],
 }
 
+/// 32 values of a row that is to be normed, before the others are known: what nodes exchange that have a part of it each.
+///
+/// A norm multiplies a row with one factor, which changes the codes of no block. So they can be made of `weight * x` by
+/// whoever has these values; the factor, which follows from the squares of all blocks, goes into the scale.
+#[derive(Clone, Copy, Debug, Pod, Zeroable, PartialEq)]
+#[repr(C)]
+pub struct NormBlock {
+    /// Of `weight * x`; in F32, since the residual stream may be too small for F16.
+    pub scale: f32,
+    /// Sum of `x²`.
+    pub squares: f32,
+    /// Of `weight * x`, as in Q80.
+    pub codes: [i8; BLOCK],
+}
+
+impl NormBlock {
+    /// Words of four bytes that a block takes: in pipes it counts as so many F32.
+    pub const WORDS: usize = size_of::<Self>() / 4;
+}
+
 const _: () = assert!(size_of::<BlockQ40>() == 18 && align_of::<BlockQ40>() == 1);
 const _: () = assert!(size_of::<BlockQ80>() == 34 && align_of::<BlockQ80>() == 1);
 

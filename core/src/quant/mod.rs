@@ -7,7 +7,7 @@ mod blocks;
 mod f16;
 mod interleaved;
 
-pub use blocks::{BLOCK, BlockQ40, BlockQ80, dequantize, quantize};
+pub use blocks::{BLOCK, BlockQ40, BlockQ80, NormBlock, dequantize, quantize};
 pub use f16::{f16_to_f32, f32_to_f16};
 pub use interleaved::{INTERLEAVED_ROWS, Order, interleave, interleaves};
 

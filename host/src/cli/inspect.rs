@@ -7,7 +7,7 @@ use crate::cluster::tables::GraphTables;
 use crate::machine::terminal;
 use crate::model::Model;
 use dair_core::format::{Header, Layout, Tensor, TensorId};
-use dair_core::graph::{Graph, Sizes, Weight};
+use dair_core::graph::{Graph, Weight};
 use dair_core::kernels::{KvLayout, KvType};
 use dair_core::plan::{self, Cut};
 use serde_json::{Value, json};
@@ -54,9 +54,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let cut = if args.nodes == 1 { Cut::single(header) } else { Cut::dllama(header, args.nodes) };
     let mut parts = Vec::new();
     for node in 0..args.nodes {
-        let mut tables = GraphTables::new(Sizes::of_layers(header.n_layers));
+        let mut tables = GraphTables::new(cut.sizes(header));
         let graph = plan::build(&model.layout, &cut, node, tables.tables())?;
-        parts.push(Part::of(&graph, &cut, &layout, header));
+        parts.push(Part::of(&graph, (&cut, node), &layout, header));
     }
     let printed = if args.json {
         terminal::print_line(to_json(&model, &parts))
@@ -74,13 +74,13 @@ struct Part {
 }
 
 impl Part {
-    fn of(graph: &Graph<'_>, cut: &Cut, layout: &KvLayout, header: &Header) -> Self {
+    fn of(graph: &Graph<'_>, (cut, node): (&Cut<'_>, u32), layout: &KvLayout, header: &Header) -> Self {
         let weights: Vec<_> =
             graph.ops.iter().filter_map(|op| Some((format!("{}.{}", op.name, op.layer), op.weight?))).collect();
         let bytes = |weight: &Weight| weight.mat_bytes().unwrap_or(0) * u64::from(weight.mats);
         Self {
             weight_bytes: weights.iter().map(|(_, weight)| bytes(weight)).sum(),
-            kv_cache_bytes: kv::cache_bytes(layout, header, cut.nodes, cut.seq_len),
+            kv_cache_bytes: kv::cache_bytes(layout, header, cut.kv_heads(header, node), cut.seq_len),
             weights,
         }
     }

@@ -12,7 +12,7 @@ use crate::model::Model;
 use crate::net::{Address, Mesh, NetError, Stage, Timeouts, dial};
 use crate::storage::{Weights, interleaved_bytes};
 use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Step};
-use dair_core::graph::{Graph, Op, Sizes};
+use dair_core::graph::{Graph, Op};
 use dair_core::io::Pool;
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError};
@@ -90,7 +90,7 @@ impl Options {
         }
     }
 
-    fn cut(&self, model: &Model) -> Cut {
+    fn cut(&self, model: &Model) -> Cut<'static> {
         let header = model.header();
         let cut = match self.workers.len() as u32 {
             0 => Cut::single(header),
@@ -183,7 +183,7 @@ pub fn with_root<R, E: From<RootError>>(
     let (header, cut) = (model.header(), options.cut(model));
     let layout = kv::layout(options.kv, header).map_err(RootError::Kv)?;
     let kernels = options.kernels;
-    let mut tables: Vec<_> = (0..cut.nodes).map(|_| GraphTables::new(Sizes::of_layers(header.n_layers))).collect();
+    let mut tables: Vec<_> = (0..cut.nodes()).map(|_| GraphTables::new(cut.sizes(header))).collect();
     let graphs: Vec<Graph<'_>> = (0..)
         .zip(&mut tables)
         .map(|(node, tables)| plan::build(&model.layout, &cut, node, tables.tables()))
@@ -191,7 +191,7 @@ pub fn with_root<R, E: From<RootError>>(
         .map_err(|error| RootError::Plan(error, plan::node_counts(header).collect()))?;
 
     let mut ops = vec![Op::default(); graphs[0].ops.len()];
-    let cache_bytes = kv::cache_bytes(&layout, header, cut.nodes, cut.seq_len);
+    let cache_bytes = kv::cache_bytes(&layout, header, cut.kv_heads(header, 0), cut.seq_len);
     let interleave = kernels.takes_interleaved() && options.repack.of(model.layout.file_bytes(), cache_bytes);
     let graph = if interleave { graphs[0].interleaved(&mut ops) } else { graphs[0] };
 

@@ -10,6 +10,7 @@ pub struct GraphTables {
     segments: Vec<Segment>,
     ops: Vec<Op>,
     syncs: Vec<Sync>,
+    bounds: Vec<u32>,
 }
 
 impl GraphTables {
@@ -21,6 +22,7 @@ impl GraphTables {
             segments: vec![Segment::default(); sizes.segments],
             ops: vec![Op::default(); sizes.ops],
             syncs: vec![Sync::default(); sizes.syncs],
+            bounds: vec![0; sizes.bounds],
         }
     }
 
@@ -32,6 +34,7 @@ impl GraphTables {
             segments: Table::new(&mut self.segments),
             ops: Table::new(&mut self.ops),
             syncs: Table::new(&mut self.syncs),
+            bounds: Table::new(&mut self.bounds),
         }
     }
 }

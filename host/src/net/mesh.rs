@@ -312,7 +312,7 @@ impl Mesh {
 impl Links for Mesh {
     type Error = NetError;
 
-    fn exchange(&mut self, exchange: Exchange, pipe: &mut [u8]) -> Result<(), NetError> {
+    fn exchange(&mut self, exchange: Exchange<'_>, pipe: &mut [u8]) -> Result<(), NetError> {
         assert_eq!(exchange.nodes, self.nodes(), "the graph is for as many nodes as the mesh has");
         let row_bytes = exchange.row_bytes;
         let rows = pipe.len().checked_div(row_bytes).unwrap_or(0);
@@ -396,7 +396,7 @@ mod tests {
         let plan: Vec<_> = plan
             .iter()
             .map(|&(collective, part_bytes, rows)| {
-                (Exchange { collective, row_bytes: part_bytes * nodes as usize, nodes }, rows)
+                (Exchange::equal(collective, part_bytes * nodes as usize, nodes), rows)
             })
             .collect();
         let pipe = |node: u32, step: usize, exchange: Exchange, rows: usize| {
@@ -443,7 +443,7 @@ mod tests {
     #[test]
     fn announcements_travel_before_the_first_exchange() {
         let [mut root, mut worker] = <[Mesh; 2]>::try_from(meshes(2, TIMEOUT)).unwrap();
-        let exchange = Exchange { collective: Collective::Broadcast, row_bytes: 64, nodes: 2 };
+        let exchange = Exchange::equal(Collective::Broadcast, 64, 2);
         let thread = thread::spawn(move || {
             let mut pipe = vec![0; 128];
             assert_eq!(worker.next(32, 64).unwrap(), Some(Control { position: 5, batch: 2 }));
@@ -460,7 +460,7 @@ mod tests {
     }
 
     fn gather(mesh: &mut Mesh) -> String {
-        let exchange = Exchange { collective: Collective::AllGather, row_bytes: 4096 * 3, nodes: 3 };
+        let exchange = Exchange::equal(Collective::AllGather, 4096 * 3, 3);
         mesh.exchange(exchange, &mut vec![0; 4096 * 3]).unwrap_err().to_string()
     }
 
@@ -485,7 +485,7 @@ mod tests {
     fn control_packets_beyond_the_graph_are_refused() {
         let [mut root, mut worker] = <[Mesh; 2]>::try_from(meshes(2, TIMEOUT)).unwrap();
         root.begin(100_000, 1);
-        let exchange = Exchange { collective: Collective::Broadcast, row_bytes: 2, nodes: 2 };
+        let exchange = Exchange::equal(Collective::Broadcast, 2, 2);
         root.exchange(exchange, &mut [0; 2]).unwrap();
         let error = worker.next(32, 64).unwrap_err().to_string();
         assert_eq!(error, "node 0: control packet: position is 100000; allowed: 0 to 63");

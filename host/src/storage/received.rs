@@ -108,8 +108,17 @@ mod tests {
         let mut received = Received::new(rows.len() as u64).unwrap();
         received.copy_from_slice(&rows);
         let ops = [Op { weight: Some(weight), ..Op::default() }];
-        let graph =
-            Graph { node: 1, nodes: 2, batch_max: 1, pipes: &[], buffers: &[], segments: &[], ops: &ops, syncs: &[] };
+        let graph = Graph {
+            node: 1,
+            nodes: 2,
+            batch_max: 1,
+            pipes: &[],
+            buffers: &[],
+            segments: &[],
+            ops: &ops,
+            syncs: &[],
+            bounds: &[],
+        };
         received.interleave(&graph, &Threads::new(2).unwrap());
         let mut expected = rows.clone();
         for start in [gap, 2 * gap + mat] {
@@ -125,8 +134,17 @@ mod tests {
     fn matrices_of_nothing_are_left_alone() {
         let nothing = Weight { dtype: DType::Q40, order: Order::Interleaved, rows: 16, ..WEIGHT };
         let ops = [Op { weight: Some(nothing), ..Op::default() }];
-        let graph =
-            Graph { node: 1, nodes: 2, batch_max: 1, pipes: &[], buffers: &[], segments: &[], ops: &ops, syncs: &[] };
+        let graph = Graph {
+            node: 1,
+            nodes: 2,
+            batch_max: 1,
+            pipes: &[],
+            buffers: &[],
+            segments: &[],
+            ops: &ops,
+            syncs: &[],
+            bounds: &[],
+        };
         Received::new(0).unwrap().interleave(&graph, &Threads::new(2).unwrap());
         assert_eq!(group_bytes(&graph, 2), 0);
     }

@@ -37,7 +37,7 @@ pub fn write_network<W: Write>(writer: &mut W, graph: &Graph<'_>) -> Result<(), 
     put_u32(writer, graph.batch_max)?;
     put_u32(writer, graph.nodes)?;
     put_u32(writer, graph.pipes.len() as u32)?;
-    for Pipe { name, dtype, rows, width } in graph.pipes {
+    for Pipe { name, dtype, rows, width, bounds: _ } in graph.pipes {
         put_shape(writer, Some(Shape { dtype: *dtype, planes: 1, rows: *rows, width: *width }))?;
         put_text(writer, name)?;
     }
@@ -67,7 +67,7 @@ pub fn read_network<R: Read>(
         reader.same("rows", shape.rows.into(), batch_max.into())?;
         whole_rows(&reader, shape)?;
         let name = reader.name()?;
-        let pipe = Pipe { name, dtype: shape.dtype, rows: shape.rows, width: shape.width };
+        let pipe = Pipe { name, dtype: shape.dtype, rows: shape.rows, width: shape.width, bounds: None };
         table.push(pipe).map_err(|full| no_slot(&reader, "number of pipes", full))?;
     }
     reader.at = At::Top;

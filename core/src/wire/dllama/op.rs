@@ -39,6 +39,9 @@ fn code(kind: &OpKind) -> u32 {
         OpKind::Shift { .. } => 14,
         OpKind::Softmax => 15,
         OpKind::MoeGate { .. } => 16,
+        OpKind::NormBlocks | OpKind::NormFinish { .. } | OpKind::Stack | OpKind::Unstack => {
+            unreachable!("a graph that is cut by rows does not cross the dllama wire")
+        }
     }
 }
 
@@ -110,6 +113,8 @@ fn write_config<W: Write>(writer: &mut W, kind: &OpKind, empty: &mut impl FnMut(
             key_cache,
             value_cache,
             scores,
+            first_head: _,
+            first_kv_head: _,
         }) => put(&[
             n_heads,
             n_heads0,
@@ -132,6 +137,10 @@ fn write_config<W: Write>(writer: &mut W, kind: &OpKind, empty: &mut impl FnMut(
         | OpKind::Silu
         | OpKind::Cast
         | OpKind::RepeatZ
+        | OpKind::NormBlocks
+        | OpKind::NormFinish { .. }
+        | OpKind::Stack
+        | OpKind::Unstack
         | OpKind::Softmax => writer.write_all(&[empty(); EMPTY_BYTES as usize]),
     }
 }
@@ -266,6 +275,8 @@ fn read_config<R: Read>(reader: &mut Reader<'_, R>, room: &Room<'_>, code: u32) 
             key_cache: reader.index("key cache buffer", buffers)?,
             value_cache: reader.index("value cache buffer", buffers)?,
             scores: reader.index("attention buffer", buffers)?,
+            first_head: 0,
+            first_kv_head: 0,
         }),
         8 => OpKind::Gelu,
         9 => OpKind::Silu,

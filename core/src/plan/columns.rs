@@ -1,27 +1,32 @@
+//! The cut of the C++ system: `wq wk wv w1 w3 wcls` by rows, `wo w2` by columns, in equal parts.
+//!
 //! Writes the graph of one node: pipes, buffers, then the segments `start`, (`att`, `ff`) per layer, `end`.
 //!
 //! Order, names, shapes and op parameters are those of the C++ Distributed-Llama 0.16, byte for byte on the wire.
 //! Symbols as there: every `*0` size is this node's share.
 
-use super::{Cut, PlanError, is_moe, names};
+use super::{Cut, PlanError, is_moe, names, weights};
 use crate::format::layout::LayerTensor;
 use crate::format::{Header, Layout, RopeKind, TensorId};
 use crate::graph::{
     Attention, Buffer, Collective, Full, Graph, Op, OpKind, Operand, Pipe, Place, Rope, Segment, Sync, Tables, Weight,
     name, pipes,
 };
-use crate::quant::{DType, Order};
+use crate::quant::DType;
+use core::ops::Range;
 
-/// Builds the graph of `node` (0 is the root). Weights are spans of the model file that `layout` describes.
-///
-/// # Errors
-/// [`PlanError`] where the model can't be cut this way or `tables` are smaller than
-/// [`crate::graph::Sizes::of_layers`].
-pub fn build<'t>(layout: &Layout, cut: &Cut, node: u32, tables: Tables<'t>) -> Result<Graph<'t>, PlanError> {
+/// Builds the graph of `node` of `nodes`, which exchange partial sums as `exchange`; the cut has been checked.
+pub(super) fn build<'t>(
+    layout: &Layout,
+    (cut, nodes, exchange): (&Cut<'_>, u32, DType),
+    node: u32,
+    tables: Tables<'t>,
+) -> Result<Graph<'t>, PlanError> {
     let header = layout.header();
-    cut.check(header)?;
-    assert!(node < cut.nodes, "node {node} of {}", cut.nodes);
-    let mut builder = Builder::new(layout, cut, node, tables)?;
+    let at = Buffers::default();
+    let mut builder = Builder { layout, header, cut, nodes, exchange, node, tables, at, ops_start: 0 };
+    builder.declare_pipes()?;
+    builder.declare_buffers()?;
     builder.start()?;
     for layer in 0..header.n_layers {
         builder.attention(layer)?;
@@ -32,7 +37,7 @@ pub fn build<'t>(layout: &Layout, cut: &Cut, node: u32, tables: Tables<'t>) -> R
         }
     }
     builder.end()?;
-    Ok(builder.tables.finish(node, cut.nodes, cut.batch_max))
+    Ok(builder.tables.finish(node, nodes, cut.batch_max))
 }
 
 /// Pipe indexes, in the order in which they are declared.
@@ -76,7 +81,10 @@ struct Buffers {
 struct Builder<'a, 't> {
     layout: &'a Layout,
     header: &'a Header,
-    cut: &'a Cut,
+    cut: &'a Cut<'a>,
+    nodes: u32,
+    /// Type of partial sums.
+    exchange: DType,
     node: u32,
     tables: Tables<'t>,
     at: Buffers,
@@ -89,24 +97,16 @@ const fn buffer(index: u32) -> Operand {
 }
 
 impl<'a, 't> Builder<'a, 't> {
-    fn new(layout: &'a Layout, cut: &'a Cut, node: u32, tables: Tables<'t>) -> Result<Self, Full> {
-        let header = layout.header();
-        let mut builder = Self { layout, header, cut, node, tables, at: Buffers::default(), ops_start: 0 };
-        builder.declare_pipes()?;
-        builder.declare_buffers()?;
-        Ok(builder)
-    }
-
     fn q_dim0(&self) -> u32 {
-        self.header.q_dim() / self.cut.nodes
+        self.header.q_dim() / self.nodes
     }
 
     fn kv_dim0(&self) -> u32 {
-        self.header.kv_dim() / self.cut.nodes
+        self.header.kv_dim() / self.nodes
     }
 
     fn ff_dim0(&self) -> u32 {
-        self.header.ff_dim() / self.cut.nodes
+        self.header.ff_dim() / self.nodes
     }
 
     fn quantised(&self) -> bool {
@@ -114,15 +114,15 @@ impl<'a, 't> Builder<'a, 't> {
     }
 
     fn declare_pipes(&mut self) -> Result<(), Full> {
-        let (dim, nodes) = (self.header.dim, self.cut.nodes);
+        let (dim, nodes) = (self.header.dim, self.nodes);
         for (text, dtype, width) in [
             (pipes::POSITIONS, DType::F32, 1),
             (pipes::TOKENS, DType::F32, 1),
             (pipes::EMBEDDING, DType::F32, dim),
             (pipes::LOGITS, DType::F32, self.header.vocab_size),
-            (pipes::PARTIALS, self.cut.exchange, dim * nodes),
+            (pipes::PARTIALS, self.exchange, dim * nodes),
         ] {
-            self.tables.pipes.push(Pipe { name: name(text), dtype, rows: self.cut.batch_max, width })?;
+            self.tables.pipes.push(Pipe { name: name(text), dtype, rows: self.cut.batch_max, width, bounds: None })?;
         }
         Ok(())
     }
@@ -138,7 +138,7 @@ impl<'a, 't> Builder<'a, 't> {
 
     fn declare_buffers(&mut self) -> Result<(), Full> {
         let header = self.header;
-        let (nodes, batch, head_dim) = (self.cut.nodes, self.cut.batch_max, header.head_dim);
+        let (nodes, batch, head_dim) = (self.nodes, self.cut.batch_max, header.head_dim);
         let (dim, q_dim0, kv_dim0, ff_dim0) = (header.dim, self.q_dim0(), self.kv_dim0(), self.ff_dim0());
         // The C++ system declares the buffers of both kinds of feed-forward network in every graph.
         let (experts, active) = (header.n_experts.max(1), header.n_active_experts.max(1));
@@ -204,44 +204,26 @@ impl<'a, 't> Builder<'a, 't> {
         Ok(())
     }
 
-    /// Whole tensor, or the stack of all experts of its kind.
     fn weight(&self, id: TensorId) -> Weight {
-        let tensor = self.layout.tensor(id);
-        let (mats, mat_stride) = match id {
-            TensorId::Layer(layer, LayerTensor::W1(0) | LayerTensor::W2(0) | LayerTensor::W3(0))
-                if self.header.n_experts > 1 =>
-            {
-                let start = |expert| self.layout.tensor(TensorId::Layer(layer, LayerTensor::W1(expert))).offset;
-                (self.header.n_experts, start(1) - start(0))
-            }
-            _ => (1, tensor.bytes()),
-        };
-        Weight {
-            dtype: tensor.dtype,
-            order: Order::Rows,
-            offset: tensor.offset,
-            rows: tensor.rows,
-            cols: tensor.cols,
-            row_stride: tensor.row_bytes,
-            mats,
-            mat_stride,
-        }
+        weights::whole(self.layout, id)
+    }
+
+    /// This node's part of as many rows or columns.
+    fn part(&self, len: u32) -> Range<u32> {
+        let part = len / self.nodes;
+        self.node * part..(self.node + 1) * part
     }
 
     /// This node's rows.
     fn row_cut(&self, id: TensorId) -> Weight {
         let whole = self.weight(id);
-        let rows = whole.rows / self.cut.nodes;
-        Weight { rows, offset: whole.offset + u64::from(self.node * rows) * whole.row_stride, ..whole }
+        weights::rows(whole, self.part(whole.rows))
     }
 
-    /// This node's columns of every row.
+    /// This node's columns of every row; `Cut::check` made them whole blocks.
     fn column_cut(&self, id: TensorId) -> Weight {
         let whole = self.weight(id);
-        let cols = whole.cols / self.cut.nodes;
-        // `Cut::check` made a share whole blocks.
-        let share_bytes = u64::from(cols) / whole.dtype.block_len() * whole.dtype.block_bytes();
-        Weight { cols, offset: whole.offset + u64::from(self.node) * share_bytes, ..whole }
+        weights::columns(whole, self.part(whole.cols))
     }
 
     fn norm(
@@ -362,7 +344,7 @@ impl<'a, 't> Builder<'a, 't> {
         }
         let attention = Attention {
             n_heads: header.n_heads,
-            n_heads0: header.n_heads / self.cut.nodes,
+            n_heads0: header.n_heads / self.nodes,
             n_kv_heads: header.n_kv_heads,
             head_dim: header.head_dim,
             seq_len: self.cut.seq_len,
@@ -373,6 +355,8 @@ impl<'a, 't> Builder<'a, 't> {
             key_cache,
             value_cache,
             scores: at.att,
+            first_head: 0,
+            first_kv_head: 0,
         };
         let z = Operand::slice(Place::Buffer(at.z));
         self.op(names::ATTENTION, layer, OpKind::Attention(attention), (z, z), None)?;
@@ -437,6 +421,6 @@ impl<'a, 't> Builder<'a, 't> {
         self.op(names::FINAL_MATMUL, 0, kind, (buffer(at.q_y), buffer(at.lg)), weight)?;
         let logits = Operand::slice(Place::Pipe(pipe::LOGITS));
         self.op(names::FINAL_CAST, 0, OpKind::Cast, (buffer(at.lg), logits), None)?;
-        self.segment(pipe::LOGITS, Collective::Gather, self.cut.nodes == 1)
+        self.segment(pipe::LOGITS, Collective::Gather, self.nodes == 1)
     }
 }

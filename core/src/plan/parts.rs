@@ -1,0 +1,112 @@
+//! The parts of a cut by rows: which heads, which values, which rows a node has.
+
+use crate::format::Header;
+use crate::quant::{BLOCK, DType};
+use core::ops::Range;
+
+/// What a node gets beside the others: parts are as large as shares, counted in whole units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Of the matrices of every layer.
+    pub layers: u16,
+    /// Of the output matrix.
+    pub head: u16,
+}
+
+impl Share {
+    /// The share of a node that has as much as every other.
+    pub const EQUAL: Share = Share { layers: 1, head: 1 };
+
+    pub(super) fn has_layers(&self) -> bool {
+        self.layers > 0
+    }
+
+    pub(super) fn has_head(&self) -> bool {
+        self.head > 0
+    }
+}
+
+/// What is cut into parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantity {
+    /// Query heads.
+    Heads,
+    /// Values of the residual stream: rows of `wo` and `w2`.
+    Residual,
+    /// Values of the hidden layer of a feed-forward network: rows of `w1` and `w3`.
+    Hidden,
+    /// Tokens: rows of `wcls`.
+    Vocab,
+}
+
+/// The parts of all nodes, by arithmetic.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'s> {
+    shares: &'s [Share],
+    n_heads: u32,
+    group: u32,
+    dim: u32,
+    ff_dim: u32,
+    vocab_size: u32,
+    /// Heads that fill whole blocks.
+    head_unit: u32,
+}
+
+impl<'s> Parts<'s> {
+    /// Of a model whose products take their inputs as `activation`, with a share for each node.
+    pub fn new(header: &Header, activation: DType, shares: &'s [Share]) -> Self {
+        let head_unit = match activation {
+            DType::F32 => 1,
+            _ => BLOCK as u32 >> header.head_dim.trailing_zeros().min(BLOCK.ilog2()),
+        };
+        Self {
+            shares,
+            n_heads: header.n_heads,
+            group: header.n_heads / header.n_kv_heads,
+            dim: header.dim,
+            ff_dim: header.ff_dim(),
+            vocab_size: header.vocab_size,
+            head_unit,
+        }
+    }
+
+    /// Nodes.
+    pub const fn nodes(&self) -> u32 {
+        self.shares.len() as u32
+    }
+
+    /// All there is of a quantity.
+    pub const fn len(&self, quantity: Quantity) -> u32 {
+        match quantity {
+            Quantity::Heads => self.n_heads,
+            Quantity::Residual => self.dim,
+            Quantity::Hidden => self.ff_dim,
+            Quantity::Vocab => self.vocab_size,
+        }
+    }
+
+    /// The part of `node`: between the bounds that the shares before it and with it make, each rounded to whole units.
+    /// A share that is small beside a unit may leave nothing.
+    pub fn of(&self, quantity: Quantity, node: u32) -> Range<u32> {
+        let share = |share: &Share| match quantity {
+            Quantity::Vocab => u64::from(share.head),
+            _ => u64::from(share.layers),
+        };
+        // Values are cut between blocks, and between the groups of rows that are interleaved.
+        let unit = if quantity == Quantity::Heads { self.head_unit } else { BLOCK as u32 };
+        let len = self.len(quantity);
+        let units = u64::from(len.div_ceil(unit));
+        let all: u64 = self.shares.iter().map(share).sum();
+        let bound = |nodes: usize| {
+            let before: u64 = self.shares[..nodes].iter().map(share).sum();
+            let units = (2 * units * before + all).checked_div(2 * all).unwrap_or(0);
+            (units as u32).saturating_mul(unit).min(len)
+        };
+        bound(node as usize)..bound(node as usize + 1)
+    }
+
+    /// The KV heads that query heads read.
+    pub const fn kv_heads(&self, heads: &Range<u32>) -> Range<u32> {
+        if heads.start == heads.end { 0..0 } else { heads.start / self.group..heads.end.div_ceil(self.group) }
+    }
+}
