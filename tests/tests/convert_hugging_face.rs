@@ -125,6 +125,28 @@ fn the_same_model_as_gguf_and_as_folder_gives_the_same_tokenizer() {
     assert!(convert(&Folder::of(&header, GgmlType::F16), 1, None).tokenizer == gguf.tokenizer);
 }
 
+/// `tests/golden/pre_tokenizers.json`: what models' own files say, and the names that GGUF files have for it.
+#[test]
+fn a_name_of_a_gguf_file_means_what_the_models_own_file_spells_out() {
+    let rules: Vec<Value> = serde_json::from_str(include_str!("../golden/pre_tokenizers.json")).unwrap();
+    let header = header(Arch::Llama);
+    for rule in &rules {
+        let mut folder = Folder::of(&header, GgmlType::F16);
+        for key in ["normalizer", "pre_tokenizer"] {
+            folder.tokenizer[key] = rule[key].clone();
+        }
+        folder.tokenizer["model"]["ignore_merges"] = rule["ignore_merges"].clone();
+        let spelled_out = convert(&folder, 1, None).tokenizer;
+        for name in rule["names"].as_array().unwrap() {
+            let name = name.as_str().unwrap();
+            let mut gguf = Gguf::of(&header, GgmlType::F16);
+            gguf.set("tokenizer.ggml.pre", name.into());
+            let named = Converted::of_bytes(&gguf.bytes(), None).unwrap().tokenizer;
+            assert!(named == spelled_out, "{name} is not as in {}", rule["of"]);
+        }
+    }
+}
+
 #[test]
 fn a_tied_model_writes_its_embedding_twice() {
     let header = header(Arch::Llama);

@@ -70,6 +70,7 @@ fn filters_and_penalties_are_off_unless_asked_for() {
     let files = Files::new("tiny-llama", 1);
     let with = |args: &[&str]| quiet(&files, &[&["--temperature", "1.5", "--seed", "3"], args].concat());
     let plain = with(&[]);
+    assert_eq!(with(&["--top-k", "-1"]), plain);
     let off = ["--top-k", "0", "--min-p", "0", "--repeat-penalty", "1", "--presence-penalty", "0"];
     assert_eq!(with(&[&off[..], &["--frequency-penalty", "0", "--repeat-last-n", "64"]].concat()), plain);
     assert_eq!(with(&["--repeat-penalty", "2", "--presence-penalty", "1", "--repeat-last-n", "0"]), plain);
@@ -92,6 +93,8 @@ fn values_outside_the_range_of_a_sampling_flag_are_refused_with_the_range() {
         ("--repeat-penalty", "-1.1", "numbers above 0"),
         ("--presence-penalty", "inf", "allowed are numbers"),
         ("--frequency-penalty", "much", "allowed are numbers"),
+        ("--top-k", "-2", "whole numbers from -1"),
+        ("--repeat-last-n", "1.5", "whole numbers from -1"),
         ("--stop", "", "a character or more"),
     ] {
         for command in [&["generate", "--prompt", "a"][..], &["chat"]] {
@@ -188,6 +191,7 @@ fn penalties_count_the_tokens_of_the_prompt_as_far_back_as_they_are_told() {
     for penalty in [["--presence-penalty", "170"], ["--frequency-penalty", "170"]] {
         assert_eq!(text(&penalty), "<\0", "{penalty:?}");
         assert_eq!(text(&[&penalty[..], &["--repeat-last-n", "3"]].concat()), "<\0", "{penalty:?}");
+        assert_eq!(text(&[&penalty[..], &["--repeat-last-n", "-1"]].concat()), "<\0", "{penalty:?}");
         assert_eq!(text(&[&penalty[..], &["--repeat-last-n", "2"]].concat()), "</", "{penalty:?}");
     }
 }

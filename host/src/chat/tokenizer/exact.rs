@@ -10,6 +10,7 @@ use super::added::{AddedToken, Finder};
 use super::merge::Merger;
 use super::normalize::Normalize;
 use super::split::{Pattern, Split, TooHard};
+use crate::model::alphabet;
 use dair_core::format::tokenizer::{Id, Kind, Method, Pipeline, Step};
 use dair_core::text::Vocabulary;
 use fancy_regex::Regex;
@@ -49,6 +50,8 @@ enum Cut {
     FirstPrefix(String),
     /// Cuts pieces.
     Split(Split),
+    /// Spells pieces in the alphabet of bytes.
+    ByteAlphabet,
 }
 
 /// What two neighbours become.
@@ -143,6 +146,7 @@ impl<'a> Exact<'a> {
         for (bits, id, token) in tokens() {
             let (Some(token_kind), Ok(text)) = (AddedToken::of(id, bits), std::str::from_utf8(token)) else { continue };
             match (token_kind.added.normalized, pipeline.method) {
+                (false, _) if token_kind.added.blank_sign => raw.push((token_kind, text.replace(' ', "\u{2581}"))),
                 (false, _) => raw.push((token_kind, text.to_owned())),
                 (true, Method::Scores) => normalized.push((token_kind, text.replace(' ', "\u{2581}"))),
                 (true, Method::Merges) => {
@@ -232,7 +236,11 @@ impl<'a> Exact<'a> {
     /// Does the steps from `step` on to a piece, then merges what is left of it.
     fn pieces(&self, piece: &str, is_first: bool, step: usize, work: &mut Work) -> Result<(), ExactError> {
         match self.cuts.get(step) {
+            None if self.cuts.iter().any(|cut| matches!(cut, Cut::ByteAlphabet)) => {
+                self.known_or(&alphabet::spelled(piece), work, Self::merge_bytes)
+            }
             None => self.piece(piece, work),
+            Some(Cut::ByteAlphabet) => self.pieces(&alphabet::spell(piece.as_bytes()), is_first, step + 1, work),
             Some(Cut::Prefix(prefix)) => self.prefixed(prefix, piece, is_first, step, work),
             Some(Cut::FirstPrefix(prefix)) if is_first => self.prefixed(prefix, piece, is_first, step, work),
             Some(Cut::FirstPrefix(_)) => self.pieces(piece, is_first, step + 1, work),
@@ -442,6 +450,7 @@ fn compile(pipeline: &Pipeline<'_>) -> Result<(Vec<Normalize>, Vec<Cut>), ExactE
             Step::FirstPrefix(text) => cuts.push(Cut::FirstPrefix(text.into())),
             Step::Split(behavior, pattern) => cuts.push(split(behavior, pattern, false)?),
             Step::SplitInverted(behavior, pattern) => cuts.push(split(behavior, pattern, true)?),
+            Step::ByteAlphabet => cuts.push(Cut::ByteAlphabet),
         }
     }
     Ok((normalizers, cuts))

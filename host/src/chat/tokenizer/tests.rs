@@ -244,6 +244,36 @@ fn added_tokens_are_found_before_or_after_normalisation() {
 }
 
 #[test]
+fn a_token_spelled_with_signs_for_blanks_prints_blanks() {
+    let mut made = Made::characters(Method::Merges);
+    made.flags.strip_blank = false;
+    made.steps.clear();
+    made.step(Step::Replace(" ", "\u{2581}"));
+    made.normal(" ", 0.0);
+    made.normal("a", 0.0);
+    let two = made.token("  ", 0.0, Kind::UserDefined, Added { blank_sign: true, ..Added::default() });
+    made.with(|tokenizer| {
+        let ids = |text: &str| tokenizer.encode(text.as_bytes(), LITERAL).unwrap();
+        assert_eq!(ids("a\u{2581}\u{2581}a"), [257, two, 257]);
+        assert_eq!(ids("a  a"), [257, 256, 256, 257], "blanks are merged, if at all");
+        assert_eq!(tokenizer.decode(&[257, two, 257]), b"a  a");
+    });
+}
+
+#[test]
+fn digits_that_are_bytes_of_other_characters_are_cut_out_where_steps_see_the_alphabet() {
+    let mut made = Made::bytes();
+    made.merge("1", "2").merge("x", "12");
+    made.step(Step::ByteAlphabet).step(Step::Split(Behavior::Isolated, r"\p{N}+"));
+    assert_eq!(made.pieces("x12", PLAIN), ["x", "12"]);
+    // The last byte of U+00BD is spelled by the character that Unicode calls one half.
+    let (half, last) = (made.tokens.len() as u32, 0xBD);
+    made.tokens.push((0.0, "½".into(), Added::default().bits(Kind::Normal)));
+    made.merges.push([0xC2, last, half]);
+    made.with(|tokenizer| assert_eq!(tokenizer.encode("½".as_bytes(), PLAIN).unwrap(), [0xC2, last]));
+}
+
+#[test]
 fn bytes_that_are_no_characters_come_back() {
     let mut made = Made::characters(Method::Scores);
     made.normal(" ", 0.0);
