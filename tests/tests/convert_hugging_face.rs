@@ -212,6 +212,46 @@ fn a_config_of_transformers_5_means_the_same() {
     assert!(convert(&new.1, 1, None).model == old.0.model);
 }
 
+/// The stacks of one layer's experts, which go; the matrices of each, gate above up, and down.
+fn fuse(folder: &mut Folder, layer: u32, experts: u32) {
+    let mut take = |expert: u32, part: &str| {
+        let name = format!("model.layers.{layer}.mlp.experts.{expert}.{part}.weight");
+        let tensor = folder.tensors.iter().find(|tensor| tensor.name == name).unwrap().clone();
+        folder.remove(&name);
+        tensor
+    };
+    let (mut gate_up, mut down) = (Vec::new(), Vec::new());
+    for expert in 0..experts {
+        gate_up.extend([take(expert, "gate_proj"), take(expert, "up_proj")]);
+        down.push(take(expert, "down_proj"));
+    }
+    for (name, parts) in [("gate_up_proj", gate_up), ("down_proj", down)] {
+        let (kind, rows, cols) = (parts[0].kind, parts[0].dims[0], parts[0].dims[1]);
+        let dims = vec![u64::from(experts), rows * parts.len() as u64 / u64::from(experts), cols];
+        let bytes = parts.into_iter().flat_map(|part| part.bytes).collect();
+        folder.tensors.push(Tensor { name: format!("model.layers.{layer}.mlp.experts.{name}"), kind, dims, bytes });
+    }
+}
+
+#[test]
+fn experts_that_transformers_5_fused_are_the_same_experts() {
+    for (dim, moe_hidden_dim) in [(256, 256), (256, 128), (128, 64)] {
+        let header = Header { dim, moe_hidden_dim, ..header(Arch::Qwen3Moe) };
+        let apart = Folder::of(&header, GgmlType::Bf16);
+        let mut fused = apart.clone();
+        (0..header.n_layers).for_each(|layer| fuse(&mut fused, layer, header.n_experts));
+        assert!(convert(&fused, 1, None).model == convert(&apart, 1, None).model, "{dim}, {moe_hidden_dim}");
+
+        // Transposed matrices, as other models have them, are told by their sizes, though one of both may be a square.
+        let stacks = fused.tensors.iter_mut().filter(|tensor| tensor.dims.len() == 3);
+        stacks.for_each(|tensor| tensor.dims.swap(1, 2));
+        let (input, output) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fused.write(input.path(), 1);
+        let line = Converted::of(input.path(), output.path(), None).unwrap_err().to_string();
+        assert!(line.contains("size of tensor model.layers.0.mlp.experts.") && line.contains("demands"), "{line}");
+    }
+}
+
 #[test]
 fn a_sliding_window_ends_the_context_and_is_told() {
     let mut folder = Folder::of(&header(Arch::Llama), GgmlType::F32);
