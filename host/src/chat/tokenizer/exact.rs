@@ -28,8 +28,8 @@ const BLANK: char = '\u{2581}';
 #[derive(Debug)]
 pub struct Exact<'a> {
     pipeline: Pipeline<'a>,
-    raw: Finder,
-    normalized: Finder,
+    raw: Finder<'a>,
+    normalized: Finder<'a>,
     normalizers: Vec<Normalize>,
     cuts: Vec<Cut>,
     /// The token of each byte: of the alphabet, or of the fallback.
@@ -79,8 +79,6 @@ const NO_TOKEN: u32 = u32::MAX;
 pub enum ExactError {
     /// A pattern does not compile: the pattern, and why.
     Pattern(String, String),
-    /// More added tokens than can be looked for.
-    Added(String),
     /// A byte has no token, nor is there one for what is unknown.
     NoToken(u8),
     /// A pattern takes too many steps on a text.
@@ -143,18 +141,16 @@ impl<'a> Exact<'a> {
         let neighbours = if flags.byte_level { FxHashSet::default() } else { neighbours(vocab, pipeline, &normal) };
         let (normalizers, cuts) = compile(pipeline)?;
         let (mut raw, mut normalized) = (Vec::new(), Vec::new());
+        let signs = |text: &str| Cow::Owned(text.replace(' ', "\u{2581}"));
         for (bits, id, token) in tokens() {
             let (Some(token_kind), Ok(text)) = (AddedToken::of(id, bits), std::str::from_utf8(token)) else { continue };
             match (token_kind.added.normalized, pipeline.method) {
-                (false, _) if token_kind.added.blank_sign => raw.push((token_kind, text.replace(' ', "\u{2581}"))),
-                (false, _) => raw.push((token_kind, text.to_owned())),
-                (true, Method::Scores) => normalized.push((token_kind, text.replace(' ', "\u{2581}"))),
-                (true, Method::Merges) => {
-                    normalized.push((token_kind, normalize(&normalizers, text, true).into_owned()));
-                }
+                (false, _) if token_kind.added.blank_sign => raw.push((token_kind, signs(text))),
+                (false, _) => raw.push((token_kind, Cow::Borrowed(text))),
+                (true, Method::Scores) => normalized.push((token_kind, signs(text))),
+                (true, Method::Merges) => normalized.push((token_kind, normalize(&normalizers, text, true))),
             }
         }
-        let finder = |tokens| Finder::new(tokens).map_err(|error| ExactError::Added(error.to_string()));
         let rule = match pipeline.method {
             Method::Merges => {
                 let entries = pipeline.merges.iter().zip(0..);
@@ -166,7 +162,7 @@ impl<'a> Exact<'a> {
             }
             Method::Scores => Rule::Scores(ranks(vocab, &normal)),
         };
-        let (raw, normalized) = (finder(raw)?, finder(normalized)?);
+        let (raw, normalized) = (Finder::new(raw), Finder::new(normalized));
         Ok(Self { pipeline: *pipeline, raw, normalized, normalizers, cuts, bytes, normal, rule, neighbours })
     }
 
