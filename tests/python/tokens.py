@@ -70,8 +70,9 @@ def from_json(path):
     from tokenizers import Tokenizer
     tokenizer = Tokenizer.from_file(str(path))
     data = json.loads(path.read_text())
-    added = {token["id"]: token["content"].encode() for token in data["added_tokens"]}
     alphabet, byte_level = byte_alphabet(), "ByteLevel" in json.dumps([data["pre_tokenizer"], data["decoder"]])
+    printed = lambda text: (text if byte_level else text.replace("\u2581", " ")).encode()
+    added = {token["id"]: printed(token["content"]) for token in data["added_tokens"]}
 
     def piece(id):
         if id in added:
@@ -81,7 +82,7 @@ def from_json(path):
             return bytes(alphabet[c] for c in text)
         if len(text) == 6 and text.startswith("<0x"):
             return bytes([int(text[3:5], 16)])
-        return text.replace("\u2581", " ").encode()
+        return printed(text)
 
     rows = 1 + max(max(data["model"]["vocab"].values()), *added)
     return rows, lambda text: [piece(id) for id in tokenizer.encode(text, add_special_tokens=False).ids]
@@ -110,6 +111,22 @@ def compare(name, tokenizer, encode, texts):
             if differ <= 5:
                 print(f"  {name}: {text[:60]!r}: dair {pieces[at:at + 5]}, true {true[at:at + 5]}")
     return differ
+
+
+def decoded(name, tokenizer, path):
+    """Whether a text that spells every added token has other tokens, or these have another text, than in the library."""
+    from tokenizers import Tokenizer
+    library = Tokenizer.from_file(str(path))
+    text = "".join(f"a {token['content']}" for token in json.loads(path.read_text())["added_tokens"])
+    differ = compare(name + " (added tokens)", tokenizer, from_json(path)[1], [text])
+    ids = library.encode(text, add_special_tokens=False).ids
+    run = lambda command, data: subprocess.run([DAIR, command, "--tokenizer", tokenizer, *(["--json", "--bare"] if command == "tokenize" else [])], input=data, capture_output=True, check=True).stdout
+    back = run("detokenize", json.dumps(json.loads(run("tokenize", text.encode()))["ids"]).encode()).decode()
+    true = library.decode(ids, skip_special_tokens=False)
+    if back != true:
+        at = next((i for i, (a, b) in enumerate(zip(back, true)) if a != b), 0)
+        print(f"  {name} (added tokens): decoded {back[at - 5:at + 20]!r}, true {true[at - 5:at + 20]!r}")
+    return differ + (back != true)
 
 
 def both(name, tokenizer, encode, short, mixed):
@@ -201,6 +218,8 @@ def main():
     for name, path, file, read in sources():
         tokenizer, encode = prepare(WORK / name, path, file, read)
         failed += both(name, tokenizer, encode, short, mixed) + round_trip(name, tokenizer, path)
+        if read == from_json:
+            failed += decoded(name, tokenizer, path)
         if name in cases:
             failed += recorded(name, tokenizer, cases[name])
     for name, path in rules(mixed):

@@ -277,7 +277,11 @@ impl<'a> Step<'a> {
     pub fn is_pre_tokenizer(&self) -> bool {
         matches!(
             self,
-            Self::BlankPrefix(_) | Self::FirstPrefix(_) | Self::Split(..) | Self::SplitInverted(..) | Self::ByteAlphabet
+            Self::BlankPrefix(_)
+                | Self::FirstPrefix(_)
+                | Self::Split(..)
+                | Self::SplitInverted(..)
+                | Self::ByteAlphabet
         )
     }
 

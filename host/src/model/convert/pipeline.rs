@@ -7,8 +7,9 @@ use std::path::Path;
 /// GPT-2's words: contractions, letters, numbers and other signs with a blank before them, runs of white space.
 pub const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-/// Signs of ASCII, and what Unicode calls punctuation.
-pub const PUNCTUATION: &str = r"[\p{P}!-/:-@\[-`{-~]";
+/// Signs of ASCII, and what Unicode 8 called punctuation, which is what the library `tokenizers` goes by: two of these are no
+/// longer called so.
+pub const PUNCTUATION: &str = r"[[\p{P}&&\p{age:8.0}]\x{166D}\x{111C9}!-/:-@\[-`{-~]";
 
 /// What a [`Pipeline`](dair_core::format::tokenizer::Pipeline) says, owned, with the source's ids. Kinds stand with the tokens.
 #[derive(Clone, Debug)]
@@ -153,8 +154,9 @@ pub fn named(pre: &str) -> Option<(StepList, bool)> {
         ])
     };
     Some(match pre {
-        "gpt-2" | "gpt2" | "phi-2" | "jais" | "roberta-bpe" | "mellum" | "trillion"
-        | "granite-docling" => (isolated(&[GPT2]), false),
+        "gpt-2" | "gpt2" | "phi-2" | "jais" | "roberta-bpe" | "mellum" | "trillion" | "granite-docling" => {
+            (isolated(&[GPT2]), false)
+        }
         "mpt" | "olmo" => (composed(&[GPT2]), false),
         "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0" | "lfm2" => {
             (isolated(&[LLAMA3]), true)
@@ -163,9 +165,7 @@ pub fn named(pre: &str) -> Option<(StepList, bool)> {
         "qwen2" | "deepseek-r1-qwen" | "megrez" | "stablelm2" => (composed(&[QWEN2]), false),
         "hunyuan" | "solar-open" => (isolated(&[QWEN2]), false),
         "command-r" => (composed(&DIGITS), false),
-        "smollm" | "starcoder" | "refact" | "codeshell" | "exaone" | "minerva-7b" => {
-            (isolated(&DIGITS), false)
-        }
+        "smollm" | "starcoder" | "refact" | "codeshell" | "exaone" | "minerva-7b" => (isolated(&DIGITS), false),
         "gpt-4o" | "llama4" => (isolated(&[O200K]), false),
         "tekken" => (isolated(&[TEKKEN]), true),
         "deepseek-llm" => (isolated(&DEEPSEEK_LLM), false),

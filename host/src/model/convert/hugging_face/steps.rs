@@ -101,9 +101,7 @@ impl Cut {
                 let pattern = if flag(part, "individual_digits", false) { r"\p{N}" } else { r"\p{N}+" };
                 self.push("pre_tokenizer", Step::Split(Behavior::Isolated, pattern))
             }
-            "Punctuation" => {
-                self.push("pre_tokenizer", Step::Split(behavior(part, "Isolated")?, PUNCTUATION))
-            }
+            "Punctuation" => self.push("pre_tokenizer", Step::Split(behavior(part, "Isolated")?, PUNCTUATION)),
             "Metaspace" => self.metaspace(part),
             other => Err(("pre_tokenizer".into(), format!("{other:?}"), PRE_TOKENIZERS)),
         }
