@@ -111,7 +111,7 @@ const EOS: u32 = 257;
 /// Files of a model that writes one text of ordinary byte tokens and then the EOS token.
 fn parrot() -> Files {
     // As many columns as tokens: the embedding of a token is a column of its own, which the output matrix looks at.
-    let shape = Header { weights: DType::F32, dim: 288, n_layers: 1, ..header("tiny-llama") };
+    let shape = Header { weights: DType::F32, dim: 288, n_layers: 1, seq_len: 512, ..header("tiny-llama") };
     let files = Files::with(&shape, 1);
     let mut bytes = fs::read(&files.model).unwrap();
     let row = shape.dim as usize;
@@ -193,6 +193,10 @@ fn penalties_count_the_tokens_of_the_prompt_as_far_back_as_they_are_told() {
         assert_eq!(text(&[&penalty[..], &["--repeat-last-n", "3"]].concat()), "<\0", "{penalty:?}");
         assert_eq!(text(&[&penalty[..], &["--repeat-last-n", "-1"]].concat()), "<\0", "{penalty:?}");
         assert_eq!(text(&[&penalty[..], &["--repeat-last-n", "2"]].concat()), "</", "{penalty:?}");
+        // All are all, also where they are more than the vocabulary has.
+        let long = format!("/{}", "b".repeat(400));
+        let all = [&penalty[..], &["--repeat-last-n", "-1", "--max-tokens", "2"]].concat();
+        assert_eq!(say(&files, &long, &all).0, "<\0", "{penalty:?}");
     }
 }
 
