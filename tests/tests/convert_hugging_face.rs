@@ -125,6 +125,28 @@ fn the_same_model_as_gguf_and_as_folder_gives_the_same_tokenizer() {
     assert!(convert(&Folder::of(&header, GgmlType::F16), 1, None).tokenizer == gguf.tokenizer);
 }
 
+/// `tests/golden/pre_tokenizers.json`: what models' own files say, and the names that GGUF files have for it.
+#[test]
+fn a_name_of_a_gguf_file_means_what_the_models_own_file_spells_out() {
+    let rules: Vec<Value> = serde_json::from_str(include_str!("../golden/pre_tokenizers.json")).unwrap();
+    let header = header(Arch::Llama);
+    for rule in &rules {
+        let mut folder = Folder::of(&header, GgmlType::F16);
+        for key in ["normalizer", "pre_tokenizer"] {
+            folder.tokenizer[key] = rule[key].clone();
+        }
+        folder.tokenizer["model"]["ignore_merges"] = rule["ignore_merges"].clone();
+        let spelled_out = convert(&folder, 1, None).tokenizer;
+        for name in rule["names"].as_array().unwrap() {
+            let name = name.as_str().unwrap();
+            let mut gguf = Gguf::of(&header, GgmlType::F16);
+            gguf.set("tokenizer.ggml.pre", name.into());
+            let named = Converted::of_bytes(&gguf.bytes(), None).unwrap().tokenizer;
+            assert!(named == spelled_out, "{name} is not as in {}", rule["of"]);
+        }
+    }
+}
+
 #[test]
 fn a_tied_model_writes_its_embedding_twice() {
     let header = header(Arch::Llama);
@@ -188,6 +210,46 @@ fn a_config_of_transformers_5_means_the_same() {
     // Both names at once are fine as long as they agree.
     new.1.config["num_experts"] = experts;
     assert!(convert(&new.1, 1, None).model == old.0.model);
+}
+
+/// The stacks of one layer's experts, which go; the matrices of each, gate above up, and down.
+fn fuse(folder: &mut Folder, layer: u32, experts: u32) {
+    let mut take = |expert: u32, part: &str| {
+        let name = format!("model.layers.{layer}.mlp.experts.{expert}.{part}.weight");
+        let tensor = folder.tensors.iter().find(|tensor| tensor.name == name).unwrap().clone();
+        folder.remove(&name);
+        tensor
+    };
+    let (mut gate_up, mut down) = (Vec::new(), Vec::new());
+    for expert in 0..experts {
+        gate_up.extend([take(expert, "gate_proj"), take(expert, "up_proj")]);
+        down.push(take(expert, "down_proj"));
+    }
+    for (name, parts) in [("gate_up_proj", gate_up), ("down_proj", down)] {
+        let (kind, rows, cols) = (parts[0].kind, parts[0].dims[0], parts[0].dims[1]);
+        let dims = vec![u64::from(experts), rows * parts.len() as u64 / u64::from(experts), cols];
+        let bytes = parts.into_iter().flat_map(|part| part.bytes).collect();
+        folder.tensors.push(Tensor { name: format!("model.layers.{layer}.mlp.experts.{name}"), kind, dims, bytes });
+    }
+}
+
+#[test]
+fn experts_that_transformers_5_fused_are_the_same_experts() {
+    for (dim, moe_hidden_dim) in [(256, 256), (256, 128), (128, 64)] {
+        let header = Header { dim, moe_hidden_dim, ..header(Arch::Qwen3Moe) };
+        let apart = Folder::of(&header, GgmlType::Bf16);
+        let mut fused = apart.clone();
+        (0..header.n_layers).for_each(|layer| fuse(&mut fused, layer, header.n_experts));
+        assert!(convert(&fused, 1, None).model == convert(&apart, 1, None).model, "{dim}, {moe_hidden_dim}");
+
+        // Transposed matrices, as other models have them, are told by their sizes, though one of both may be a square.
+        let stacks = fused.tensors.iter_mut().filter(|tensor| tensor.dims.len() == 3);
+        stacks.for_each(|tensor| tensor.dims.swap(1, 2));
+        let (input, output) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fused.write(input.path(), 1);
+        let line = Converted::of(input.path(), output.path(), None).unwrap_err().to_string();
+        assert!(line.contains("size of tensor model.layers.0.mlp.experts.") && line.contains("demands"), "{line}");
+    }
 }
 
 #[test]

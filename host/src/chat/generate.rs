@@ -207,6 +207,8 @@ impl<'v> Generator<'v> {
     ) -> Result<Answer, GenerateError> {
         let Request { prompt, position, max_tokens, ignore_eos } = request;
         let seq_len = root.seq_len();
+        let lately = seq_len.min(self.sampler.last_n()) as usize;
+        self.candidates.resize(self.candidates.len().max(lately), Candidate::default());
         let positions = prompt.len() as u64;
         let new = prompt.get(position as usize..).unwrap_or_default();
         if new.is_empty() {

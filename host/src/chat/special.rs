@@ -1,12 +1,13 @@
 //! The texts of a vocabulary's special tokens, and where a text spells one.
 
 use dair_core::text::Vocabulary;
+use std::borrow::Cow;
 
 /// Texts of the special tokens, to be looked for at every place of a text.
 #[derive(Clone, Debug)]
 pub struct SpecialTexts<'v> {
-    /// In the order of their bytes; of equal ones only the first id.
-    texts: Vec<(&'v [u8], u32)>,
+    /// In the order of their bytes; of equal ones only the smallest number.
+    texts: Vec<(Cow<'v, [u8]>, u32)>,
     /// Where those begin in `texts` that start with a byte; those of the next byte end them.
     starts: Box<[u32; 257]>,
 }
@@ -30,9 +31,14 @@ impl<'v> SpecialTexts<'v> {
     fn that(vocab: &Vocabulary<'v>, wanted: impl Fn(&[u8]) -> bool) -> Self {
         let special = (0..vocab.vocab_size()).filter(|id| vocab.header().is_special(*id));
         let texts = special.filter_map(|id| Some((vocab.bytes(id)?, id))).filter(|(text, _)| wanted(text));
-        let mut texts: Vec<_> = texts.collect();
+        Self::of(texts.map(|(text, id)| (Cow::Borrowed(text), id)).collect())
+    }
+
+    /// These texts, each with a number; those that are empty are nowhere.
+    pub fn of(mut texts: Vec<(Cow<'v, [u8]>, u32)>) -> Self {
+        texts.retain(|(text, _)| !text.is_empty());
         texts.sort_unstable();
-        texts.dedup_by_key(|(text, _)| *text);
+        texts.dedup_by(|b, a| a.0 == b.0);
         let mut starts = Box::new([0; 257]);
         for (text, _) in &texts {
             starts[usize::from(text[0]) + 1] += 1;
@@ -43,8 +49,8 @@ impl<'v> SpecialTexts<'v> {
         Self { texts, starts }
     }
 
-    /// The longest one with which `text` begins: its bytes and its id.
-    pub fn at(&self, text: &[u8]) -> Option<(&'v [u8], u32)> {
+    /// The longest one with which `text` begins: its bytes and its number, which is the token's id unless others were given.
+    pub fn at(&self, text: &[u8]) -> Option<(&[u8], u32)> {
         let first = usize::from(*text.first()?);
         let mut agreeing = &self.texts[self.starts[first] as usize..self.starts[first + 1] as usize];
         let mut best = None;
@@ -54,7 +60,7 @@ impl<'v> SpecialTexts<'v> {
             let end = agreeing.partition_point(|(special, _)| special[i] <= *byte);
             agreeing = &agreeing[start..end];
             if let Some((special, id)) = agreeing.first().filter(|(special, _)| special.len() == i + 1) {
-                best = Some((*special, *id));
+                best = Some((&**special, *id));
                 agreeing = &agreeing[1..];
             }
             if agreeing.is_empty() {

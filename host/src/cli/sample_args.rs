@@ -13,18 +13,18 @@ pub struct SampleArgs {
     /// Choose among the most probable tokens that together exceed P; 0 or 1: among all
     #[arg(long, value_name = "P", default_value_t = 0.9, value_parser = up_to_one, allow_negative_numbers = true)]
     pub top_p: f32,
-    /// Choose among the K most probable tokens; 0: among all
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    pub top_k: u32,
+    /// Choose among the K most probable tokens; 0 or -1: among all
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = from_minus_one, allow_negative_numbers = true)]
+    pub top_k: i32,
     /// Choose among the tokens that are at least P times as probable as the most probable one; 0: among all
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = up_to_one, allow_negative_numbers = true)]
     pub min_p: f32,
     /// Divides the logits of tokens that came up lately (multiplies negative ones); 1: no penalty
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = above_zero, allow_negative_numbers = true)]
     pub repeat_penalty: f32,
-    /// How many of the last tokens, the prompt's included, the penalties look at; 0: none
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub repeat_last_n: u32,
+    /// How many of the last tokens, the prompt's included, the penalties look at; 0: none, -1: all
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = from_minus_one, allow_negative_numbers = true)]
+    pub repeat_last_n: i32,
     /// Taken off the logits of tokens that came up lately
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = finite, allow_negative_numbers = true)]
     pub presence_penalty: f32,
@@ -60,6 +60,10 @@ fn finite(text: &str) -> Result<f32, String> {
     number(text, "numbers", |_| true)
 }
 
+fn from_minus_one(text: &str) -> Result<i32, String> {
+    text.parse().ok().filter(|n| *n >= -1).ok_or_else(|| "allowed are whole numbers from -1".into())
+}
+
 fn some_text(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("allowed are texts of a character or more".into()) } else { Ok(text.into()) }
 }
@@ -72,12 +76,13 @@ impl SampleArgs {
     pub fn sampler(&self) -> Result<(Sampler, u64), Failure> {
         let seed = self.seed.map_or_else(new_seed, Ok)?;
         let filters = Filters {
-            top_k: self.top_k,
+            // All tokens are 0 of them there.
+            top_k: u32::try_from(self.top_k).unwrap_or(0),
             min_p: self.min_p,
             repeat_penalty: self.repeat_penalty,
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
-            last_n: self.repeat_last_n,
+            last_n: u32::try_from(self.repeat_last_n).unwrap_or(u32::MAX),
         };
         Ok((Sampler::new(self.temperature, self.top_p, seed)?.with(filters), seed))
     }

@@ -1,5 +1,6 @@
 //! A model file, opened and checked; [`convert`] makes them from published ones, [`cache`] keeps those that were made on the way.
 
+pub mod alphabet;
 pub mod cache;
 pub mod convert;
 pub mod kind;

@@ -70,6 +70,7 @@ fn filters_and_penalties_are_off_unless_asked_for() {
     let files = Files::new("tiny-llama", 1);
     let with = |args: &[&str]| quiet(&files, &[&["--temperature", "1.5", "--seed", "3"], args].concat());
     let plain = with(&[]);
+    assert_eq!(with(&["--top-k", "-1"]), plain);
     let off = ["--top-k", "0", "--min-p", "0", "--repeat-penalty", "1", "--presence-penalty", "0"];
     assert_eq!(with(&[&off[..], &["--frequency-penalty", "0", "--repeat-last-n", "64"]].concat()), plain);
     assert_eq!(with(&["--repeat-penalty", "2", "--presence-penalty", "1", "--repeat-last-n", "0"]), plain);
@@ -92,6 +93,8 @@ fn values_outside_the_range_of_a_sampling_flag_are_refused_with_the_range() {
         ("--repeat-penalty", "-1.1", "numbers above 0"),
         ("--presence-penalty", "inf", "allowed are numbers"),
         ("--frequency-penalty", "much", "allowed are numbers"),
+        ("--top-k", "-2", "whole numbers from -1"),
+        ("--repeat-last-n", "1.5", "whole numbers from -1"),
         ("--stop", "", "a character or more"),
     ] {
         for command in [&["generate", "--prompt", "a"][..], &["chat"]] {
@@ -108,7 +111,7 @@ const EOS: u32 = 257;
 /// Files of a model that writes one text of ordinary byte tokens and then the EOS token.
 fn parrot() -> Files {
     // As many columns as tokens: the embedding of a token is a column of its own, which the output matrix looks at.
-    let shape = Header { weights: DType::F32, dim: 288, n_layers: 1, ..header("tiny-llama") };
+    let shape = Header { weights: DType::F32, dim: 288, n_layers: 1, seq_len: 512, ..header("tiny-llama") };
     let files = Files::with(&shape, 1);
     let mut bytes = fs::read(&files.model).unwrap();
     let row = shape.dim as usize;
@@ -188,7 +191,12 @@ fn penalties_count_the_tokens_of_the_prompt_as_far_back_as_they_are_told() {
     for penalty in [["--presence-penalty", "170"], ["--frequency-penalty", "170"]] {
         assert_eq!(text(&penalty), "<\0", "{penalty:?}");
         assert_eq!(text(&[&penalty[..], &["--repeat-last-n", "3"]].concat()), "<\0", "{penalty:?}");
+        assert_eq!(text(&[&penalty[..], &["--repeat-last-n", "-1"]].concat()), "<\0", "{penalty:?}");
         assert_eq!(text(&[&penalty[..], &["--repeat-last-n", "2"]].concat()), "</", "{penalty:?}");
+        // All are all, also where they are more than the vocabulary has.
+        let long = format!("/{}", "b".repeat(400));
+        let all = [&penalty[..], &["--repeat-last-n", "-1", "--max-tokens", "2"]].concat();
+        assert_eq!(say(&files, &long, &all).0, "<\0", "{penalty:?}");
     }
 }
 

@@ -7,7 +7,8 @@
 //! then sections in any order: u32 tag, u32 bytes, content. Tags that are not known are passed over.
 //!
 //! tag 1  settings   u32 method (0 merges, 1 scores), u32 flags, i32 BOS, i32 EOS, i32 unknown token (-1: none)
-//! tag 2  kinds      a byte per token: bits 0 to 2 its kind, 3 lstrip, 4 rstrip, 5 single word, 6 normalized
+//! tag 2  kinds      a byte per token: bits 0 to 2 its kind, 3 lstrip, 4 rstrip, 5 single word, 6 normalized,
+//!                   7 blanks are spelled U+2581
 //! tag 3  merges     u32 left, u32 right, u32 merged; the first is done first
 //! tag 4  steps      u32 kind, u32 bytes, text, u32 bytes, text: what happens to a text before tokens are merged
 //! tag 5  before     u32 ids put before a text;   tag 6  after   u32 ids put behind it
@@ -151,19 +152,21 @@ pub struct Added {
     pub single_word: bool,
     /// Looked for in the normalized text.
     pub normalized: bool,
+    /// A text that means the token has U+2581 where the token has blanks.
+    pub blank_sign: bool,
 }
 
 impl Added {
     /// The rules in a byte of [`Pipeline::kinds`].
     pub fn of(bits: u8) -> Self {
         let flag = |i: u8| bits >> i & 1 == 1;
-        Self { lstrip: flag(3), rstrip: flag(4), single_word: flag(5), normalized: flag(6) }
+        Self { lstrip: flag(3), rstrip: flag(4), single_word: flag(5), normalized: flag(6), blank_sign: flag(7) }
     }
 
     /// The byte of a token of this kind that is found so.
     pub fn bits(self, kind: Kind) -> u8 {
-        let Self { lstrip, rstrip, single_word, normalized } = self;
-        let flags = [lstrip, rstrip, single_word, normalized];
+        let Self { lstrip, rstrip, single_word, normalized, blank_sign } = self;
+        let flags = [lstrip, rstrip, single_word, normalized, blank_sign];
         flags.into_iter().zip(3..).fold(kind as u8, |bits, (flag, i)| bits | u8::from(flag) << i)
     }
 }
@@ -230,6 +233,8 @@ pub enum Step<'a> {
     Split(Behavior, &'a str),
     /// Cuts at what a pattern does not match.
     SplitInverted(Behavior, &'a str),
+    /// The steps that follow see every byte as a character of the alphabet of byte-level vocabularies.
+    ByteAlphabet,
 }
 
 /// What becomes of the places at which a text is cut.
@@ -270,7 +275,14 @@ impl Behavior {
 impl<'a> Step<'a> {
     /// Whether it works on pieces; the others work on the text before it is cut.
     pub fn is_pre_tokenizer(&self) -> bool {
-        matches!(self, Self::BlankPrefix(_) | Self::FirstPrefix(_) | Self::Split(..) | Self::SplitInverted(..))
+        matches!(
+            self,
+            Self::BlankPrefix(_)
+                | Self::FirstPrefix(_)
+                | Self::Split(..)
+                | Self::SplitInverted(..)
+                | Self::ByteAlphabet
+        )
     }
 
     /// Kind and texts, as they lie in the file.
@@ -290,6 +302,7 @@ impl<'a> Step<'a> {
             Self::FirstPrefix(text) => (33, [text, ""]),
             Self::Split(behavior, pattern) => (34, [behavior.name(), pattern]),
             Self::SplitInverted(behavior, pattern) => (35, [behavior.name(), pattern]),
+            Self::ByteAlphabet => (36, ["", ""]),
         }
     }
 
@@ -309,6 +322,7 @@ impl<'a> Step<'a> {
             33 => Self::FirstPrefix(a),
             34 => Self::Split(Behavior::from_name(a)?, b),
             35 => Self::SplitInverted(Behavior::from_name(a)?, b),
+            36 => Self::ByteAlphabet,
             _ => return None,
         })
     }
@@ -405,7 +419,7 @@ impl<'a> Pipeline<'a> {
                     settings = Some(Settings::parse(content, vocab_size).ok_or_else(|| wrong("settings", content))?);
                 }
                 tag::KINDS => {
-                    let known = content.iter().all(|kind| Kind::of(*kind).is_some() && kind >> 7 == 0);
+                    let known = content.iter().all(|kind| Kind::of(*kind).is_some());
                     if content.len() != vocab_size as usize || !known {
                         return Err(wrong("kinds of tokens", content));
                     }

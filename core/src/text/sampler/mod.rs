@@ -68,6 +68,11 @@ impl Sampler {
         vocab_size as usize
     }
 
+    /// How many recent tokens the penalties look at, if scratch memory has as many candidates; less memory, fewer tokens.
+    pub fn last_n(&self) -> u32 {
+        if self.filters.has_penalties() { self.filters.last_n } else { 0 }
+    }
+
     /// Chooses a token from its logits, one per id; they are overwritten by probabilities. `recent` are the tokens before it,
     /// the last one last.
     ///

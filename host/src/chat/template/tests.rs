@@ -362,6 +362,42 @@ mod hostile {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        /// Parts of a template that runs, taken out, doubled, moved or put into another.
+        #[test]
+        fn changed_templates_of_real_models_do_no_harm(
+            which in any::<[prop::sample::Index; 2]>(),
+            changes in prop::collection::vec((0..4, any::<[prop::sample::Index; 3]>(), "[ -~\n]{0,3}"), 1..6),
+        ) {
+            let [mut source, other] = which.map(|which| which.get(&BUILTINS).source.to_owned());
+            for (kind, places, text) in changes {
+                // Sources are ASCII but for DeepSeek's, so places move to the next character.
+                let place = |of: &str, index: prop::sample::Index| {
+                    (index.index(of.len() + 1)..).find(|at| of.is_char_boundary(*at)).unwrap()
+                };
+                let mut ends = [place(&source, places[0]), place(&source, places[1])];
+                ends.sort_unstable();
+                let part = source[ends[0]..ends[1]].to_owned();
+                match kind {
+                    0 => source.replace_range(ends[0]..ends[1], &text),
+                    1 => source.insert_str(ends[1], &part),
+                    2 => {
+                        source.replace_range(ends[0]..ends[1], "");
+                        let to = place(&source, places[2]);
+                        source.insert_str(to, &part);
+                    }
+                    _ => source.insert_str(ends[0], &other[place(&other, places[2])..]),
+                }
+            }
+            let messages = r#"[{"role": "user", "content": " U</s>"}, {"role": "assistant", "content": null}, {"role": "x"}]"#;
+            if let Err(error) = render(&source, json(messages)) {
+                prop_assert!(!error.to_string().contains('\n'), "{error}");
+            }
+        }
+    }
+
+    proptest! {
         #[test]
         fn no_template_and_no_message_panics(
             source in "(\\{\\{ | \\}\\}|\\{% | %\\}|for m in messages|endfor|if |endif|else|set x = |messages|m|x|\\.content|\\.role|\\[0\\]|\\[-1:\\]|\\[::-1\\]| \\| |trim|tojson|\\.split\\('|'\\)|\\+|~|%|'a'|1|\\(|\\)|,| in | is |string|not |none|loop\\.index|\n|é){0,30}",
@@ -370,6 +406,48 @@ mod hostile {
             let messages = serde_json::json!([{"role": "user", "content": content}, {"role": content, "content": null}, 1]);
             let _ = render(&source, json(&messages.to_string()));
         }
+    }
+}
+
+/// `bos_token` and `eos_token` of a file that has no room for them: the header's BOS, and the EOS that the template does not spell.
+#[test]
+fn templates_in_files_of_cpp_programs_get_the_texts_of_their_own_bos_and_eos() {
+    let turns = said(&[(Role::User, "U"), (Role::Assistant, "A"), (Role::User, "V")]);
+    for (source, special, eos, expected) in [
+        (
+            include_str!("../../../../tests/python/templates/llama2.jinja"),
+            &["<s>", "</s>"][..],
+            1,
+            "<s>[INST] U [/INST] A </s><s>[INST] V [/INST]",
+        ),
+        (
+            include_str!("../../../../tests/python/templates/llama3.jinja"),
+            &["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+            1,
+            "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|>\
+             <|start_header_id|>assistant<|end_header_id|>\n\nA<|eot_id|>\
+             <|start_header_id|>user<|end_header_id|>\n\nV<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+        ),
+        (
+            include_str!("../../../../tests/python/templates/qwen3.jinja"),
+            &["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+            2,
+            "<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\nV<|im_end|>\n\
+             <|im_start|>assistant\n",
+        ),
+        (
+            include_str!("../../../../tests/python/templates/deepseek-v3.jinja"),
+            &["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"],
+            1,
+            "<｜begin▁of▁sentence｜><｜User｜>U<｜Assistant｜>A<｜end▁of▁sentence｜><｜User｜>V<｜Assistant｜>",
+        ),
+    ] {
+        with_file(&Tokens { regular: &[], special, eos }, Some(source), true, |vocab| {
+            let chosen = choose(None, vocab).unwrap();
+            assert_eq!(chosen.note, None);
+            let messages = chosen.template.messages(&turns);
+            assert_eq!(chosen.template.render(context(messages), Some(vocab)).unwrap().plain(), expected);
+        });
     }
 }
 

@@ -1,7 +1,8 @@
 //! Tokens that a text may spell as a whole: where they stand in it.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use crate::chat::special::SpecialTexts;
 use dair_core::format::tokenizer::{Added, Kind};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// A control or user-defined token and how it is found.
@@ -17,30 +18,37 @@ pub struct AddedToken {
 
 /// Finds such tokens in a text: the leftmost, of several at one place the longest.
 #[derive(Debug)]
-pub struct Finder {
-    texts: Option<AhoCorasick>,
+pub struct Finder<'v> {
+    /// With the places of their tokens.
+    texts: SpecialTexts<'v>,
     tokens: Vec<AddedToken>,
 }
 
-impl Finder {
+impl<'v> Finder<'v> {
     /// A finder of these spellings.
-    ///
-    /// # Errors
-    /// More text than an automaton holds.
-    pub fn new(tokens: Vec<(AddedToken, String)>) -> Result<Self, aho_corasick::BuildError> {
-        let (tokens, texts): (Vec<_>, Vec<_>) = tokens.into_iter().filter(|(_, text)| !text.is_empty()).unzip();
-        let build = || AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&texts);
-        Ok(Self { texts: if texts.is_empty() { None } else { Some(build()?) }, tokens })
+    pub fn new(tokens: Vec<(AddedToken, Cow<'v, str>)>) -> Self {
+        let (tokens, texts): (Vec<_>, Vec<_>) = tokens.into_iter().unzip();
+        let bytes = |text: Cow<'v, str>| match text {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        Self { texts: SpecialTexts::of(texts.into_iter().map(bytes).zip(0..).collect()), tokens }
     }
 
     /// Cuts a text into what stands between tokens (without an id) and tokens, in order. Control tokens are passed over unless
     /// they are wanted.
     pub fn cut(&self, text: &str, controls: bool) -> Vec<(Option<u32>, Range<usize>)> {
         let mut parts = Vec::new();
-        let mut done = 0;
-        for found in self.texts.iter().flat_map(|texts| texts.find_iter(text)) {
-            let token = self.tokens[found.pattern().as_usize()];
-            let (mut start, mut end) = (found.start(), found.end());
+        let (mut done, mut at) = (0, 0);
+        while at < text.len() {
+            // Spellings are whole characters, so what begins with one does, too.
+            let Some((found, place)) = self.texts.at(&text.as_bytes()[at..]) else {
+                at += 1;
+                continue;
+            };
+            let token = self.tokens[place as usize];
+            let (mut start, mut end) = (at, at + found.len());
+            at = end;
             let inside_word = text[..start].ends_with(is_word) || text[end..].starts_with(is_word);
             if (token.is_control && !controls) || (token.added.single_word && inside_word) || start < done {
                 continue;
@@ -77,14 +85,14 @@ fn is_word(c: char) -> bool {
 mod tests {
     use super::*;
 
-    fn finder(tokens: &[(&str, bool, Added)]) -> Finder {
-        let token = |(id, (text, is_control, added)): (usize, &(&str, bool, Added))| {
-            (AddedToken { id: id as u32, is_control: *is_control, added: *added }, (*text).to_owned())
+    fn finder<'v>(tokens: &[(&'v str, bool, Added)]) -> Finder<'v> {
+        let token = |(id, &(text, is_control, added)): (usize, &(&'v str, bool, Added))| {
+            (AddedToken { id: id as u32, is_control, added }, Cow::Borrowed(text))
         };
-        Finder::new(tokens.iter().enumerate().map(token).collect()).unwrap()
+        Finder::new(tokens.iter().enumerate().map(token).collect())
     }
 
-    fn cut<'t>(finder: &Finder, text: &'t str, controls: bool) -> Vec<(Option<u32>, &'t str)> {
+    fn cut<'t>(finder: &Finder<'_>, text: &'t str, controls: bool) -> Vec<(Option<u32>, &'t str)> {
         finder.cut(text, controls).into_iter().map(|(id, range)| (id, &text[range])).collect()
     }
 

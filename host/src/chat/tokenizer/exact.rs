@@ -10,6 +10,7 @@ use super::added::{AddedToken, Finder};
 use super::merge::Merger;
 use super::normalize::Normalize;
 use super::split::{Pattern, Split, TooHard};
+use crate::model::alphabet;
 use dair_core::format::tokenizer::{Id, Kind, Method, Pipeline, Step};
 use dair_core::text::Vocabulary;
 use fancy_regex::Regex;
@@ -27,8 +28,8 @@ const BLANK: char = '\u{2581}';
 #[derive(Debug)]
 pub struct Exact<'a> {
     pipeline: Pipeline<'a>,
-    raw: Finder,
-    normalized: Finder,
+    raw: Finder<'a>,
+    normalized: Finder<'a>,
     normalizers: Vec<Normalize>,
     cuts: Vec<Cut>,
     /// The token of each byte: of the alphabet, or of the fallback.
@@ -49,6 +50,8 @@ enum Cut {
     FirstPrefix(String),
     /// Cuts pieces.
     Split(Split),
+    /// Spells pieces in the alphabet of bytes.
+    ByteAlphabet,
 }
 
 /// What two neighbours become.
@@ -76,8 +79,6 @@ const NO_TOKEN: u32 = u32::MAX;
 pub enum ExactError {
     /// A pattern does not compile: the pattern, and why.
     Pattern(String, String),
-    /// More added tokens than can be looked for.
-    Added(String),
     /// A byte has no token, nor is there one for what is unknown.
     NoToken(u8),
     /// A pattern takes too many steps on a text.
@@ -140,17 +141,16 @@ impl<'a> Exact<'a> {
         let neighbours = if flags.byte_level { FxHashSet::default() } else { neighbours(vocab, pipeline, &normal) };
         let (normalizers, cuts) = compile(pipeline)?;
         let (mut raw, mut normalized) = (Vec::new(), Vec::new());
+        let signs = |text: &str| Cow::Owned(text.replace(' ', "\u{2581}"));
         for (bits, id, token) in tokens() {
             let (Some(token_kind), Ok(text)) = (AddedToken::of(id, bits), std::str::from_utf8(token)) else { continue };
             match (token_kind.added.normalized, pipeline.method) {
-                (false, _) => raw.push((token_kind, text.to_owned())),
-                (true, Method::Scores) => normalized.push((token_kind, text.replace(' ', "\u{2581}"))),
-                (true, Method::Merges) => {
-                    normalized.push((token_kind, normalize(&normalizers, text, true).into_owned()));
-                }
+                (false, _) if token_kind.added.blank_sign => raw.push((token_kind, signs(text))),
+                (false, _) => raw.push((token_kind, Cow::Borrowed(text))),
+                (true, Method::Scores) => normalized.push((token_kind, signs(text))),
+                (true, Method::Merges) => normalized.push((token_kind, normalize(&normalizers, text, true))),
             }
         }
-        let finder = |tokens| Finder::new(tokens).map_err(|error| ExactError::Added(error.to_string()));
         let rule = match pipeline.method {
             Method::Merges => {
                 let entries = pipeline.merges.iter().zip(0..);
@@ -162,7 +162,7 @@ impl<'a> Exact<'a> {
             }
             Method::Scores => Rule::Scores(ranks(vocab, &normal)),
         };
-        let (raw, normalized) = (finder(raw)?, finder(normalized)?);
+        let (raw, normalized) = (Finder::new(raw), Finder::new(normalized));
         Ok(Self { pipeline: *pipeline, raw, normalized, normalizers, cuts, bytes, normal, rule, neighbours })
     }
 
@@ -232,7 +232,11 @@ impl<'a> Exact<'a> {
     /// Does the steps from `step` on to a piece, then merges what is left of it.
     fn pieces(&self, piece: &str, is_first: bool, step: usize, work: &mut Work) -> Result<(), ExactError> {
         match self.cuts.get(step) {
+            None if self.cuts.iter().any(|cut| matches!(cut, Cut::ByteAlphabet)) => {
+                self.known_or(&alphabet::spelled(piece), work, Self::merge_bytes)
+            }
             None => self.piece(piece, work),
+            Some(Cut::ByteAlphabet) => self.pieces(&alphabet::spell(piece.as_bytes()), is_first, step + 1, work),
             Some(Cut::Prefix(prefix)) => self.prefixed(prefix, piece, is_first, step, work),
             Some(Cut::FirstPrefix(prefix)) if is_first => self.prefixed(prefix, piece, is_first, step, work),
             Some(Cut::FirstPrefix(_)) => self.pieces(piece, is_first, step + 1, work),
@@ -442,6 +446,7 @@ fn compile(pipeline: &Pipeline<'_>) -> Result<(Vec<Normalize>, Vec<Cut>), ExactE
             Step::FirstPrefix(text) => cuts.push(Cut::FirstPrefix(text.into())),
             Step::Split(behavior, pattern) => cuts.push(split(behavior, pattern, false)?),
             Step::SplitInverted(behavior, pattern) => cuts.push(split(behavior, pattern, true)?),
+            Step::ByteAlphabet => cuts.push(Cut::ByteAlphabet),
         }
     }
     Ok((normalizers, cuts))

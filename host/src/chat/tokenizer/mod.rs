@@ -220,16 +220,19 @@ impl<'a> Tokenizer<'a> {
         self.pipeline().is_some_and(|pipeline| pipeline.flags.strip_blank)
     }
 
-    /// The bytes of tokens, those that [`encode`](Self::encode) puts before a text left out where they stand there.
+    /// The bytes of tokens, those that [`encode`](Self::encode) puts around a text left out where they stand there.
     pub fn decode(&self, ids: &[u32]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let before = self.pipeline().map_or(&[][..], |pipeline| pipeline.before);
+        let (before, after) = self.pipeline().map_or((&[][..], &[][..]), |pipeline| (pipeline.before, pipeline.after));
         let header = self.vocab.header();
         let starts = match self.exact {
             Some(_) => ids.iter().zip(before).take_while(|(id, before)| **id == before.get()).count(),
             None => usize::from(header.add_bos && ids.first() == header.bos.as_ref()),
         };
-        for id in &ids[starts..] {
+        let ids = &ids[starts..];
+        let text = ids.len().saturating_sub(after.len());
+        let ends = ids[text..].iter().copied().eq(after.iter().map(|id| id.get()));
+        for id in if ends { &ids[..text] } else { ids } {
             bytes.extend_from_slice(self.vocab.bytes(*id).unwrap_or("\u{FFFD}".as_bytes()));
         }
         if self.strips_blank() && bytes.first() == Some(&b' ') {
@@ -275,7 +278,6 @@ impl fmt::Display for ExactError {
                 let error = error.lines().last().unwrap_or_default();
                 write!(f, "the pattern {pattern:?}, by which text is cut, is broken: {error}")
             }
-            Self::Added(error) => write!(f, "the added tokens can't be looked for: {error}"),
             Self::NoToken(byte) => {
                 write!(
                     f,

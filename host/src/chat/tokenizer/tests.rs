@@ -1,6 +1,8 @@
 //! Small vocabularies, each of which shows one rule.
 
+use super::split::Pattern;
 use super::*;
+use crate::model::convert::pipeline::PUNCTUATION;
 use dair_core::format::tokenizer::{
     Added, Behavior, Flags, Id, Kind, Merge, Method, Step, Steps, TokenizerHeader, TokenizerWriter,
 };
@@ -13,6 +15,7 @@ struct Made {
     method: Method,
     flags: Flags,
     before: Vec<u32>,
+    after: Vec<u32>,
     unknown: Option<u32>,
 }
 
@@ -28,6 +31,7 @@ impl Made {
             method: Method::Merges,
             flags,
             before: Vec::new(),
+            after: Vec::new(),
             unknown: None,
         }
     }
@@ -101,7 +105,8 @@ impl Made {
             merged: Id::new(merged),
         };
         let merges: Vec<Merge> = self.merges.iter().map(merge).collect();
-        let before: Vec<Id> = self.before.iter().map(|id| Id::new(*id)).collect();
+        let [before, after] =
+            [&self.before, &self.after].map(|ids| ids.iter().map(|id| Id::new(*id)).collect::<Vec<_>>());
         let pipeline = Pipeline {
             method: self.method,
             flags: self.flags,
@@ -112,7 +117,7 @@ impl Made {
             merges: &merges,
             steps: Steps::parse(&self.steps).unwrap(),
             before: &before,
-            after: &[],
+            after: &after,
         };
         writer.pipeline(&pipeline).unwrap();
         let bytes = writer.finish().unwrap();
@@ -217,12 +222,14 @@ fn without_bytes_to_fall_back_to_there_is_the_unknown_token_or_an_error() {
 fn control_tokens_are_what_is_asked_for_and_never_what_a_guard_keeps_apart() {
     let mut made = Made::bytes();
     let end = made.control("<|end|>");
-    made.before = vec![end];
+    (made.before, made.after) = (vec![end], vec![end, end]);
     assert_eq!(made.pieces("a<|end|>", PLAIN), ["a", "<|end|>"]);
     assert_eq!(made.pieces("<|end|>", LITERAL).len(), 7);
     made.with(|tokenizer| {
         let start = EncodeOptions { start: true, special: true };
-        assert_eq!(tokenizer.encode(b"a", start).unwrap(), [end, 97]);
+        assert_eq!(tokenizer.encode(b"a", start).unwrap(), [end, 97, end, end]);
+        assert_eq!(tokenizer.decode(&[end, 97, end, end]), b"a");
+        assert_eq!(tokenizer.decode(&[end, 97, end]), b"a<|end|>");
         let guarded = "<|end|><\u{fdd0}|end|>";
         let ids = tokenizer.encode_guarded(guarded.as_bytes(), Some('\u{fdd0}'), PLAIN).unwrap();
         assert_eq!(ids[0], end);
@@ -241,6 +248,45 @@ fn added_tokens_are_found_before_or_after_normalisation() {
         let ids = |text: &str| tokenizer.encode(text.as_bytes(), LITERAL).unwrap();
         assert_eq!(ids("ABCabcXYZ"), [256, 97, 98, 99, 257]);
     });
+}
+
+#[test]
+fn a_token_spelled_with_signs_for_blanks_prints_blanks() {
+    let mut made = Made::characters(Method::Merges);
+    made.flags.strip_blank = false;
+    made.steps.clear();
+    made.step(Step::Replace(" ", "\u{2581}"));
+    made.normal(" ", 0.0);
+    made.normal("a", 0.0);
+    let two = made.token("  ", 0.0, Kind::UserDefined, Added { blank_sign: true, ..Added::default() });
+    made.with(|tokenizer| {
+        let ids = |text: &str| tokenizer.encode(text.as_bytes(), LITERAL).unwrap();
+        assert_eq!(ids("a\u{2581}\u{2581}a"), [257, two, 257]);
+        assert_eq!(ids("a  a"), [257, 256, 256, 257], "blanks are merged, if at all");
+        assert_eq!(tokenizer.decode(&[257, two, 257]), b"a  a");
+    });
+}
+
+#[test]
+fn digits_that_are_bytes_of_other_characters_are_cut_out_where_steps_see_the_alphabet() {
+    let mut made = Made::bytes();
+    made.merge("1", "2").merge("x", "12");
+    made.step(Step::ByteAlphabet).step(Step::Split(Behavior::Isolated, r"\p{N}+"));
+    assert_eq!(made.pieces("x12", PLAIN), ["x", "12"]);
+    // The last byte of U+00BD is spelled by the character that Unicode calls one half.
+    let (half, last) = (made.tokens.len() as u32, 0xBD);
+    made.tokens.push((0.0, "½".into(), Added::default().bits(Kind::Normal)));
+    made.merges.push([0xC2, last, half]);
+    made.with(|tokenizer| assert_eq!(tokenizer.encode("½".as_bytes(), PLAIN).unwrap(), [0xC2, last]));
+}
+
+#[test]
+fn punctuation_is_what_it_was_in_unicode_8() {
+    let signs = Pattern::new(PUNCTUATION).unwrap();
+    let mut found = Vec::new();
+    signs.for_each("a!$~ ¿„。\u{166D}\u{111C9}\u{2E42}\u{2E43}\u{A76}€", |range| found.push(range)).unwrap();
+    let lens: usize = found.iter().map(ExactSizeIterator::len).sum();
+    assert_eq!((found.len(), lens), (9, 3 + 2 + 3 + 3 + 3 + 4 + 3));
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub mod gguf;
 mod hugging_face;
 mod inputs;
 mod output;
-mod pipeline;
+pub mod pipeline;
 mod rope;
 mod sentencepiece;
 mod source;
@@ -39,7 +39,7 @@ use write::{Target, Work, carry_over};
 
 /// Version of what conversions write: raised whenever the same source and options give other bytes than before, so that
 /// models in the [`cache`](super::cache) are converted again.
-pub const CONVERSION: u32 = 2;
+pub const CONVERSION: u32 = 3;
 
 /// What to convert, and to what.
 #[derive(Clone, Debug)]

@@ -7,6 +7,10 @@ use std::path::Path;
 /// GPT-2's words: contractions, letters, numbers and other signs with a blank before them, runs of white space.
 pub const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
+/// Signs of ASCII, and what Unicode 8 called punctuation, which is what the library `tokenizers` goes by: two of these are no
+/// longer called so.
+pub const PUNCTUATION: &str = r"[[\p{P}&&\p{age:8.0}]\x{166D}\x{111C9}!-/:-@\[-`{-~]";
+
 /// What a [`Pipeline`](dair_core::format::tokenizer::Pipeline) says, owned, with the source's ids. Kinds stand with the tokens.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
@@ -121,43 +125,53 @@ pub fn named(pre: &str) -> Option<(StepList, bool)> {
         "[一-龥぀-ゟ゠-ヿ]+",
         "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
     ];
+    // Letters are those that had cases in the Unicode of its day; the other ranges begin with U+4E00, U+0800 and U+AC00.
     const DEEPSEEK_LLM: [&str; 6] = [
-        r"[\r\n]",
-        // The cased letters of the Unicode of its day.
-        r"\s?[A-Za-z\x{B5}\x{C0}-\x{D6}\x{D8}-\x{F6}\x{F8}-\x{1BA}\x{1BC}-\x{1BF}\x{1C4}-\x{293}\x{295}-\x{2AF}\x{370}-\x{373}\x{376}\x{377}\x{37B}-\x{37D}\x{37F}\x{386}\x{388}-\x{38A}\x{38C}\x{38E}-\x{3A1}\x{3A3}-\x{3F5}\x{3F7}-\x{481}\x{48A}-\x{52F}\x{531}-\x{556}\x{10A0}-\x{10C5}\x{13A0}-\x{13F5}\x{13F8}-\x{13FD}\x{1C90}-\x{1CBA}\x{1CBD}-\x{1CBF}\x{1D00}-\x{1D2B}\x{1D6B}-\x{1D77}\x{1D79}-\x{1D9A}\x{1E00}-\x{1F15}\x{1F18}-\x{1F1D}\x{1F20}-\x{1F45}\x{1F48}-\x{1F4D}\x{1F50}-\x{1F57}\x{1F59}\x{1F5B}\x{1F5D}\x{1F5F}-\x{1F7D}\x{1F80}-\x{1FB4}\x{1FB6}-\x{1FBC}\x{1FBE}\x{1FC2}-\x{1FC4}\x{1FC6}-\x{1FCC}\x{1FD0}-\x{1FD3}\x{1FD6}-\x{1FDB}\x{1FE0}-\x{1FEC}\x{1FF2}-\x{1FF4}\x{1FF6}-\x{1FFC}\x{2102}\x{2107}\x{210A}-\x{2113}\x{2115}\x{2119}-\x{211D}\x{2124}\x{2126}\x{2128}\x{212A}-\x{212D}\x{212F}-\x{2134}\x{2139}\x{213C}-\x{213F}\x{2145}-\x{2149}\x{214E}\x{2183}\x{2184}\x{2C00}-\x{2C7B}\x{2C7E}-\x{2CE4}\x{2CEB}-\x{2CEE}\x{2CF2}\x{2CF3}\x{A640}-\x{A66D}\x{A680}-\x{A69B}\x{A722}-\x{A76F}\x{A771}-\x{A787}\x{A78B}-\x{A78E}\x{AB70}-\x{ABBF}\x{FB00}-\x{FB06}\x{FB13}-\x{FB17}\x{FF21}-\x{FF3A}\x{FF41}-\x{FF5A}\x{10400}-\x{1044F}\x{104B0}-\x{104D3}\x{104D8}-\x{104FB}\x{10C80}-\x{10CB2}\x{10CC0}-\x{10CF2}\x{118A0}-\x{118DF}\x{1E900}-\x{1E943}]+",
-        r"\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+",
+        "[\r\n]",
+        r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+",
+        "\\s?[!-/:-~！-／：-～‘-‟　-。]+",
         r"\s+$",
-        r"[\x{4E00}-\x{9FA5}\x{800}-\x{4E00}\x{AC00}-\x{D7FF}]+",
+        DEEPSEEK_ASIAN,
         r"\p{N}",
     ];
-    const DEEPSEEK_CODER: [&str; 5] =
-        [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[\x{4E00}-\x{9FA5}\x{800}-\x{4E00}\x{AC00}-\x{D7FF}]+", r"\p{N}"];
-    const FALCON: [&str; 3] = [r"[\p{P}$+<=>^~|`]+", GPT2, "[0-9][0-9][0-9]"];
+    const DEEPSEEK_CODER: [&str; 5] = ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_ASIAN, r"\p{N}"];
+    const DEEPSEEK_ASIAN: &str = "[一-龥ࠀ-一가-퟿]+";
     const DIGITS: [&str; 2] = [r"\p{N}", GPT2];
-    let isolated = |patterns: &[&str]| {
-        let steps: Vec<_> = patterns.iter().map(|pattern| Step::Split(Behavior::Isolated, pattern)).collect();
-        StepList::of(&steps)
+    let split = |pattern| Step::Split(Behavior::Isolated, pattern);
+    let isolated = |patterns: &[&'static str]| StepList::of(&patterns.iter().map(|p| split(p)).collect::<Vec<_>>());
+    let composed = |patterns: &[&'static str]| {
+        let splits = patterns.iter().map(|p| split(p));
+        StepList::of(&[Step::Nfc].into_iter().chain(splits).collect::<Vec<_>>())
+    };
+    let falcon = || {
+        // Digits are looked for behind the alphabet of bytes, where parts of other characters are digits, too.
+        StepList::of(&[
+            Step::Split(Behavior::Contiguous, PUNCTUATION),
+            split(GPT2),
+            Step::ByteAlphabet,
+            split(r"\p{N}+"),
+            split("[0-9][0-9][0-9]"),
+        ])
     };
     Some(match pre {
-        "gpt-2" | "gpt2" | "phi-2" | "mpt" | "olmo" | "jais" | "roberta-bpe" | "mellum" | "trillion"
-        | "granite-docling" => (isolated(&[GPT2]), false),
+        "gpt-2" | "gpt2" | "phi-2" | "jais" | "roberta-bpe" | "mellum" | "trillion" | "granite-docling" => {
+            (isolated(&[GPT2]), false)
+        }
+        "mpt" | "olmo" => (composed(&[GPT2]), false),
         "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0" | "lfm2" => {
             (isolated(&[LLAMA3]), true)
         }
         "dbrx" | "smaug-bpe" | "chatglm-bpe" | "glm4" => (isolated(&[LLAMA3]), false),
-        "qwen2" | "deepseek-r1-qwen" | "megrez" => {
-            (StepList::of(&[Step::Nfc, Step::Split(Behavior::Isolated, QWEN2)]), false)
-        }
-        "stablelm2" | "hunyuan" | "solar-open" => (isolated(&[QWEN2]), false),
-        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b" => {
-            (isolated(&DIGITS), false)
-        }
+        "qwen2" | "deepseek-r1-qwen" | "megrez" | "stablelm2" => (composed(&[QWEN2]), false),
+        "hunyuan" | "solar-open" => (isolated(&[QWEN2]), false),
+        "command-r" => (composed(&DIGITS), false),
+        "smollm" | "starcoder" | "refact" | "codeshell" | "exaone" | "minerva-7b" => (isolated(&DIGITS), false),
         "gpt-4o" | "llama4" => (isolated(&[O200K]), false),
         "tekken" => (isolated(&[TEKKEN]), true),
         "deepseek-llm" => (isolated(&DEEPSEEK_LLM), false),
         "deepseek-coder" => (isolated(&DEEPSEEK_CODER), false),
         "deepseek-v3" | "deepseek-r1" | "hunyuan-dense" => (isolated(&DEEPSEEK_V3), false),
-        "falcon" => (isolated(&FALCON), false),
+        "falcon" => (falcon(), false),
         _ => return None,
     })
 }

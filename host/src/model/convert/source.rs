@@ -94,6 +94,8 @@ pub struct SourceName {
     pub tensor: String,
     /// Which matrix of a stack of experts.
     pub expert: Option<u32>,
+    /// Which of how many matrices that lie one above the other.
+    pub part: (u32, u32),
     /// How its rows are ordered.
     pub order: RowOrder,
 }
@@ -101,7 +103,7 @@ pub struct SourceName {
 impl SourceName {
     /// A tensor that is not part of a stack.
     pub fn whole(tensor: &str, order: RowOrder) -> Self {
-        Self { tensor: tensor.to_owned(), expert: None, order }
+        Self { tensor: tensor.to_owned(), expert: None, part: (0, 1), order }
     }
 }
 
@@ -208,7 +210,7 @@ impl Source {
 
     fn piece(&self, id: TensorId, target: Tensor) -> Result<(&str, Piece), ConvertError> {
         let id = if id == TensorId::Wcls && self.tied { TensorId::Embedding } else { id };
-        let SourceName { tensor: name, expert, order } = (self.name)(id, &self.header);
+        let SourceName { tensor: name, expert, part: (part, parts), order } = (self.name)(id, &self.header);
         let Some((key, stored)) = self.tensors.get_key_value(&name) else {
             return Err(ConvertError::missing(self.path(), format!("tensor {name}")));
         };
@@ -219,7 +221,7 @@ impl Source {
                 | TensorId::Layer(_, LayerTensor::Norm0 | LayerTensor::Norm1 | LayerTensor::QNorm | LayerTensor::KNorm)
         );
         let expected = match expert {
-            Some(_) => vec![u64::from(self.header.n_experts), rows, cols],
+            Some(_) => vec![u64::from(self.header.n_experts), rows * u64::from(parts), cols],
             None if is_vector => vec![cols],
             None => vec![rows, cols],
         };
@@ -232,7 +234,8 @@ impl Source {
             ));
         }
         let matrix_bytes = rows * (cols / stored.kind.block_len() * stored.kind.block_bytes());
-        let offset = stored.offset + u64::from(expert.unwrap_or(0)) * matrix_bytes;
+        let matrix = u64::from(expert.unwrap_or(0)) * u64::from(parts) + u64::from(part);
+        let offset = stored.offset + matrix * matrix_bytes;
         Ok((key, Piece { target, name, file: stored.file, offset, kind: stored.kind, order }))
     }
 

@@ -186,28 +186,6 @@ impl Vocabulary {
     }
 }
 
-/// The bytes of a byte-level BPE token: its characters stand for bytes, by the table of GPT-2.
-/// A character outside the table stands for its own UTF-8.
-pub fn byte_level(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    for c in text.chars() {
-        match byte_of(c) {
-            Some(byte) => bytes.push(byte),
-            None => bytes.extend(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-    }
-    bytes
-}
-
-/// The byte that a character of the GPT-2 alphabet stands for: printable Latin-1 for itself, the others, in order, for U+0100 on.
-fn byte_of(c: char) -> Option<u8> {
-    let is_printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    match u32::from(c) {
-        code @ 0..=0xff => u8::try_from(code).ok().filter(|byte| is_printable(*byte)),
-        code => (0..=0xff).filter(|byte| !is_printable(*byte)).nth((code - 0x100) as usize),
-    }
-}
-
 /// The bytes of a sentencepiece token: U+2581 is a space.
 pub fn sentencepiece(text: &str) -> Vec<u8> {
     text.replace('\u{2581}', " ").into_bytes()
@@ -273,14 +251,5 @@ mod tests {
         for other in ["<0x0A", "<0xA>", "<0x00A>", "0x0A", "<0xZZ>", "<0x+1>"] {
             assert_eq!(byte_piece(other), None, "{other}");
         }
-    }
-
-    #[test]
-    fn characters_outside_the_byte_alphabet_stand_for_themselves() {
-        assert_eq!(byte_level("ĠaĊ"), b" a\n");
-        assert_eq!(byte_level("日"), "日".as_bytes());
-        assert_eq!(byte_level("\u{143}"), [0xad], "the last of the alphabet");
-        assert_eq!(byte_level("\u{144}"), "\u{144}".as_bytes());
-        assert_eq!(byte_level(" "), b" ", "a blank is no character of the alphabet");
     }
 }

@@ -76,7 +76,7 @@ fn name(id: TensorId, header: &Header) -> SourceName {
         T::Norm0 => ("attn_norm", None),
         T::Norm1 => ("ffn_norm", None),
     };
-    SourceName { tensor: format!("blk.{layer}.{part}.weight"), expert, order: RowOrder::Stored }
+    SourceName { tensor: format!("blk.{layer}.{part}.weight"), expert, part: (0, 1), order: RowOrder::Stored }
 }
 
 /// Llama 3.1 scaling out of the divisors that a file carries.

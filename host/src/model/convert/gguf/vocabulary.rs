@@ -2,9 +2,10 @@
 
 use super::reader::Gguf;
 use super::value::{Array, Value, ValueType};
+use crate::model::alphabet;
 use crate::model::convert::error::ConvertError;
 use crate::model::convert::pipeline::{self, Pipeline, StepList, sentencepiece_steps};
-use crate::model::convert::vocabulary::{Token, Vocabulary, byte_level, byte_piece, sentencepiece, unused_token};
+use crate::model::convert::vocabulary::{Token, Vocabulary, byte_piece, sentencepiece, unused_token};
 use dair_core::format::tokenizer::{Added, Flags, Kind, Method};
 use std::collections::HashMap;
 use std::path::Path;
@@ -121,7 +122,7 @@ fn token(id: usize, text: &str, kind: Kind, score: Option<f32>, spelling: Spelli
         return unused_token(id);
     }
     let spelled = || match spelling {
-        Spelling::ByteLevel => byte_level(text),
+        Spelling::ByteLevel => alphabet::spelled(text),
         Spelling::Sentencepiece => sentencepiece(text),
     };
     // Runs of blanks are user-defined tokens of sentencepiece, which looks for them where blanks are U+2581 already.

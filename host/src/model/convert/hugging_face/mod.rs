@@ -57,6 +57,7 @@ pub fn open(folder: &Path) -> Result<Source, ConvertError> {
     if tied {
         unneeded.insert(OUTPUT.to_owned());
     }
+    let name = if tensors.contains_key(&fused(0, GATE_UP)) { name_of_fused } else { name };
     Ok(Source { files, header, tensors, unneeded, tied, name, vocabulary, notes })
 }
 
@@ -156,6 +157,26 @@ fn tensor_files(folder: &Path) -> Result<Vec<PathBuf>, ConvertError> {
         ));
     }
     Ok(paths)
+}
+
+const GATE_UP: &str = "gate_up_proj";
+
+/// One tensor for all experts of a layer, as transformers 5 holds them.
+fn fused(layer: u32, part: &str) -> String {
+    format!("model.layers.{layer}.mlp.experts.{part}")
+}
+
+/// As [`name`], where experts are fused: `[experts, 2 ff, dim]`, gate above up, and `[experts, dim, ff]`. A file that has them the
+/// other way round does not pass for one: one of the two sizes differs, whatever `dim` and `ff` are.
+fn name_of_fused(id: TensorId, header: &Header) -> SourceName {
+    let TensorId::Layer(layer, tensor) = id else { return name(id, header) };
+    let (tensor, expert, part) = match tensor {
+        LayerTensor::W1(expert) => (GATE_UP, expert, (0, 2)),
+        LayerTensor::W3(expert) => (GATE_UP, expert, (1, 2)),
+        LayerTensor::W2(expert) => ("down_proj", expert, (0, 1)),
+        _ => return name(id, header),
+    };
+    SourceName { tensor: fused(layer, tensor), expert: Some(expert), part, order: RowOrder::Stored }
 }
 
 /// What Hugging Face calls a tensor of the `.m` file. Rows of q and k are half-split there, Llama files want them interleaved.

@@ -1,6 +1,6 @@
 //! `normalizer` and `pre_tokenizer` of tokenizer.json as the steps of a `.t` file.
 
-use crate::model::convert::pipeline::{GPT2, StepList};
+use crate::model::convert::pipeline::{GPT2, PUNCTUATION, StepList};
 use dair_core::format::tokenizer::{Behavior, Step};
 use fancy_regex::escape;
 use serde_json::Value;
@@ -14,6 +14,8 @@ pub struct Cut {
     pub byte_level: bool,
     /// A blank is put before the text.
     pub blank_prefix: bool,
+    /// The steps say so: later ones see bytes.
+    spelled: bool,
 }
 
 /// A component that can't be expressed: which, what was found, what is allowed.
@@ -74,8 +76,8 @@ impl Cut {
     fn pre_tokenizer(&mut self, part: &Value) -> Result<(), Refusal> {
         match kind(part) {
             "Sequence" => list(part, "pretokenizers").iter().try_for_each(|part| self.pre_tokenizer(part)),
+            "ByteLevel" if self.byte_level => Err(("pre_tokenizer".into(), "ByteLevel twice".into(), PRE_TOKENIZERS)),
             "ByteLevel" => {
-                self.byte_level = true;
                 if flag(part, "add_prefix_space", true) {
                     self.push("pre_tokenizer", Step::BlankPrefix(" "))?;
                     self.blank_prefix = true;
@@ -83,6 +85,7 @@ impl Cut {
                 if flag(part, "use_regex", true) {
                     self.push("pre_tokenizer", Step::Split(Behavior::Isolated, GPT2))?;
                 }
+                self.byte_level = true;
                 Ok(())
             }
             "Split" => {
@@ -98,9 +101,7 @@ impl Cut {
                 let pattern = if flag(part, "individual_digits", false) { r"\p{N}" } else { r"\p{N}+" };
                 self.push("pre_tokenizer", Step::Split(Behavior::Isolated, pattern))
             }
-            "Punctuation" => {
-                self.push("pre_tokenizer", Step::Split(behavior(part, "Isolated")?, r"[\p{P}!-/:-@\[-`{-~]"))
-            }
+            "Punctuation" => self.push("pre_tokenizer", Step::Split(behavior(part, "Isolated")?, PUNCTUATION)),
             "Metaspace" => self.metaspace(part),
             other => Err(("pre_tokenizer".into(), format!("{other:?}"), PRE_TOKENIZERS)),
         }
@@ -132,6 +133,11 @@ impl Cut {
     }
 
     fn push(&mut self, field: &str, step: Step<'_>) -> Result<(), Refusal> {
+        // Behind ByteLevel, which is the last component of nearly all files, text is spelled in bytes.
+        if self.byte_level && !self.spelled {
+            self.spelled = true;
+            self.push(field, Step::ByteAlphabet)?;
+        }
         self.steps.push(step).map_err(|why| (field.into(), format!("{step:?}"), why))
     }
 }

@@ -2,9 +2,10 @@
 
 use super::json;
 use super::steps::{self, Cut};
+use crate::model::alphabet;
 use crate::model::convert::error::ConvertError;
 use crate::model::convert::pipeline::Pipeline;
-use crate::model::convert::vocabulary::{Token, byte_level, byte_piece, sentencepiece, unused_token};
+use crate::model::convert::vocabulary::{Token, byte_piece, sentencepiece, unused_token};
 use dair_core::format::tokenizer::{Added, Flags, Kind, Method};
 use serde::Deserialize;
 use serde_json::Value;
@@ -135,7 +136,7 @@ impl TokenizerJson {
         for (text, id) in &vocab {
             let token = match byte_piece(text).filter(|_| self.has_byte_fallback()) {
                 Some(byte) => Token { kind: Kind::Byte, ..Token::normal(vec![byte]) },
-                None if is_byte_level => Token::normal(byte_level(text)),
+                None if is_byte_level => Token::normal(alphabet::spelled(text)),
                 None => Token::normal(sentencepiece(text)),
             };
             put(*id, text, token, false)?;
@@ -210,11 +211,15 @@ impl TokenizerJson {
 impl AddedToken {
     fn token(&self, byte_level: bool) -> Token {
         let &Self { lstrip, rstrip, single_word, normalized, special, .. } = self;
-        // In a normalized text of characters blanks are U+2581, which decodes to a blank.
-        let bytes =
-            if normalized && !byte_level { sentencepiece(&self.content) } else { self.content.clone().into_bytes() };
+        // Where the alphabet is characters, U+2581 decodes to a blank. In a text it stands for itself, until that is normalized.
+        let has_sign = !byte_level && self.content.contains('\u{2581}');
+        let blank_sign = has_sign && !normalized && !self.content.contains(' ');
+        let bytes = match blank_sign || (has_sign && normalized) {
+            true => sentencepiece(&self.content),
+            false => self.content.clone().into_bytes(),
+        };
         let kind = if special { Kind::Control } else { Kind::UserDefined };
-        Token { kind, added: Added { lstrip, rstrip, single_word, normalized }, ..Token::normal(bytes) }
+        Token { kind, added: Added { lstrip, rstrip, single_word, normalized, blank_sign }, ..Token::normal(bytes) }
     }
 }
 
