@@ -1,7 +1,7 @@
 //! Workers in threads of the test, on ports of their own.
 
 use dair_core::kernels::KvType;
-use dair_host::cluster::node::{self, Event, Summary};
+use dair_host::cluster::node::{self, Event, OwnModel, Summary};
 use dair_host::machine::cpu::best_kernels;
 use dair_host::machine::pool::Threads;
 use dair_host::net::listen::Listener;
@@ -37,16 +37,22 @@ impl Worker {
     /// # Panics
     /// If there is no port or thread for it.
     pub fn start(timeouts: Timeouts, threads: usize, kv: KvType, max_memory: u64) -> Self {
+        Self::with_models(Vec::new(), timeouts, threads, kv, max_memory)
+    }
+
+    /// Starts a worker that has model files.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn with_models(models: Vec<OwnModel>, timeouts: Timeouts, threads: usize, kv: KvType, max_memory: u64) -> Self {
         let mut listener = Listener::bind_to(([127, 0, 0, 1], 0).into(), timeouts).unwrap();
         let address = listener.local_addr().unwrap();
         let (end, ended) = channel();
         thread::spawn(move || {
             let pool = Threads::new(threads).unwrap();
-            node::serve(
+            let worker = node::Worker { pool: &pool, kernels: best_kernels(), kv, models };
+            worker.serve(
                 &mut listener,
-                &pool,
-                best_kernels(),
-                kv,
                 || max_memory,
                 |event| {
                     if let Event::Ended(_, result) = event {

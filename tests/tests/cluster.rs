@@ -5,7 +5,7 @@ use dair_core::io::Serial;
 use dair_core::kernels::KvType;
 use dair_core::plan::node_counts;
 use dair_core::quant::DType;
-use dair_host::cluster::root::{Options, RootError, with_root};
+use dair_host::cluster::root::{Dialect, Options, RootError, with_root};
 use dair_host::machine::cpu::best_kernels;
 use dair_host::model::Model;
 use dair_host::net::Timeouts;
@@ -26,7 +26,8 @@ fn model_file(file: &[u8]) -> (tempfile::TempDir, PathBuf) {
 }
 
 fn options(workers: &[Worker], timeouts: Timeouts) -> Options {
-    Options { workers: workers.iter().map(Worker::as_address).collect(), timeouts, ..Options::alone(1) }
+    let workers = workers.iter().map(Worker::as_address).collect();
+    Options { workers, timeouts, dialect: Dialect::Dllama, ..Options::alone(1) }
 }
 
 /// Logits of every token, by a root that uses `workers`.
@@ -107,8 +108,12 @@ fn workers_that_are_not_there_are_named() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (_folder, model) = tiny();
     let timeouts = Timeouts { start: Duration::from_millis(300), ..PATIENT };
-    let options =
-        Options { workers: vec![format!("127.0.0.1:{port}").parse().unwrap()], timeouts, ..Options::alone(1) };
+    let options = Options {
+        workers: vec![format!("127.0.0.1:{port}").parse().unwrap()],
+        timeouts,
+        dialect: Dialect::Dllama,
+        ..Options::alone(1)
+    };
     let start = Instant::now();
     let result: Result<(), RootError> = with_root(&model, &options, &|_| (), |_| Ok(()));
     assert_eq!(
@@ -130,8 +135,12 @@ fn a_worker_that_starts_late_is_waited_for() {
     });
     let (_folder, model) = tiny();
     let timeouts = Timeouts { start: Duration::from_secs(20), ..PATIENT };
-    let options =
-        Options { workers: vec![format!("127.0.0.1:{port}").parse().unwrap()], timeouts, ..Options::alone(1) };
+    let options = Options {
+        workers: vec![format!("127.0.0.1:{port}").parse().unwrap()],
+        timeouts,
+        dialect: Dialect::Dllama,
+        ..Options::alone(1)
+    };
     let result: Result<(), RootError> = with_root(&model, &options, &|_| (), |_| Ok(()));
     late.join().unwrap();
     assert_eq!(
@@ -145,7 +154,12 @@ fn a_worker_that_says_nothing_is_given_up() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
     let (_folder, model) = tiny();
-    let options = Options { workers: vec![address.to_string().parse().unwrap()], timeouts: HASTY, ..Options::alone(1) };
+    let options = Options {
+        workers: vec![address.to_string().parse().unwrap()],
+        timeouts: HASTY,
+        dialect: Dialect::Dllama,
+        ..Options::alone(1)
+    };
     let result: Result<(), RootError> = with_root(&model, &options, &|_| (), |_| Ok(()));
     assert_eq!(
         result.unwrap_err().to_string(),
@@ -167,7 +181,7 @@ fn a_root_that_vanishes_between_passes_frees_the_worker() {
             });
         });
         assert!(result.is_err());
-        assert_eq!(worker.ended().unwrap_err(), "root closed the connection during the wait for a control packet");
+        assert_eq!(worker.ended().unwrap_err(), "root closed the connection during the wait for a forward pass");
     }
     assert!(logits(&model, workers, None, &[1, 2, 3]).is_ok());
 }

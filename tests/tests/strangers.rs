@@ -4,7 +4,7 @@ use dair_core::graph::Sizes;
 use dair_core::plan::{Cut, build};
 use dair_core::quant::DType;
 use dair_core::wire::dllama::{ACK, write_network, write_node};
-use dair_host::cluster::root::{Options, RootError, with_root};
+use dair_host::cluster::root::{Dialect, Options, RootError, with_root};
 use dair_host::cluster::tables::GraphTables;
 use dair_host::model::Model;
 use dair_host::net::Timeouts;
@@ -75,7 +75,7 @@ fn run(
     let model = Model::open(&path).unwrap();
     let (address, worker) = stranger(phases(&model, activations), drips);
     let workers = vec![address.to_string().parse().unwrap()];
-    let options = Options { workers, activations, timeouts, ..Options::alone(1) };
+    let options = Options { workers, activations, timeouts, dialect: Dialect::Dllama, ..Options::alone(1) };
     let start = Instant::now();
     let result: Result<(), RootError> = with_root(&model, &options, &|_| (), |_| Ok(()));
     (address, result.unwrap_err().to_string(), start.elapsed(), worker.join().unwrap())

@@ -115,7 +115,7 @@ fn every_fault_has_its_line_and_the_next_root_is_served() {
         (stop(Control { position: 0, batch: 1000 }), "root: control packet: batch size is 1000; allowed: 0 to 32"),
         (stop(Control { position: 100_000, batch: 1 }), "root: control packet: position is 100000; allowed: 0 to 255"),
         (stop(Control { position: 7, batch: 1 }), "root closed the connection during the broadcast of embeddings"),
-        (script.bytes[..script.control].to_vec(), "root closed the connection during the wait for a control packet"),
+        (script.bytes[..script.control].to_vec(), "root closed the connection during the wait for a forward pass"),
         (stop(Control::STOP), "fine: 0 tokens"),
     ];
     for (bytes, expected) in faults {

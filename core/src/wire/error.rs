@@ -16,6 +16,8 @@ pub enum Part {
     Weights,
     /// What precedes a forward pass.
     Control,
+    /// Any message of the native dialect.
+    Message,
 }
 
 impl fmt::Display for Part {
@@ -26,6 +28,7 @@ impl fmt::Display for Part {
             Part::Node => "node config",
             Part::Weights => "weights",
             Part::Control => "control packet",
+            Part::Message => "message",
         })
     }
 }
@@ -99,6 +102,12 @@ pub enum Fault {
         found: u64,
         by: u64,
     },
+    /// The message ends before it is complete.
+    Short,
+    /// Bytes that belong to no field.
+    TooLong {
+        bytes: u64,
+    },
     /// Not UTF-8 closed by one NUL.
     Text,
     /// The record that says that there is nothing.
@@ -127,6 +136,8 @@ impl fmt::Display for Invalid {
             Fault::Range { found, min, max } => write!(f, "{spot} is {found}; allowed: {min} to {max}"),
             Fault::Differs { found, expected } => write!(f, "{spot} is {found}; it must be {expected}"),
             Fault::Indivisible { found, by } => write!(f, "{spot} is {found}; it must be a multiple of {by}"),
+            Fault::Short => write!(f, "{spot} is not there: the message ends before it"),
+            Fault::TooLong { bytes } => write!(f, "{spot} has {bytes} bytes too many"),
             Fault::Text => write!(f, "{spot} is not UTF-8 text closed by a NUL"),
             Fault::Missing => write!(f, "{spot} has no float type"),
             Fault::TooLarge => write!(f, "{spot} exceeds 2^63 bytes"),

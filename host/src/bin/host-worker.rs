@@ -3,30 +3,40 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use clap::Parser;
+use dair_core::wire::native::MODELS_MAX;
 use dair_host::cli::{self, KernelArgs};
 use dair_host::cluster::kv::Kv;
-use dair_host::cluster::node::{self, Event};
+use dair_host::cluster::node::{Event, OwnModel, Worker};
 use dair_host::machine::pool::{MAX_LANES, Threads};
 use dair_host::machine::{cores, cpu, memory, terminal};
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, DEFAULT_PORT, Timeouts};
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
-  host-worker                                  all cores, port 9990      on every interface
-  host-worker --port 9991 --threads 4
+  host-worker --model MODEL.m                  all cores, port 9990, on every interface
+  host-worker --model-dir /models --port 9991 --threads 4
   host-worker --host 127.0.0.1 --max-memory 2GB
 Then, on the root:
   dair generate --model MODEL.m --prompt 'Hello' --workers 10.0.0.2:9990 10.0.0.3:9990
 
 The conversation with the root is neither encrypted nor authenticated: run it on networks that you trust.";
 
-/// Computes a part of a model for a root, which is `dair` or C++ Distributed-Llama 0.16. Weights come from the root.
+/// Computes a part of a model for a root. With a copy of the root's model file, no weight crosses the network; without one, and
+/// for C++ Distributed-Llama 0.16, weights come from the root.
 #[derive(Debug, Parser)]
 #[command(name = "host-worker", version, after_help = EXAMPLES)]
 struct Args {
+    /// A copy of the root's model file (.m); may be given several times
+    #[arg(short, long, value_name = "FILE")]
+    model: Vec<PathBuf>,
+    /// A folder of which all files that end in .m are such copies
+    #[arg(long, value_name = "FOLDER")]
+    model_dir: Option<PathBuf>,
     /// Address of this machine to listen on
     #[arg(long, value_name = "HOST", default_value = "0.0.0.0")]
     host: String,
@@ -66,6 +76,26 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Opens the files of `--model` and of `--model-dir`.
+fn open_models(args: &Args) -> Result<Vec<OwnModel>, String> {
+    let mut paths = args.model.clone();
+    if let Some(folder) = &args.model_dir {
+        let failed = |error| format!("cannot read the folder {}: {error}", folder.display());
+        let entries = fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(failed)?;
+        let files = entries.into_iter().map(|entry| entry.path());
+        let mut found: Vec<_> = files.filter(|path| path.extension().is_some_and(|ending| ending == "m")).collect();
+        if found.is_empty() {
+            return Err(format!("the folder {} has no file that ends in .m", folder.display()));
+        }
+        found.sort();
+        paths.extend(found);
+    }
+    if paths.len() > MODELS_MAX {
+        return Err(format!("{} model files given; a worker tells of {MODELS_MAX} at most", paths.len()));
+    }
+    paths.iter().map(|path| OwnModel::open(path).map_err(|error| error.to_string())).collect()
+}
+
 /// What a worker tells whoever watches it. It works for its root, and goes on where nobody does.
 fn say(line: impl std::fmt::Display) {
     let _ = terminal::print_line(line);
@@ -78,6 +108,7 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     if args.pin {
         cores::pin(&pool).map_err(|error| format!("cannot get a processor for each thread (--pin): {error}"))?;
     }
+    let models = open_models(args)?;
     let progress = Duration::from_secs(args.timeout_s);
     let address = Address { host: args.host.clone(), port: args.port };
     let timeouts = Timeouts::of(progress);
@@ -87,18 +118,22 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
         if let Some(note) = cpu::too_many(threads) {
             terminal::note(note);
         }
+        for model in &models {
+            say(model);
+        }
         say(format_args!("listening on {local}, {threads} threads, {}", kernels.isa()));
     }
     let max_memory = || args.max_memory.unwrap_or_else(memory::usable_bytes);
-    let served = node::serve(&mut listener, &pool, kernels, args.kv.into(), max_memory, |event| match event {
-        Event::Joined(joined) if !args.quiet => {
-            say(format_args!("{}: node {} of {}", joined.root(), joined.node(), joined.nodes()));
-            joined.warnings.iter().for_each(|warning| say(format_args!("{}: {warning}", joined.root())));
+    let worker = Worker { pool: &pool, kernels, kv: args.kv.into(), models };
+    let served = worker.serve(&mut listener, max_memory, |event| match event {
+        Event::Joined(root, node, nodes, warnings) if !args.quiet => {
+            say(format_args!("{root}: node {node} of {nodes}"));
+            warnings.iter().for_each(|warning| say(format_args!("{root}: {warning}")));
         }
         Event::Ended(root, Ok(summary)) if !args.quiet => {
             say(format_args!("root {root}: session over: {summary}"));
         }
-        Event::Joined(_) | Event::Ended(_, Ok(_)) => {}
+        Event::Joined(..) | Event::Ended(_, Ok(_)) => {}
         Event::Ended(root, Err(error)) => {
             let line = error.to_string();
             let root = format!("root {root}");

@@ -4,14 +4,16 @@ use super::model_files::ModelFiles;
 use super::progress::SetUp;
 use super::{Failure, KernelArgs, interrupt};
 use crate::cluster::kv::Kv;
-use crate::cluster::root::{self, Options, Repack, Root};
+use crate::cluster::root::{self, Dialect, Options, Repack, Root};
 use crate::machine::cpu::{self, KernelError};
 use crate::machine::pool::MAX_LANES;
 use crate::machine::terminal;
 use crate::model::Model;
-use crate::net::{Address, Timeouts};
+use crate::net::{Address, AddressError, Timeouts};
+use dair_core::plan::Share;
 use dair_core::quant::DType;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Which model, and what it runs on.
@@ -46,13 +48,36 @@ pub struct ModelArgs {
     /// memory that the system can't take back, for faster tokens [default: for 32 tokens and more, where half of the memory stays free]
     #[arg(long, value_enum, value_name = "WHEN", default_value_t, hide_default_value = true)]
     pub repack: RepackArg,
-    /// Workers that share the model: `host-worker` or C++ Distributed-Llama 0.16, with blanks or commas between them
-    /// [default port: 9990]
+    /// Workers that share the model, with blanks or commas between them: each `host-worker --model FILE` computes its part
+    /// of its own copy; to one without a file, or to C++ Distributed-Llama 0.16 (or where `dllama://` stands before an
+    /// address), weights are sent [default port: 9990]
     #[arg(long, value_name = "HOST:PORT", num_args = 1.., value_delimiter = ',')]
-    pub workers: Vec<Address>,
+    pub workers: Vec<WorkerArg>,
+    /// Sizes of the parts that nodes compute of their own files, this machine's first, such as 2,1,1; 0 leaves a node without
+    /// [default: equal parts]
+    #[arg(long, value_name = "N", num_args = 1.., value_delimiter = ',')]
+    pub shares: Vec<u16>,
     /// Seconds without a byte, or with hardly any, after which a worker that owes some is given up
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout_s: u64,
+}
+
+/// What `--workers` takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerArg {
+    /// Where it listens.
+    pub address: Address,
+    /// Whether it is said to speak the dialect of C++ Distributed-Llama.
+    pub is_dllama: bool,
+}
+
+impl FromStr for WorkerArg {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let address = text.strip_prefix("dllama://");
+        Ok(Self { address: address.unwrap_or(text).parse()?, is_dllama: address.is_some() })
+    }
 }
 
 /// What `--activations` takes.
@@ -171,7 +196,9 @@ impl ModelArgs {
                 RepackArg::Always => Repack::Always,
                 RepackArg::Never => Repack::Never,
             },
-            workers: self.workers.clone(),
+            workers: self.workers.iter().map(|worker| worker.address.clone()).collect(),
+            dialect: if self.workers.iter().any(|worker| worker.is_dllama) { Dialect::Dllama } else { Dialect::Ask },
+            shares: self.shares.iter().map(|share| Share { layers: *share, head: *share }).collect(),
             timeouts: Timeouts::of(Duration::from_secs(self.timeout_s)),
             stop: Some(interrupt::flag()),
         })

@@ -52,6 +52,10 @@ impl SetUp {
     /// Shows what is waited for.
     pub fn show(&self, stage: Stage<'_>) {
         let (what, address) = match stage {
+            Stage::Prepare(peer) => {
+                self.line.set_message(format!("waiting for {peer} to prepare"));
+                return self.line.enable_steady_tick(Duration::from_millis(100));
+            }
             Stage::Connect(address) => ("waiting for worker", address),
             Stage::Handshake(address) => ("handshake with worker", address),
             Stage::Configure(address) => ("waiting for the answer of worker", address),

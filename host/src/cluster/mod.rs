@@ -1,6 +1,7 @@
 //! Who computes a model: a root, alone or with workers, and what a worker does for it.
 
 pub mod kv;
+pub mod local;
 pub mod node;
 pub mod room;
 pub mod root;

@@ -1,16 +1,24 @@
 //! A worker: takes a root, computes what it is asked for until the session ends, and is ready for the next root.
 
+use crate::cluster::local::{self, Local};
+use crate::cluster::root::{Repack, RootError};
 use crate::cluster::tables::GraphTables;
 use crate::machine::arena::ArenaMemory;
 use crate::machine::pool::Threads;
+use crate::model::{Model, ModelError, fingerprint};
 use crate::net::NetError;
-use crate::net::listen::{Joined, Listener};
+use crate::net::listen::{Client, Joined, Listener};
+use crate::net::native::{self, Announced, Caller};
 use crate::storage::{Received, group_bytes};
 use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Step};
 use dair_core::graph::{Op, Sizes};
 use dair_core::io::Pool;
 use dair_core::kernels::{Kernels, KvType};
+use dair_core::plan::{Cut, Way};
+use dair_core::wire::native::{Fingerprint, HasModel, Have, MODELS_MAX, Pass, Plan, VERSION};
+use std::borrow::Cow;
 use std::convert::Infallible;
+use std::path::Path;
 use std::{fmt, io};
 
 /// What a session did.
@@ -51,6 +59,8 @@ impl fmt::Display for Summary {
 pub enum SessionError {
     /// A peer is gone, silent or misbehaves.
     Net(NetError),
+    /// This machine can't do its part of the root's plan.
+    Prepare(RootError),
     /// The root sent a graph that can't be computed.
     Graph(GraphError),
     /// The root's graph needs more memory than it may take.
@@ -72,6 +82,7 @@ impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Net(error) => error.fmt(f),
+            Self::Prepare(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
             Self::Memory { weights, arena, max } => write!(
                 f,
@@ -86,45 +97,173 @@ impl fmt::Display for SessionError {
 
 impl std::error::Error for SessionError {}
 
+impl From<RootError> for SessionError {
+    fn from(error: RootError) -> Self {
+        Self::Prepare(error)
+    }
+}
+
+impl<S: fmt::Display> From<Failure<S, NetError>> for SessionError {
+    fn from(failure: Failure<S, NetError>) -> Self {
+        match failure {
+            Failure::Links(error) => Self::Net(error),
+            other => Self::Forward(other.to_string()),
+        }
+    }
+}
+
 impl From<NetError> for SessionError {
     fn from(error: NetError) -> Self {
         Self::Net(error)
     }
 }
 
-/// Serves one root after the other, for ever, with keys and values kept as `kv`; `event` hears what happens.
-///
-/// # Errors
-/// Where the port itself fails.
-pub fn serve(
-    listener: &mut Listener,
-    pool: &Threads,
-    kernels: Kernels,
-    kv: KvType,
-    max_memory: impl Fn() -> u64,
-    mut event: impl FnMut(Event<'_>),
-) -> Result<Infallible, NetError> {
-    loop {
-        let client = listener.wait()?;
-        let from = client.1;
-        let result = listener.join(client).map_err(SessionError::Net).and_then(|joined| {
-            event(Event::Joined(&joined));
-            run(joined, pool, (kernels, kv), max_memory())
-        });
-        event(Event::Ended(from, &result));
+/// What a worker has, and how it computes.
+#[derive(Debug)]
+pub struct Worker<'w> {
+    /// Its threads.
+    pub pool: &'w Threads,
+    /// What computes.
+    pub kernels: Kernels,
+    /// Type in which it keeps keys and values where the root does not say.
+    pub kv: KvType,
+    /// Its model files, at most [`MODELS_MAX`].
+    pub models: Vec<OwnModel>,
+}
+
+/// A model file of a worker.
+#[derive(Debug)]
+pub struct OwnModel {
+    model: Model,
+    fingerprint: Fingerprint,
+}
+
+impl OwnModel {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let model = Model::open(path)?;
+        let fingerprint = fingerprint::fingerprint(&model.file);
+        Ok(Self { model, fingerprint })
+    }
+
+    /// What people call it.
+    fn name(&self) -> Cow<'_, str> {
+        let path = &self.model.path;
+        path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()
+    }
+
+    fn told(&self) -> HasModel {
+        let mut name = heapless::String::new();
+        // A longer one is cut: it is for people.
+        let _ = self.name().chars().filter(|c| *c != '\0').try_for_each(|c| name.push(c));
+        HasModel { fingerprint: self.fingerprint, bytes: self.model.file.len() as u64, name }
+    }
+}
+
+impl fmt::Display for OwnModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, bytes) = (self.name(), self.model.file.len());
+        write!(f, "model {name}, {:.2} GB, fingerprint ", bytes as f64 / 1e9)?;
+        self.fingerprint[..8].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Worker<'_> {
+    fn have(&self, max_memory: u64) -> Have {
+        let models = self.models.iter().take(MODELS_MAX).map(OwnModel::told).collect();
+        Have { version: VERSION, threads: self.pool.lanes() as u32, memory: max_memory, models }
+    }
+
+    /// Serves one root after the other, for ever; `event` hears what happens.
+    ///
+    /// # Errors
+    /// Where the port itself fails.
+    pub fn serve(
+        &self,
+        listener: &mut Listener,
+        max_memory: impl Fn() -> u64,
+        mut event: impl FnMut(Event<'_>),
+    ) -> Result<Infallible, NetError> {
+        loop {
+            let client = listener.wait()?;
+            let (from, max_memory) = (client.1, max_memory());
+            let result = match listener.hear(client, &self.have(max_memory)) {
+                Ok(Client::Native(caller)) => match self.run_native(listener, caller, max_memory, &mut event) {
+                    Ok(Some(summary)) => Ok(summary),
+                    // It has only asked what is here.
+                    Ok(None) => continue,
+                    Err(error) => Err(error),
+                },
+                Ok(Client::Dllama(root)) => listener.join(root).map_err(SessionError::Net).and_then(|joined| {
+                    event(Event::Joined(joined.root(), joined.node(), joined.nodes(), &joined.warnings));
+                    run(joined, self.pool, (self.kernels, self.kv), max_memory)
+                }),
+                Err(error) => Err(SessionError::Net(error)),
+            };
+            event(Event::Ended(from, &result));
+        }
+    }
+
+    /// Runs a session of the native dialect to its end; `None` where the root wants none.
+    fn run_native(
+        &self,
+        listener: &mut Listener,
+        mut caller: Caller,
+        max_memory: u64,
+        event: &mut impl FnMut(Event<'_>),
+    ) -> Result<Option<Summary>, SessionError> {
+        let Some(task) = caller.task()? else { return Ok(None) };
+        let Plan { fingerprint, node, nodes, activation, kv, batch_max, seq_len, .. } = task.plan;
+        event(Event::Joined(caller.root(), node, nodes, &[]));
+        let Some(OwnModel { model, .. }) = self.models.iter().find(|model| model.fingerprint == fingerprint) else {
+            caller.refuse("it does not have this model");
+            return Err(SessionError::Forward("the root's model is not here".into()));
+        };
+        let shares: Vec<_> = task.nodes.iter().map(|node| node.share).collect();
+        let cut = Cut { way: Way::Rows(&shares), activation, batch_max, seq_len };
+        let (pool, kernels) = (self.pool, self.kernels);
+        let local = Local { pool, kernels, kv, repack: Repack::Auto, max_memory };
+        let mut caller = Some(caller);
+        let result = local::with_engine(
+            model,
+            (&cut, node),
+            &local,
+            |ready| Ok::<_, SessionError>(*ready),
+            |ready, mut engine, _| {
+                let caller = caller.take().expect("a session has one caller");
+                let mut mesh = caller.link(listener, &task, &ready)?;
+                let mut summary = Summary { node, nodes, ..Summary::default() };
+                while let Announced::Pass(pass, tokens) = native::next(&mut mesh)? {
+                    let Pass { position, rows, logits } = pass;
+                    engine.forward(&mut mesh, Batch { position, rows, tokens: &tokens, logits })?;
+                    summary.passes += 1;
+                    summary.tokens += u64::from(rows);
+                }
+                (summary.sent_bytes, summary.received_bytes) = (mesh.sent_bytes(), mesh.received_bytes());
+                Ok(Some(summary))
+            },
+        );
+        // What can't be prepared, the root is told.
+        if let (Err(error), Some(caller)) = (&result, &mut caller) {
+            caller.refuse(&error.to_string());
+        }
+        result
     }
 }
 
 /// What happens to a worker.
 #[derive(Debug)]
 pub enum Event<'e> {
-    /// A root has come, and all links are there.
-    Joined(&'e Joined),
+    /// A root has come: what messages call it, this node, all nodes, and what is to be said of links.
+    Joined(&'e str, u32, u32, &'e [String]),
     /// A session with this client is over.
     Ended(std::net::SocketAddr, &'e Result<Summary, SessionError>),
 }
 
-/// Runs a session to its end.
+/// Runs a session of the `dllama` dialect to its end.
 ///
 /// # Errors
 /// Whatever ends it before the root says so.
@@ -163,10 +302,7 @@ pub fn run(
     let mut mesh = joined.into_mesh()?;
     while let Some(control) = mesh.next(graph.batch_max, program.seq_len())? {
         let batch = Batch { position: control.position, rows: control.batch, tokens: &[], logits: Logits::All };
-        engine.forward(&mut mesh, batch).map_err(|failure| match failure {
-            Failure::Links(error) => SessionError::Net(error),
-            other => SessionError::Forward(other.to_string()),
-        })?;
+        engine.forward(&mut mesh, batch)?;
         summary.passes += 1;
         summary.tokens += u64::from(control.batch);
     }

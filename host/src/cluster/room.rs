@@ -36,28 +36,29 @@ impl NoRoom {
     /// # Errors
     /// What would fit.
     pub fn check(
-        (header, cut, layout): (&Header, &Cut, &KvLayout),
+        (header, cut, node, layout): (&Header, &Cut<'_>, u32, &KvLayout),
         (arena_bytes, repacked_bytes): (u64, u64),
         usable_bytes: u64,
     ) -> Result<(), Self> {
         if arena_bytes.saturating_add(repacked_bytes) <= usable_bytes {
             return Ok(());
         }
-        let cache_bytes = kv::cache_bytes(layout, header, cut.kv_heads(header, 0), cut.seq_len);
+        let cache_bytes = kv::cache_bytes(layout, header, cut.kv_heads(header, node), cut.seq_len);
         let besides = arena_bytes.saturating_sub(cache_bytes).saturating_add(repacked_bytes);
-        let refusal = Self::of((header, cut, layout), Some(usable_bytes.saturating_sub(besides)));
+        let refusal = Self::of((header, cut, node, layout), Some(usable_bytes.saturating_sub(besides)));
         Err(Self { repacked_bytes, ..refusal })
     }
 
     /// A refusal where `free_bytes` are there for the cache, as far as they are known.
-    pub fn of((header, cut, layout): (&Header, &Cut, &KvLayout), free_bytes: Option<u64>) -> Self {
-        let within =
-            |layout: &KvLayout| kv::positions_within(layout, header, cut.kv_heads(header, 0), free_bytes.unwrap_or(0));
+    pub fn of((header, cut, node, layout): (&Header, &Cut<'_>, u32, &KvLayout), free_bytes: Option<u64>) -> Self {
+        let within = |layout: &KvLayout| {
+            kv::positions_within(layout, header, cut.kv_heads(header, node), free_bytes.unwrap_or(0))
+        };
         let q80 = KvLayout::new(KvType::Q80, header.head_dim as usize).filter(|_| layout.kv() != KvType::Q80);
         Self {
             kv: layout.kv(),
             seq_len: cut.seq_len,
-            cache_bytes: kv::cache_bytes(layout, header, cut.kv_heads(header, 0), cut.seq_len),
+            cache_bytes: kv::cache_bytes(layout, header, cut.kv_heads(header, node), cut.seq_len),
             free_bytes,
             fitting: within(layout),
             fitting_q80: q80.as_ref().map(within),
@@ -106,7 +107,7 @@ mod tests {
             let arena = |seq_len| kv::cache_bytes(&layout, &header, cut.kv_heads(&header, 0), seq_len) + 1_000_000;
             let check = |seq_len, usable| {
                 let cut = Cut { seq_len, ..cut };
-                NoRoom::check((&header, &cut, &layout), (arena(seq_len), 500_000), usable)
+                NoRoom::check((&header, &cut, 0, &layout), (arena(seq_len), 500_000), usable)
             };
             let usable = 4_000_000_000;
             let error = check(header.seq_len, usable).unwrap_err();

@@ -1,25 +1,27 @@
 //! The root of a run: node 0, which has the model file, the tokens and the logits. It works alone or drives workers.
 
-use crate::cluster::kv::{self, Unfit};
+use crate::cluster::kv::Unfit;
+use crate::cluster::local::{self, Local};
 use crate::cluster::room::NoRoom;
 use crate::cluster::tables::GraphTables;
-use crate::machine::arena::ArenaMemory;
 use crate::machine::cores;
 use crate::machine::cpu;
 use crate::machine::memory;
 use crate::machine::pool::Threads;
-use crate::model::Model;
-use crate::net::{Address, Mesh, NetError, Stage, Timeouts, dial};
-use crate::storage::{Weights, interleaved_bytes};
-use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Step};
-use dair_core::graph::{Graph, Op};
-use dair_core::io::Pool;
+use crate::model::{Model, fingerprint};
+use crate::net::native::{self, Called};
+use crate::net::{Address, Mesh, NetError, Stage, Timeouts, dial, printable};
+use crate::storage::Weights;
+use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits};
+use dair_core::graph::Graph;
 use dair_core::kernels::{Kernels, KvType};
-use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError};
+use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError, Share};
 use dair_core::quant::DType;
+use dair_core::wire::dllama::Control;
+use dair_core::wire::native::{Fingerprint, Pass, Plan, Ready, SessionId, VERSION};
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fmt, io};
 
 /// How to run a model.
@@ -41,6 +43,10 @@ pub struct Options {
     pub repack: Repack,
     /// Nodes 1, 2, …; none to work alone.
     pub workers: Vec<Address>,
+    /// In which way to talk to them.
+    pub dialect: Dialect,
+    /// A share for each node that speaks the native dialect, the root's first; none for equal ones.
+    pub shares: Vec<Share>,
     /// How long to wait for them.
     pub timeouts: Timeouts,
     /// Set from elsewhere, it ends passes of a node that works alone.
@@ -60,12 +66,12 @@ pub enum Repack {
 }
 
 impl Repack {
-    /// Whether to repack as many bytes of weights, beside a KV cache of `cache_bytes`.
-    fn of(self, bytes: u64, cache_bytes: u64) -> bool {
+    /// Whether to repack as many bytes of weights, beside a KV cache of `cache_bytes`, where both may take `max_memory`.
+    pub(super) fn of(self, bytes: u64, cache_bytes: u64, max_memory: u64) -> bool {
         match self {
             Self::Auto => {
                 let is_small = bytes <= memory::available_bytes().unwrap_or(0) / 2;
-                is_small && bytes.saturating_add(cache_bytes) <= memory::usable_bytes()
+                is_small && bytes.saturating_add(cache_bytes) <= max_memory
             }
             Self::Always => true,
             Self::Never => false,
@@ -85,23 +91,31 @@ impl Options {
             max_seq_len: None,
             repack: Repack::Auto,
             workers: Vec::new(),
+            dialect: Dialect::default(),
+            shares: Vec::new(),
             timeouts: Timeouts::default(),
             stop: None,
         }
     }
 
-    fn cut(&self, model: &Model) -> Cut<'static> {
-        let header = model.header();
-        let cut = match self.workers.len() as u32 {
-            0 => Cut::single(header),
-            workers => Cut::dllama(header, workers + 1),
-        };
+    /// The cut that is asked for, as a change of `cut`.
+    fn applied_to<'s>(&self, cut: Cut<'s>) -> Cut<'s> {
         Cut {
             activation: self.activations.unwrap_or(cut.activation),
             seq_len: self.max_seq_len.map_or(cut.seq_len, |limit| limit.min(cut.seq_len)),
             ..cut
         }
     }
+}
+
+/// In which way to talk to workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// The native one where all speak it and have a model file, else that of C++ Distributed-Llama.
+    #[default]
+    Ask,
+    /// That of C++ Distributed-Llama: weights are sent.
+    Dllama,
 }
 
 /// Why a run can't start or go on.
@@ -111,6 +125,13 @@ pub enum RootError {
     Plan(PlanError, Vec<u32>),
     /// The model does not go with the KV cache.
     Kv(Unfit),
+    /// There is not a share for each node.
+    Shares {
+        /// Shares that were given.
+        shares: usize,
+        /// Nodes, the root included.
+        nodes: usize,
+    },
     /// The KV cache does not go with the memory.
     Room(NoRoom),
     /// The graph does not fit its weights.
@@ -139,6 +160,9 @@ impl fmt::Display for RootError {
                 write!(f, "{error}; nodes that this model can be cut into, the root included: {}", counts.join(", "))
             }
             Self::Plan(error, _) => error.fmt(f),
+            Self::Shares { shares, nodes } => {
+                write!(f, "{shares} shares given for {nodes} nodes; --shares takes one for each, the root's first")
+            }
             Self::Kv(error) => error.fmt(f),
             Self::Room(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
@@ -162,13 +186,51 @@ impl From<NetError> for RootError {
 pub struct Root<'a> {
     engine: Engine<'a, Weights<'a>, Threads>,
     mesh: Mesh,
+    /// Whether passes are announced in the native dialect.
+    native: bool,
     repack_time: Option<Duration>,
-    /// Bytes on the network before the first forward pass: configs and weights.
+    /// Bytes on the network before the first forward pass: a plan, or configs and weights.
     setup_bytes: (u64, u64),
 }
 
 /// Hears what preparing is at, where that takes its time.
 pub type Progress<'p> = &'p (dyn Fn(Stage<'_>) + Sync);
+
+/// The other nodes, before they know what they are to compute.
+enum Others {
+    Nobody,
+    Native(Vec<Called>),
+    Dllama,
+}
+
+impl Others {
+    /// Finds out who the workers of `options` are.
+    fn find(options: &Options, fingerprint: &Fingerprint, progress: Progress<'_>) -> Result<Self, NetError> {
+        if options.workers.is_empty() {
+            return Ok(Self::Nobody);
+        }
+        if options.dialect == Dialect::Dllama {
+            return Ok(Self::Dllama);
+        }
+        let called = native::call(&options.workers, &options.timeouts, progress)?;
+        // One that has no file at all takes weights; all are treated alike.
+        if called.iter().any(|worker| worker.as_ref().is_none_or(|worker| worker.have.models.is_empty())) {
+            return Ok(Self::Dllama);
+        }
+        let called: Vec<_> = called.into_iter().flatten().collect();
+        for worker in &called {
+            let peer = || worker.peer().to_owned();
+            if worker.have.version != VERSION {
+                return Err(NetError::Version { peer: peer(), version: worker.have.version });
+            }
+            if !worker.have.models.iter().any(|model| model.fingerprint == *fingerprint) {
+                let models = worker.have.models.iter().map(|model| (printable(&model.name), model.bytes)).collect();
+                return Err(NetError::OtherModels { peer: peer(), models });
+            }
+        }
+        Ok(Self::Native(called))
+    }
+}
 
 /// Prepares `model` as `options` say and hands it to `body`; everything is released when `body` returns.
 ///
@@ -180,68 +242,107 @@ pub fn with_root<R, E: From<RootError>>(
     progress: Progress<'_>,
     body: impl FnOnce(&mut Root<'_>) -> Result<R, E>,
 ) -> Result<R, E> {
-    let (header, cut) = (model.header(), options.cut(model));
-    let layout = kv::layout(options.kv, header).map_err(RootError::Kv)?;
-    let kernels = options.kernels;
-    let mut tables: Vec<_> = (0..cut.nodes()).map(|_| GraphTables::new(cut.sizes(header))).collect();
-    let graphs: Vec<Graph<'_>> = (0..)
-        .zip(&mut tables)
-        .map(|(node, tables)| plan::build(&model.layout, &cut, node, tables.tables()))
-        .collect::<Result<_, _>>()
-        .map_err(|error| RootError::Plan(error, plan::node_counts(header).collect()))?;
-
-    let mut ops = vec![Op::default(); graphs[0].ops.len()];
-    let cache_bytes = kv::cache_bytes(&layout, header, cut.kv_heads(header, 0), cut.seq_len);
-    let interleave = kernels.takes_interleaved() && options.repack.of(model.layout.file_bytes(), cache_bytes);
-    let graph = if interleave { graphs[0].interleaved(&mut ops) } else { graphs[0] };
-
+    let header = model.header();
+    let workers = options.workers.len();
+    let mut fingerprint = Fingerprint::default();
+    if workers > 0 {
+        fingerprint = fingerprint::fingerprint(&model.file);
+    }
+    let others = Others::find(options, &fingerprint, progress).map_err(RootError::Net)?;
+    let equal = vec![Share::EQUAL; workers + 1];
+    let shares = if options.shares.is_empty() { &equal } else { &options.shares };
+    let cut = match others {
+        Others::Dllama => Cut::dllama(header, workers as u32 + 1),
+        Others::Nobody | Others::Native(_) if shares.len() != workers + 1 => {
+            return Err(RootError::Shares { shares: shares.len(), nodes: workers + 1 }.into());
+        }
+        Others::Nobody | Others::Native(_) => Cut::rows(header, shares),
+    };
+    let cut = options.applied_to(cut);
     let pool = Threads::new(options.threads)
         .map_err(|error| RootError::System(format!("{} threads", options.threads), error))?;
-    let mut places = vec![Place::default(); Program::places_len(&graph)];
-    let mut steps = vec![Step::default(); graph.ops.len()];
-    let rooms = Rooms { places: &mut places, steps: &mut steps };
-    let program =
-        Program::new(&graph, model.layout.file_bytes(), options.kv, pool.lanes(), rooms).map_err(RootError::Graph)?;
-    let bytes = interleaved_bytes(&graph);
-    let (what, needed) = ((header, &cut, &layout), (program.arena_bytes() as u64, bytes));
-    NoRoom::check(what, needed, memory::usable_bytes()).map_err(RootError::Room)?;
-    let mut arena = ArenaMemory::new(program.arena_bytes()).map_err(|_| RootError::Room(NoRoom::of(what, None)))?;
-    let start = Instant::now();
-    let weights = if bytes > 0 {
-        Weights::repacked(&model.file, &graph, &pool).map_err(|error| {
-            RootError::System(format!("{bytes} bytes to repack weights into (--repack never does without)"), error)
-        })?
-    } else {
-        Weights::mapped(&model.file)
+    let local = Local {
+        pool: &pool,
+        kernels: options.kernels,
+        kv: options.kv,
+        repack: options.repack,
+        max_memory: memory::usable_bytes(),
     };
-    let repack_time = (bytes > 0).then(|| start.elapsed());
-    let mut engine = Engine::new(&program, &weights, &pool, kernels, &mut arena);
-    if let Some(stop) = options.stop {
-        engine.stop_on(stop);
-    }
-
-    let mesh = connect(model, options, &graphs[1..], progress).map_err(RootError::Net)?;
-    if options.pin {
-        // Only now: threads that a pinned one starts share its processor.
-        cores::pin(&pool).map_err(|error| RootError::System("a processor for each thread (--pin)".into(), error))?;
-    }
-    let setup_bytes = (mesh.sent_bytes(), mesh.received_bytes());
-    let mut root = Root { engine, mesh, repack_time, setup_bytes };
-    let result = body(&mut root);
-    root.mesh.stop();
-    result
+    let native = matches!(others, Others::Native(_));
+    let announce = |_: &Ready| match others {
+        Others::Native(called) => {
+            let plan = native_plan(&cut, fingerprint, options.kv)?;
+            Ok(Some(native::plan(called, &plan, shares, &options.timeouts).map_err(RootError::Net)?))
+        }
+        Others::Nobody | Others::Dllama => Ok(None),
+    };
+    local::with_engine(model, (&cut, 0), &local, announce, |planned, mut engine, repack_time| {
+        if let Some(stop) = options.stop {
+            engine.stop_on(stop);
+        }
+        let mesh = match planned {
+            Some(planned) => planned.link(progress).map(|(mesh, _)| mesh),
+            None if workers == 0 => Mesh::alone(),
+            None => push(model, options, &cut, progress)?,
+        };
+        let mesh = mesh.map_err(RootError::Net)?;
+        if options.pin {
+            // Only now: threads that a pinned one starts share its processor.
+            cores::pin(&pool)
+                .map_err(|error| RootError::System("a processor for each thread (--pin)".into(), error))?;
+        }
+        let setup_bytes = (mesh.sent_bytes(), mesh.received_bytes());
+        let mut root = Root { engine, mesh, native, repack_time, setup_bytes };
+        let result = body(&mut root);
+        if native {
+            native::end(root.mesh)
+        } else {
+            root.mesh.stop(&Control::STOP.emit())
+        }
+        result
+    })
 }
 
-/// Links to the workers, each with its graph and its weights.
-fn connect(model: &Model, options: &Options, graphs: &[Graph<'_>], progress: Progress<'_>) -> Result<Mesh, NetError> {
-    if graphs.is_empty() {
-        return Mesh::alone();
-    }
-    let mut workers = dial::dial(&options.workers, &options.timeouts, progress)?;
-    workers.configure(graphs, progress)?;
-    let total = dial::total_bytes(graphs);
-    workers.push(graphs, &model.file, &|bytes| progress(Stage::Weights { bytes, total }))?;
-    workers.into_mesh()
+/// What all nodes of a new session agree on.
+fn native_plan(cut: &Cut<'_>, fingerprint: Fingerprint, kv: KvType) -> Result<Plan, RootError> {
+    let mut session = SessionId::default();
+    getrandom::fill(&mut session)
+        .map_err(|error| RootError::System("random bytes".into(), io::Error::other(error.to_string())))?;
+    Ok(Plan {
+        version: VERSION,
+        session,
+        fingerprint,
+        node: 0,
+        nodes: cut.nodes(),
+        activation: cut.activation,
+        kv,
+        batch_max: cut.batch_max,
+        seq_len: cut.seq_len,
+    })
+}
+
+/// Links to the workers of the `dllama` dialect, each with its graph and its weights.
+fn push(
+    model: &Model,
+    options: &Options,
+    cut: &Cut<'_>,
+    progress: Progress<'_>,
+) -> Result<Result<Mesh, NetError>, RootError> {
+    let header = model.header();
+    let mut tables: Vec<_> = (1..cut.nodes()).map(|_| GraphTables::new(cut.sizes(header))).collect();
+    let graphs: Vec<Graph<'_>> = (1..)
+        .zip(&mut tables)
+        .map(|(node, tables)| plan::build(&model.layout, cut, node, tables.tables()))
+        .collect::<Result<_, _>>()
+        .map_err(|error| RootError::Plan(error, plan::node_counts(header).collect()))?;
+    let connect = || {
+        let mut workers = dial::dial(&options.workers, &options.timeouts, progress)?;
+        workers.configure(&graphs, progress)?;
+        let total = dial::total_bytes(&graphs);
+        workers.push(&graphs, &model.file, &|bytes| progress(Stage::Weights { bytes, total }))?;
+        workers.into_mesh()
+    };
+    Ok(connect())
 }
 
 impl Root<'_> {
@@ -316,6 +417,11 @@ impl Root<'_> {
         self.repack_time
     }
 
+    /// Bytes sent to and received from workers before the first forward pass: plans, or configs and weights.
+    pub fn setup_bytes(&self) -> (u64, u64) {
+        self.setup_bytes
+    }
+
     /// Bytes sent to and received from workers in forward passes so far, if there are workers.
     pub fn network_bytes(&self) -> Option<(u64, u64)> {
         let (sent, received) = self.setup_bytes;
@@ -323,7 +429,12 @@ impl Root<'_> {
     }
 
     fn pass(&mut self, batch: Batch<'_>) -> Result<(), RootError> {
-        self.mesh.begin(batch.position, batch.rows);
+        if self.native {
+            let pass = Pass { position: batch.position, rows: batch.rows, logits: batch.logits };
+            native::announce(&mut self.mesh, &pass, batch.tokens);
+        } else {
+            self.mesh.begin(batch.position, batch.rows);
+        }
         self.engine.forward(&mut self.mesh, batch).map_err(|error| match error {
             Failure::Stopped => RootError::Stopped { done: 0 },
             other => RootError::Forward(other.to_string()),

@@ -3,6 +3,7 @@
 pub mod alphabet;
 pub mod cache;
 pub mod convert;
+pub mod fingerprint;
 pub mod kind;
 mod padding;
 

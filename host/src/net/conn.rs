@@ -94,6 +94,32 @@ impl Conn {
         (self.stream, self.peer, self.input, [self.sent, self.received])
     }
 
+    /// What a failed call in a part of the conversation means.
+    pub(super) fn failed(&self, part: Part, error: io::Error) -> NetError {
+        self.error(phase_of(part), error)
+    }
+
+    /// Whether the first bytes that the peer sends are one of `words`: which one. They are read then, else they stay.
+    pub(super) fn takes_word<const N: usize>(
+        &mut self,
+        words: &[[u8; N]],
+        part: Part,
+    ) -> Result<Option<usize>, NetError> {
+        while self.input.len() - self.input_at < N {
+            let rest = self.input.split_off(self.input_at);
+            self.refill().map_err(|error| self.failed(part, error))?;
+            if self.input.is_empty() {
+                // It has closed: what is here is all there is.
+                (self.input, self.input_at) = (rest, 0);
+                return Ok(None);
+            }
+            self.input.splice(0..0, rest);
+        }
+        let word = words.iter().position(|word| self.input[self.input_at..].starts_with(word));
+        self.input_at += if word.is_some() { N } else { 0 };
+        Ok(word)
+    }
+
     /// What was wrong with a call: the peer's time is up, or the system says.
     fn error(&self, phase: &'static str, error: io::Error) -> NetError {
         // What `left` says has no number of the system's; an error of that kind which has one means vain probes.

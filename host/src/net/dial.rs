@@ -1,7 +1,7 @@
 //! The root's side: connect to every worker, say who is who, send each its graph and its weights.
 
 use super::conn::Conn;
-use super::{Address, Mesh, NetError, Stage, Timeouts};
+use super::{Address, Mesh, NetError, Stage, Timeouts, printable};
 use dair_core::graph::{Graph, MAX_NODES};
 use dair_core::io::Storage;
 use dair_core::wire::Part;
@@ -62,7 +62,7 @@ pub fn dial<'w>(
 }
 
 /// Refuses lists that no network can be made of.
-fn check(workers: &[Address]) -> Result<(), NetError> {
+pub(super) fn check(workers: &[Address]) -> Result<(), NetError> {
     let max = MAX_NODES as usize - 1;
     if workers.is_empty() || workers.len() > max {
         return Err(NetError::Workers(format!("{} workers given; allowed: 1 to {max}", workers.len())));
@@ -168,11 +168,6 @@ impl Workers<'_> {
 /// Bytes that [`Workers::push`] sends for these graphs, without what surrounds them.
 pub fn total_bytes(graphs: &[Graph<'_>]) -> u64 {
     graphs.iter().map(weight_bytes).sum()
-}
-
-/// What another machine wrote, without what a terminal would obey.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
 }
 
 /// Sends one worker its weights; stops between two records once another worker has `failed`.

@@ -2,6 +2,7 @@
 
 use super::Address;
 use dair_core::wire::dllama::Unsupported;
+use dair_core::wire::native::VERSION;
 use dair_core::wire::{Invalid, Part};
 use std::time::Duration;
 use std::{fmt, io};
@@ -34,6 +35,12 @@ pub enum NetError {
     Invalid { peer: String, invalid: Box<Invalid> },
     /// A worker says why it does not compute its part.
     Refused { peer: String, reason: String },
+    /// A peer does not keep to the order of a conversation.
+    Unexpected { peer: String, what: &'static str },
+    /// A worker's dialect is another version of ours.
+    Version { peer: String, version: u32 },
+    /// A worker has other models than the one that is wanted: names and bytes.
+    OtherModels { peer: String, models: Vec<(String, u64)> },
     /// A worker that is not ours can't compute its part.
     Foreign { peer: String, unsupported: Unsupported },
     /// Weights to be sent could not be had.
@@ -50,6 +57,7 @@ pub(super) fn phase_of(part: Part) -> &'static str {
         Part::Node => "the node config",
         Part::Weights => "the transfer of weights",
         Part::Control => "the wait for a control packet",
+        Part::Message => "the wait for a message",
     }
 }
 
@@ -105,6 +113,20 @@ impl fmt::Display for NetError {
             Self::Closed { peer, phase } => write!(f, "{peer} closed the connection during {phase}"),
             Self::Failed { peer, phase, error } => write!(f, "{peer}: {error} during {phase}"),
             Self::Invalid { peer, invalid } => write!(f, "{peer}: {invalid}"),
+            Self::Unexpected { peer, what } => write!(f, "{peer} sent {what}"),
+            Self::Version { peer, version } => write!(
+                f,
+                "{peer} speaks version {version} of the dialect between nodes, this root version {VERSION}: run the same dair on both"
+            ),
+            Self::OtherModels { peer, models } => {
+                let models: Vec<_> = models.iter().map(|(name, bytes)| format!("{name} ({bytes} bytes)")).collect();
+                write!(
+                    f,
+                    "{peer} does not have this model, but {}: start it with a copy of this file (--model), or write \
+                     dllama:// before its address to send it the weights",
+                    models.join(", ")
+                )
+            }
             Self::Refused { peer, reason } => write!(f, "{peer} refuses: {reason}"),
             Self::Foreign { peer, unsupported } => write!(
                 f,

@@ -2,6 +2,7 @@
 
 use super::conn::Conn;
 use super::dial::connect;
+use super::native::Caller;
 use super::{Address, Mesh, NetError, Timeouts};
 use crate::cluster::tables::GraphTables;
 use dair_core::graph::Graph;
@@ -9,6 +10,7 @@ use dair_core::wire::Part;
 use dair_core::wire::dllama::{
     Node, read_hello, read_network, read_node, read_peer, read_weights, write_kin, write_refusal,
 };
+use dair_core::wire::native::{CALL, Have};
 use mio::{Events, Interest, Poll, Token, net::TcpListener};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -27,6 +29,19 @@ pub struct Listener {
     events: Events,
     timeouts: Timeouts,
 }
+
+/// Somebody who has connected to a worker.
+#[derive(Debug)]
+pub enum Client {
+    /// A root that speaks the native dialect.
+    Native(Caller),
+    /// Whoever does not.
+    Dllama(Root),
+}
+
+/// A client that may be a root of the `dllama` dialect.
+#[derive(Debug)]
+pub struct Root(Conn);
 
 /// A worker that has its root and its peers, and waits for its graph.
 #[derive(Debug)]
@@ -63,6 +78,11 @@ impl Listener {
         Ok(Self { socket, poll, events: Events::with_capacity(1), timeouts })
     }
 
+    /// How long it waits for others.
+    pub(super) fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
     /// Where it listens.
     ///
     /// # Errors
@@ -72,7 +92,7 @@ impl Listener {
     }
 
     /// Waits for a connection, until `deadline` if there is one; `None` when it has passed.
-    fn accept(&mut self, deadline: Option<Instant>) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+    pub(super) fn accept(&mut self, deadline: Option<Instant>) -> io::Result<Option<(TcpStream, SocketAddr)>> {
         loop {
             match self.socket.accept() {
                 Ok((stream, from)) => return Ok(Some((stream.into(), from))),
@@ -106,13 +126,24 @@ impl Listener {
         }
     }
 
-    /// Takes a client for a root: hears who this worker is and links up with the other workers.
+    /// Hears which dialect a client speaks; one that speaks the native one is told what this worker has.
+    ///
+    /// # Errors
+    /// Where the client goes away or is silent.
+    pub fn hear(&mut self, (stream, from): (TcpStream, SocketAddr), have: &Have) -> Result<Client, NetError> {
+        let mut root = Conn::new(stream, format!("root {from}"), self.timeouts.handshake)?;
+        match root.takes_word(&[CALL], Part::Handshake)? {
+            Some(_) => Caller::new(root, have, &self.timeouts).map(Client::Native),
+            None => Ok(Client::Dllama(Root(root))),
+        }
+    }
+
+    /// Goes through the handshake of the `dllama` dialect: hears who this worker is and links up with the other workers.
     ///
     /// # Errors
     /// Where the client is no root, goes away or is silent, or another worker can't be reached.
-    pub fn join(&mut self, (stream, from): (TcpStream, SocketAddr)) -> Result<Joined, NetError> {
-        let Timeouts { handshake, progress, .. } = self.timeouts;
-        let mut root = Conn::new(stream, format!("root {from}"), handshake)?;
+    pub fn join(&mut self, Root(mut root): Root) -> Result<Joined, NetError> {
+        let progress = self.timeouts.progress;
         let hello = root.read_with(read_hello)?;
         let mut others = Vec::new();
         for index in 0..hello.workers - 1 {

@@ -8,6 +8,7 @@ use super::conn::Conn;
 use super::patience::Patience;
 use dair_core::graph::Collective;
 use dair_core::io::{Exchange, Links};
+use dair_core::wire::Invalid;
 use dair_core::wire::dllama::Control;
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -225,20 +226,24 @@ impl Mesh {
         self.links.iter().map(|link| link.received).sum()
     }
 
-    /// On the root: announces a forward pass to every worker. The announcement travels with the next exchange.
+    /// On the root: announces a forward pass to every worker, in the `dllama` dialect.
     pub fn begin(&mut self, position: u32, batch: u32) {
-        let packet = Control { position, batch }.emit();
+        self.announce(&Control { position, batch }.emit());
+    }
+
+    /// On the root: tells every worker something, which travels with the next exchange.
+    pub fn announce(&mut self, packet: &[u8]) {
         for link in &mut self.links {
-            link.queued.extend(packet);
+            link.queued.extend_from_slice(packet);
         }
     }
 
-    /// On the root: ends the session of every worker, as far as they can be reached within a second.
-    pub fn stop(mut self) {
+    /// On the root: ends the session of every worker with `last` words, as far as they can be reached within a second.
+    pub fn stop(mut self, last: &[u8]) {
         for link in &mut self.links {
             // What was announced before has no exchange to travel with.
             link.queued.clear();
-            link.queued.extend(Control::STOP.emit());
+            link.queued.extend_from_slice(last);
             (link.outgoing, link.incoming) = (Flow::default(), Flow::default());
         }
         // One unreachable worker does not keep the others from hearing it.
@@ -249,24 +254,34 @@ impl Mesh {
         }
     }
 
-    /// On a worker: waits, as long as it takes, for the root to announce a forward pass; `None` is the end of the session.
+    /// On a worker: waits, as long as it takes, for the root to announce a forward pass in the `dllama` dialect; `None` is the
+    /// end of the session.
     ///
     /// # Errors
     /// Where the root is gone, or asks for rows or positions that the graph does not have.
     pub fn next(&mut self, batch_max: u32, seq_len: u32) -> Result<Option<Control>, NetError> {
         let mut packet = [0; Control::BYTES];
+        self.hear(&mut packet)?;
+        Control::parse(packet, batch_max, seq_len).map_err(|invalid| self.invalid(invalid))
+    }
+
+    /// On a worker: waits, as long as it takes, for so many bytes of the root.
+    pub(super) fn hear(&mut self, packet: &mut [u8]) -> Result<(), NetError> {
         for link in &mut self.links {
             link.outgoing = Flow::default();
             link.incoming = if link.node == 0 { Flow::new(0..packet.len(), packet.len(), 1) } else { Flow::default() };
         }
-        self.run("the wait for a control packet", None, &mut packet)?;
-        Control::parse(packet, batch_max, seq_len).map_err(|invalid| {
-            let root = self.links.iter().find(|link| link.node == 0);
-            NetError::Invalid {
-                peer: root.map_or_else(String::new, |link| link.peer.clone()),
-                invalid: Box::new(invalid),
-            }
-        })
+        self.run("the wait for a forward pass", None, packet)
+    }
+
+    /// On a worker: what messages call the root.
+    pub(super) fn root(&self) -> &str {
+        self.links.iter().find(|link| link.node == 0).map_or("root", |link| &link.peer)
+    }
+
+    /// On a worker: the root has said what it may not say.
+    pub(super) fn invalid(&self, invalid: Invalid) -> NetError {
+        NetError::Invalid { peer: self.root().to_owned(), invalid: Box::new(invalid) }
     }
 
     /// Moves bytes until every flow is complete. Without a limit it waits for ever.
@@ -455,7 +470,7 @@ mod tests {
         root.begin(5, 2);
         root.exchange(exchange, &mut noise(1, 128)).unwrap();
         assert_eq!((root.sent_bytes(), root.received_bytes()), (136, 0));
-        root.stop();
+        root.stop(&Control::STOP.emit());
         assert_eq!(thread.join().unwrap(), (0, 144));
     }
 

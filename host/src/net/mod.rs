@@ -1,6 +1,7 @@
-//! Links to other nodes over TCP, in the `dllama` dialect.
+//! Links to other nodes over TCP.
 //!
-//! A root [`dial`]s its workers, a worker [`listen`]s for its root; both go through handshake, configs and weights over
+//! A worker [`listen`]s for its root. In the `dllama` dialect a root [`dial`]s its workers, and both go through handshake,
+//! configs and weights; in the [`native`] one a root calls workers that have the model, and sends a plan. Both do so over
 //! blocking streams and then hold a [`Mesh`], which carries what nodes exchange during forward passes.
 //!
 //! # Waiting
@@ -18,6 +19,7 @@ pub mod dial;
 mod error;
 pub mod listen;
 mod mesh;
+pub mod native;
 mod patience;
 
 pub use address::{Address, AddressError, DEFAULT_PORT};
@@ -26,6 +28,11 @@ pub use mesh::Mesh;
 
 use std::time::Duration;
 
+/// What another machine wrote, without what a terminal would obey.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+}
+
 /// What the set-up of links is at, for those who show it.
 #[derive(Clone, Copy, Debug)]
 pub enum Stage<'s> {
@@ -33,6 +40,8 @@ pub enum Stage<'s> {
     Connect(&'s Address),
     /// It is asked for its answer to the handshake.
     Handshake(&'s Address),
+    /// It prepares its part of a plan; what messages call it.
+    Prepare(&'s str),
     /// It is asked for its answer to its graph.
     Configure(&'s Address),
     /// Weights are sent: bytes since the last call, of all for all workers. Several threads say so.

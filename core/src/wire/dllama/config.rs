@@ -1,10 +1,10 @@
 //! Network and node configs: the graph of a worker as its root describes it.
 
-use super::bytes::{Reader, Shape, put_shape, put_text, put_u32};
 use super::kin::Letters;
 use super::op::{Room, read_op, write_op};
 use super::{pack, read_ack, write_ack};
 use crate::graph::{Buffer, Collective, Full, Graph, MAX_BATCH, Pipe, Segment, Sizes, Sync, Table, Tables, pipes};
+use crate::wire::bytes::{Reader, Shape, put_shape, put_text, put_u32};
 use crate::wire::{At, Fault, Invalid, Part, ReadError};
 use embedded_io::{Read, Write};
 

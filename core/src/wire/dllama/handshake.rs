@@ -1,7 +1,7 @@
 //! Handshake: a root tells a worker which worker it is and where the others listen.
 
-use super::bytes::{Reader, put_text, put_u32};
 use crate::graph::MAX_NODES;
+use crate::wire::bytes::{Reader, put_text, put_u32};
 use crate::wire::{At, Part, ReadError};
 use embedded_io::{Read, Write};
 

@@ -6,9 +6,9 @@
 //! [`ACK`](super::ACK), or with [`REFUSED`] and its reason. To every other root it says what a C++ worker says.
 
 use super::ACK;
-use super::bytes::{Reader, put_text, put_u32};
 use crate::graph::{Graph, OpKind};
 use crate::quant::DType;
+use crate::wire::bytes::{Reader, cut, put_text, put_u32};
 use crate::wire::{Fault, Part, ReadError};
 use core::fmt;
 use embedded_io::{Read, Write};
@@ -26,25 +26,25 @@ pub const REASON_MAX: usize = 500;
 
 /// Bytes of empty configs, as they are written or were read, one after the other.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Letters {
+pub(in crate::wire) struct Letters {
     seen: usize,
     right: usize,
 }
 
 impl Letters {
     /// The next byte to be written.
-    pub(super) fn next(&mut self) -> u8 {
+    pub(in crate::wire) fn next(&mut self) -> u8 {
         self.seen += 1;
         NAME[(self.seen - 1) % NAME.len()]
     }
 
     /// Takes the next byte that was read.
-    pub(super) fn take(&mut self, byte: u8) {
+    pub(in crate::wire) fn take(&mut self, byte: u8) {
         self.right += usize::from(self.next() == byte);
     }
 
     /// Whether a root of ours wrote them.
-    pub(super) fn are_ours(&self) -> bool {
+    pub(in crate::wire) fn are_ours(&self) -> bool {
         self.right == self.seen && self.seen >= ENOUGH
     }
 }
@@ -74,10 +74,8 @@ pub fn write_kin<W: Write>(writer: &mut W) -> Result<(), W::Error> {
 /// # Errors
 /// Those of the writer.
 pub fn write_refusal<W: Write>(writer: &mut W, reason: &str) -> Result<(), W::Error> {
-    let end = (0..=reason.len().min(REASON_MAX)).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
     put_u32(writer, REFUSED)?;
-    // A NUL would close it.
-    put_text(writer, reason[..end].split('\0').next().unwrap_or_default())
+    put_text(writer, cut(reason, REASON_MAX))
 }
 
 /// Reads what a worker answers to its node config.

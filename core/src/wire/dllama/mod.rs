@@ -13,7 +13,6 @@
 //! no authentication. Bytes that the C++ system leaves uninitialised are written as zeros and ignored when read, but for
 //! those by which our programs know each other (`kin.rs`).
 
-mod bytes;
 mod config;
 mod handshake;
 mod kin;
@@ -23,12 +22,13 @@ mod weights;
 
 pub use config::{Network, Node, read_network, read_node, write_network, write_node, write_node_as_kin};
 pub use handshake::{HOST_MAX, Hello, Peer, read_hello, read_peer, write_hello};
+pub(in crate::wire) use kin::Letters;
 pub use kin::{Answer, REASON_MAX, Unsupported, read_answer, unsupported, write_kin, write_refusal};
 pub use pack::{WEIGHT_ALIGN, pack, repacked};
 pub use weights::{Record, SendError, finish_weights, read_weights, records, weight_bytes, write_record};
 
+use super::bytes::{Reader, put_u32};
 use super::{At, Fault, Invalid, Part, ReadError, Spot};
-use bytes::{Reader, put_u32};
 use embedded_io::{Read, Write};
 
 /// What both sides answer when a step is complete.

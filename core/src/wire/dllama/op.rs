@@ -1,9 +1,9 @@
 //! Ops as records: code, layer, weight size, name, operands, config.
 
-use super::bytes::{Reader, Shape, put_shape, put_text, put_u32};
 use crate::format::{RopeKind, RopeScaling};
 use crate::graph::{Attention, Buffer, MAX_LAYERS, Op, OpKind, Operand, Pipe, Place, Rope, View, Weight};
 use crate::quant::{DType, Order};
+use crate::wire::bytes::{Reader, Shape, put_shape, put_text, put_u32};
 use crate::wire::{Fault, ReadError};
 use embedded_io::{Read, Write};
 

@@ -1,9 +1,9 @@
 //! Weight records: from a root's Storage, strided as they lie there, into a worker's memory, packed.
 
-use super::bytes::{Reader, put_text, put_u32, put_u64};
 use crate::graph::{Graph, NAME_MAX, Op, Weight};
 use crate::io::{Span, Storage};
 use crate::plan::names::{FINAL_WEIGHTS, LAYER_WEIGHTS};
+use crate::wire::bytes::{Reader, put_text, put_u32, put_u64};
 use crate::wire::{At, Fault, Part, ReadError};
 use core::fmt;
 use embedded_io::{Read, Write};

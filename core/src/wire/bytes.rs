@@ -1,6 +1,6 @@
 //! Numbers, strings and size records: the words that configs and records are made of.
 
-use super::kin::Letters;
+use super::dllama::Letters;
 use crate::graph::{NAME_MAX, Name};
 use crate::quant::DType;
 use crate::wire::{At, Fault, Invalid, Part, ReadError, Spot};
@@ -8,16 +8,16 @@ use core::ops::RangeInclusive;
 use embedded_io::{Read, ReadExactError, Write};
 
 /// Reads fields and knows where the conversation stands.
-pub(super) struct Reader<'r, R> {
+pub(in crate::wire) struct Reader<'r, R> {
     inner: &'r mut R,
     part: Part,
-    pub(super) at: At,
+    pub(in crate::wire) at: At,
     /// Configs of ops that have none.
-    pub(super) letters: Letters,
+    pub(in crate::wire) letters: Letters,
 }
 
 impl<'r, R: Read> Reader<'r, R> {
-    pub(super) fn new(inner: &'r mut R, part: Part) -> Self {
+    pub(in crate::wire) fn new(inner: &'r mut R, part: Part) -> Self {
         Self { inner, part, at: At::Top, letters: Letters::default() }
     }
 
@@ -25,38 +25,45 @@ impl<'r, R: Read> Reader<'r, R> {
         Spot { part: self.part, at: self.at.clone(), field }
     }
 
-    pub(super) fn invalid(&self, field: &'static str, fault: Fault) -> Invalid {
+    pub(in crate::wire) fn invalid(&self, field: &'static str, fault: Fault) -> Invalid {
         Invalid { spot: self.spot(field), fault }
     }
 
     /// Fills `out`.
-    pub(super) fn fill(&mut self, field: &'static str, out: &mut [u8]) -> Result<(), ReadError<R::Error>> {
+    pub(in crate::wire) fn fill(&mut self, field: &'static str, out: &mut [u8]) -> Result<(), ReadError<R::Error>> {
         self.inner.read_exact(out).map_err(|error| match error {
             ReadExactError::UnexpectedEof => ReadError::Closed(self.spot(field)),
             ReadExactError::Other(error) => ReadError::Io { part: self.part, error },
         })
     }
 
-    pub(super) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], ReadError<R::Error>> {
+    pub(in crate::wire) fn array<const N: usize>(
+        &mut self,
+        field: &'static str,
+    ) -> Result<[u8; N], ReadError<R::Error>> {
         let mut bytes = [0; N];
         self.fill(field, &mut bytes)?;
         Ok(bytes)
     }
 
-    pub(super) fn u32(&mut self, field: &'static str) -> Result<u32, ReadError<R::Error>> {
+    pub(in crate::wire) fn u16(&mut self, field: &'static str) -> Result<u16, ReadError<R::Error>> {
+        self.array(field).map(u16::from_le_bytes)
+    }
+
+    pub(in crate::wire) fn u32(&mut self, field: &'static str) -> Result<u32, ReadError<R::Error>> {
         self.array(field).map(u32::from_le_bytes)
     }
 
-    pub(super) fn u64(&mut self, field: &'static str) -> Result<u64, ReadError<R::Error>> {
+    pub(in crate::wire) fn u64(&mut self, field: &'static str) -> Result<u64, ReadError<R::Error>> {
         self.array(field).map(u64::from_le_bytes)
     }
 
-    pub(super) fn f32(&mut self, field: &'static str) -> Result<f32, ReadError<R::Error>> {
+    pub(in crate::wire) fn f32(&mut self, field: &'static str) -> Result<f32, ReadError<R::Error>> {
         self.array(field).map(f32::from_le_bytes)
     }
 
     /// A number that must lie in a range.
-    pub(super) fn within(
+    pub(in crate::wire) fn within(
         &mut self,
         field: &'static str,
         allowed: RangeInclusive<u32>,
@@ -70,7 +77,7 @@ impl<'r, R: Read> Reader<'r, R> {
     }
 
     /// An index into something that has `count` entries.
-    pub(super) fn index(&mut self, field: &'static str, count: u32) -> Result<u32, ReadError<R::Error>> {
+    pub(in crate::wire) fn index(&mut self, field: &'static str, count: u32) -> Result<u32, ReadError<R::Error>> {
         let found = self.u32(field)?;
         if found < count {
             return Ok(found);
@@ -79,13 +86,18 @@ impl<'r, R: Read> Reader<'r, R> {
     }
 
     /// A number that is known beforehand.
-    pub(super) fn exactly(&mut self, field: &'static str, expected: u32) -> Result<(), ReadError<R::Error>> {
+    pub(in crate::wire) fn exactly(&mut self, field: &'static str, expected: u32) -> Result<(), ReadError<R::Error>> {
         let found = self.u32(field)?;
         self.same(field, found.into(), expected.into())
     }
 
     /// Checks a value that follows from others.
-    pub(super) fn same(&self, field: &'static str, found: u64, expected: u64) -> Result<(), ReadError<R::Error>> {
+    pub(in crate::wire) fn same(
+        &self,
+        field: &'static str,
+        found: u64,
+        expected: u64,
+    ) -> Result<(), ReadError<R::Error>> {
         if found == expected {
             return Ok(());
         }
@@ -93,7 +105,7 @@ impl<'r, R: Read> Reader<'r, R> {
     }
 
     /// A string of `min` to `N` bytes, the NUL that closes it not counted. Its length is a field of its own.
-    pub(super) fn text<const N: usize>(
+    pub(in crate::wire) fn text<const N: usize>(
         &mut self,
         [length, field]: [&'static str; 2],
         min: u32,
@@ -103,7 +115,7 @@ impl<'r, R: Read> Reader<'r, R> {
     }
 
     /// The bytes of a string whose length, NUL included and at most `N + 1`, was read before.
-    pub(super) fn text_of<const N: usize>(
+    pub(in crate::wire) fn text_of<const N: usize>(
         &mut self,
         field: &'static str,
         len: usize,
@@ -120,12 +132,12 @@ impl<'r, R: Read> Reader<'r, R> {
     }
 
     /// A name that is [`NAME_MAX`] bytes at most.
-    pub(super) fn name(&mut self) -> Result<Name, ReadError<R::Error>> {
+    pub(in crate::wire) fn name(&mut self) -> Result<Name, ReadError<R::Error>> {
         self.text::<NAME_MAX>(["name length", "name"], 0)
     }
 
     /// A size record: `None` is the one that stands for no values.
-    pub(super) fn shape(&mut self, field: &'static str) -> Result<Option<Shape>, ReadError<R::Error>> {
+    pub(in crate::wire) fn shape(&mut self, field: &'static str) -> Result<Option<Shape>, ReadError<R::Error>> {
         let code = self.u32("float type")?;
         let [z, y, x] = [self.u32(field)?, self.u32(field)?, self.u32(field)?];
         let [len, bytes, plane_bytes] = [self.u64(field)?, self.u64(field)?, self.u64(field)?];
@@ -161,18 +173,18 @@ impl<'r, R: Read> Reader<'r, R> {
     }
 
     /// A size record of something that is there.
-    pub(super) fn solid(&mut self, field: &'static str) -> Result<Shape, ReadError<R::Error>> {
+    pub(in crate::wire) fn solid(&mut self, field: &'static str) -> Result<Shape, ReadError<R::Error>> {
         self.shape(field)?.ok_or_else(|| self.invalid(field, Fault::Missing).into())
     }
 }
 
 /// What a size record describes: `planes × rows × width` values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shape {
-    pub(super) dtype: DType,
-    pub(super) planes: u32,
-    pub(super) rows: u32,
-    pub(super) width: u32,
+pub(in crate::wire) struct Shape {
+    pub(in crate::wire) dtype: DType,
+    pub(in crate::wire) planes: u32,
+    pub(in crate::wire) rows: u32,
+    pub(in crate::wire) width: u32,
 }
 
 impl Shape {
@@ -182,23 +194,30 @@ impl Shape {
     }
 }
 
-pub(super) fn put_u32<W: Write>(writer: &mut W, value: u32) -> Result<(), W::Error> {
+/// As much of `text` as has up to `max` bytes and no NUL, which would close it.
+pub(in crate::wire) fn cut(text: &str, max: usize) -> &str {
+    let text = text.split('\0').next().unwrap_or_default();
+    let end = (0..=text.len().min(max)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    &text[..end]
+}
+
+pub(in crate::wire) fn put_u32<W: Write>(writer: &mut W, value: u32) -> Result<(), W::Error> {
     writer.write_all(&value.to_le_bytes())
 }
 
-pub(super) fn put_u64<W: Write>(writer: &mut W, value: u64) -> Result<(), W::Error> {
+pub(in crate::wire) fn put_u64<W: Write>(writer: &mut W, value: u64) -> Result<(), W::Error> {
     writer.write_all(&value.to_le_bytes())
 }
 
 /// Writes a string, its length first and a NUL last.
-pub(super) fn put_text<W: Write>(writer: &mut W, text: &str) -> Result<(), W::Error> {
+pub(in crate::wire) fn put_text<W: Write>(writer: &mut W, text: &str) -> Result<(), W::Error> {
     put_u32(writer, text.len() as u32 + 1)?;
     writer.write_all(text.as_bytes())?;
     writer.write_all(&[0])
 }
 
 /// Writes a size record.
-pub(super) fn put_shape<W: Write>(writer: &mut W, shape: Option<Shape>) -> Result<(), W::Error> {
+pub(in crate::wire) fn put_shape<W: Write>(writer: &mut W, shape: Option<Shape>) -> Result<(), W::Error> {
     let Some(shape) = shape else {
         put_u32(writer, u32::MAX)?;
         return writer.write_all(&[0; 36]);

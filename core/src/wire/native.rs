@@ -1,0 +1,484 @@
+//! Our own dialect: every node has the model file, so that a plan, tokens and activations are all that crosses.
+//!
+//! ```text
+//! root -> worker                      worker -> root                worker -> lower worker
+//! CALL                                GREETING, Have
+//! Plan                                Ready or Refused
+//! Go                                                                LINK, Link
+//!                                     Linked
+//! Pass, …                             [activations, see `crate::io::Links`]
+//! Bye
+//! ```
+//! A message is its length in bytes (u32, of what follows), its kind (u8) and its fields, little-endian; strings carry their
+//! length, NUL included. Its length is limited before memory is taken for it, and every field before it is used.
+//!
+//! [`CALL`] has the form of a handshake of the `dllama` dialect that a C++ worker takes for that of a root with one worker:
+//! it acknowledges, hears nothing more and is ready for the next root. So a root can ask any worker which dialect it speaks.
+
+use super::bytes::{Reader, cut, put_text, put_u32, put_u64};
+use super::dllama::HOST_MAX;
+use super::{Fault, Invalid, Part, ReadError};
+use crate::exec::Logits;
+use crate::graph::{MAX_BATCH, MAX_NODES};
+use crate::kernels::KvType;
+use crate::plan::Share;
+use crate::quant::DType;
+use core::convert::Infallible;
+use embedded_io::{ErrorType, Write};
+
+/// What both sides of a session must have in common: other versions are refused.
+pub const VERSION: u32 = 1;
+
+/// First bytes of a root: one worker, and an index that no root has.
+pub const CALL: [u8; 8] = *b"\x01\0\0\0dair";
+/// First bytes of a link from another worker.
+pub const LINK: [u8; 8] = *b"\x01\0\0\0link";
+/// First bytes that a worker answers to a [`CALL`]; one that does not know it answers [`ACK`](super::dllama::ACK).
+pub const GREETING: [u8; 4] = *b"DAIR";
+
+/// Most bytes of a message.
+pub const MESSAGE_MAX: u32 = 128 << 10;
+/// Most models that a worker tells of.
+pub const MODELS_MAX: usize = 64;
+/// Longest name of a model in bytes.
+pub const NAME_MAX: usize = 255;
+/// Longest reason of a refusal in bytes.
+pub const REASON_MAX: usize = 500;
+
+/// What a model file is known by.
+pub type Fingerprint = [u8; 32];
+
+/// What a session is known by: links between workers prove to belong to it.
+pub type SessionId = [u8; 16];
+
+/// A model that a worker has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HasModel {
+    /// Of its content.
+    pub fingerprint: Fingerprint,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// What people call it.
+    pub name: heapless::String<NAME_MAX>,
+}
+
+/// What a worker says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Have {
+    /// [`VERSION`] of its dialect.
+    pub version: u32,
+    /// Threads that compute.
+    pub threads: u32,
+    /// Bytes that it may take for a KV cache, activations and repacked weights.
+    pub memory: u64,
+    /// Its model files.
+    pub models: heapless::Vec<HasModel, MODELS_MAX>,
+}
+
+/// What all nodes of a session agree on, but for the nodes themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// [`VERSION`] of the root's dialect.
+    pub version: u32,
+    /// This session.
+    pub session: SessionId,
+    /// The model.
+    pub fingerprint: Fingerprint,
+    /// The receiver's place among the nodes; the root is 0.
+    pub node: u32,
+    /// Nodes.
+    pub nodes: u32,
+    /// Type of the inputs of products.
+    pub activation: DType,
+    /// Type in which every node keeps keys and values.
+    pub kv: KvType,
+    /// Most rows of a pass.
+    pub batch_max: u32,
+    /// Positions of the KV cache.
+    pub seq_len: u32,
+}
+
+/// A node of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanNode {
+    /// What it computes.
+    pub share: Share,
+    /// Where other workers reach it; of the root, which nobody calls, it counts for nothing.
+    pub host: heapless::String<HOST_MAX>,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// A worker is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Bytes of its KV cache and activations.
+    pub arena_bytes: u64,
+    /// Bytes of weights that it repacked.
+    pub repacked_bytes: u64,
+}
+
+/// A forward pass; the tokens of its rows follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// Position of the first row.
+    pub position: u32,
+    /// Rows.
+    pub rows: u32,
+    /// What is asked of the head.
+    pub logits: Logits,
+}
+
+/// A message. What may be long stays where it was read.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // there is no heap here, and few messages are alive at a time
+pub enum Message<'m> {
+    /// A worker says what it has.
+    Have(Have),
+    /// A root says who computes what.
+    Plan(Plan, PlanNodes<'m>),
+    /// A worker can compute its part.
+    Ready(Ready),
+    /// A worker can't, and says why.
+    Refused(heapless::String<REASON_MAX>),
+    /// Everybody is ready: link up.
+    Go,
+    /// All links of a worker are there.
+    Linked,
+    /// A worker says who it is to another one.
+    Link(SessionId, u32),
+    /// A root announces a pass.
+    Pass(Pass, Tokens<'m>),
+    /// The session ends.
+    Bye,
+}
+
+const HAVE: u8 = 1;
+const PLAN: u8 = 2;
+const READY: u8 = 3;
+const REFUSED: u8 = 4;
+const GO: u8 = 5;
+const LINKED: u8 = 6;
+const LINKS: u8 = 7;
+const PASS: u8 = 8;
+const BYE: u8 = 9;
+
+/// Nodes of a plan, each checked when it is read.
+#[derive(Clone, Debug)]
+pub struct PlanNodes<'m> {
+    rest: &'m [u8],
+    left: u32,
+}
+
+impl Iterator for PlanNodes<'_> {
+    type Item = Result<PlanNode, Invalid>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let mut read = || {
+            let mut reader = Reader::new(&mut self.rest, Part::Message);
+            let [layers, head, port] =
+                [reader.u16("share of layers")?, reader.u16("share of the head")?, reader.u16("port")?];
+            let host = reader.text(["length of a host", "host"], 0)?;
+            Ok(PlanNode { share: Share { layers, head }, host, port })
+        };
+        Some(read().map_err(invalid))
+    }
+}
+
+/// Tokens of a pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens<'m>(&'m [u8]);
+
+impl Tokens<'_> {
+    /// Their ids.
+    pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.0.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id))
+    }
+}
+
+/// Reads from memory fail only where it ends.
+fn invalid(error: ReadError<Infallible>) -> Invalid {
+    match error {
+        ReadError::Invalid(invalid) => invalid,
+        ReadError::Closed(spot) => Invalid { spot, fault: Fault::Short },
+        ReadError::Io { error, .. } => match error {},
+    }
+}
+
+/// Checks the length of a message, which is read before anything else of it.
+///
+/// # Errors
+/// None, or more than [`MESSAGE_MAX`].
+pub fn message_len(bytes: [u8; 4]) -> Result<usize, Invalid> {
+    let mut bytes = &bytes[..];
+    Reader::new(&mut bytes, Part::Message).within("length", 1..=MESSAGE_MAX).map(|len| len as usize).map_err(invalid)
+}
+
+impl<'m> Message<'m> {
+    /// Reads a message without its length. Numbers of nodes, rows and models are within their limits; whether they fit the
+    /// model is for others to say.
+    ///
+    /// # Errors
+    /// A kind that is unknown, a field that is not allowed, bytes that are missing or too many.
+    pub fn parse(bytes: &'m [u8]) -> Result<Self, Invalid> {
+        let mut rest = bytes;
+        Self::read(&mut rest).map_err(invalid)
+    }
+
+    fn read(rest: &mut &'m [u8]) -> Result<Self, ReadError<Infallible>> {
+        let mut reader = Reader::new(rest, Part::Message);
+        let [kind] = reader.array("kind")?;
+        let message = match kind {
+            HAVE => Self::Have(read_have(&mut reader)?),
+            PLAN => {
+                let plan = read_plan(&mut reader)?;
+                return Ok(Self::Plan(plan, PlanNodes { rest: core::mem::take(rest), left: plan.nodes }));
+            }
+            READY => Self::Ready(Ready {
+                arena_bytes: reader.u64("bytes of the arena")?,
+                repacked_bytes: reader.u64("repacked bytes")?,
+            }),
+            REFUSED => Self::Refused(reader.text(["length of the reason", "reason"], 0)?),
+            GO => Self::Go,
+            LINKED => Self::Linked,
+            LINKS => Self::Link(reader.array("session")?, reader.within("node", 1..=MAX_NODES - 1)?),
+            PASS => {
+                let pass = Pass {
+                    position: reader.u32("position")?,
+                    rows: reader.within("rows", 1..=MAX_BATCH)?,
+                    logits: match reader.within("wanted logits", 0..=2)? {
+                        0 => Logits::None,
+                        1 => Logits::Last,
+                        _ => Logits::All,
+                    },
+                };
+                let len = 4 * pass.rows as usize;
+                let Some((tokens, behind)) = rest.split_at_checked(len) else {
+                    let found = rest.len() as u64;
+                    let fault = Fault::Differs { found, expected: len as u64 };
+                    return Err(Reader::new(rest, Part::Message).invalid("bytes of tokens", fault).into());
+                };
+                *rest = behind;
+                Self::Pass(pass, Tokens(tokens))
+            }
+            BYE => Self::Bye,
+            found => {
+                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: BYE.into() };
+                return Err(reader.invalid("kind", fault).into());
+            }
+        };
+        if rest.is_empty() {
+            return Ok(message);
+        }
+        let bytes = rest.len() as u64;
+        Err(Reader::new(rest, Part::Message).invalid("length", Fault::TooLong { bytes }).into())
+    }
+}
+
+type Source<'r, 'm> = Reader<'r, &'m [u8]>;
+
+fn read_have(reader: &mut Source<'_, '_>) -> Result<Have, ReadError<Infallible>> {
+    let mut have = Have {
+        version: reader.u32("version")?,
+        threads: reader.u32("threads")?,
+        memory: reader.u64("memory")?,
+        ..Have::default()
+    };
+    for _ in 0..reader.within("number of models", 0..=MODELS_MAX as u32)? {
+        let model = HasModel {
+            fingerprint: reader.array("fingerprint")?,
+            bytes: reader.u64("bytes of a model")?,
+            name: reader.text(["length of a name", "name"], 0)?,
+        };
+        have.models.push(model).unwrap_or_else(|_| unreachable!("their number was checked"));
+    }
+    Ok(have)
+}
+
+fn read_plan(reader: &mut Source<'_, '_>) -> Result<Plan, ReadError<Infallible>> {
+    let version = reader.u32("version")?;
+    // What follows is this version's.
+    reader.same("version", version.into(), VERSION.into())?;
+    let (session, fingerprint) = (reader.array("session")?, reader.array("fingerprint")?);
+    let nodes = reader.within("number of nodes", 2..=MAX_NODES)?;
+    let node = reader.within("node", 1..=nodes - 1)?;
+    let activation = match reader.within("type of activations", 0..=1)? {
+        0 => DType::F32,
+        _ => DType::Q80,
+    };
+    let kv = KvType::ALL[reader.within("type of the KV cache", 0..=KvType::ALL.len() as u32 - 1)? as usize];
+    let batch_max = reader.within("rows of a pass", 1..=MAX_BATCH)?;
+    let seq_len = reader.within("positions", 1..=u32::MAX)?;
+    Ok(Plan { version, session, fingerprint, node, nodes, activation, kv, batch_max, seq_len })
+}
+
+/// Writes a [`Have`].
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_have<W: Write>(writer: &mut W, have: &Have) -> Result<(), W::Error> {
+    frame(writer, HAVE, |writer| {
+        put_u32(writer, have.version)?;
+        put_u32(writer, have.threads)?;
+        put_u64(writer, have.memory)?;
+        put_u32(writer, have.models.len() as u32)?;
+        have.models.iter().try_for_each(|model| {
+            writer.write_all(&model.fingerprint)?;
+            put_u64(writer, model.bytes)?;
+            put_text(writer, &model.name)
+        })
+    })
+}
+
+/// Writes a [`Plan`] and its nodes, the root first: share, host, port.
+///
+/// # Errors
+/// Those of the writer.
+///
+/// # Panics
+/// If `nodes` does not yield the plan's number of nodes, or a host is longer than [`HOST_MAX`].
+pub fn write_plan<'n, W: Write>(
+    writer: &mut W,
+    plan: &Plan,
+    nodes: impl Iterator<Item = (Share, &'n str, u16)> + Clone,
+) -> Result<(), W::Error> {
+    assert_eq!(nodes.clone().count(), plan.nodes as usize, "nodes of a plan");
+    let kv = KvType::ALL.iter().position(|kv| *kv == plan.kv).unwrap_or(0) as u32;
+    frame(writer, PLAN, |writer| {
+        put_u32(writer, plan.version)?;
+        writer.write_all(&plan.session)?;
+        writer.write_all(&plan.fingerprint)?;
+        for word in [plan.nodes, plan.node, u32::from(plan.activation != DType::F32), kv, plan.batch_max, plan.seq_len]
+        {
+            put_u32(writer, word)?;
+        }
+        nodes.clone().try_for_each(|(share, host, port)| {
+            assert!(host.len() <= HOST_MAX, "host of {} bytes", host.len());
+            for number in [share.layers, share.head, port] {
+                writer.write_all(&number.to_le_bytes())?;
+            }
+            put_text(writer, host)
+        })
+    })
+}
+
+/// Writes a [`Ready`].
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_ready<W: Write>(writer: &mut W, ready: &Ready) -> Result<(), W::Error> {
+    frame(writer, READY, |writer| {
+        put_u64(writer, ready.arena_bytes)?;
+        put_u64(writer, ready.repacked_bytes)
+    })
+}
+
+/// Writes why a worker refuses; what exceeds [`REASON_MAX`] is cut.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_refused<W: Write>(writer: &mut W, reason: &str) -> Result<(), W::Error> {
+    frame(writer, REFUSED, |writer| put_text(writer, cut(reason, REASON_MAX)))
+}
+
+/// Writes that all are ready.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_go<W: Write>(writer: &mut W) -> Result<(), W::Error> {
+    frame(writer, GO, |_| Ok(()))
+}
+
+/// Writes that a worker has its links.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_linked<W: Write>(writer: &mut W) -> Result<(), W::Error> {
+    frame(writer, LINKED, |_| Ok(()))
+}
+
+/// Writes who a worker is to another one.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_link<W: Write>(writer: &mut W, session: &SessionId, node: u32) -> Result<(), W::Error> {
+    frame(writer, LINKS, |writer| {
+        writer.write_all(session)?;
+        put_u32(writer, node)
+    })
+}
+
+/// Writes a pass.
+///
+/// # Errors
+/// Those of the writer.
+///
+/// # Panics
+/// If there is not a token for each row.
+pub fn write_pass<W: Write>(writer: &mut W, pass: &Pass, tokens: &[u32]) -> Result<(), W::Error> {
+    assert_eq!(tokens.len(), pass.rows as usize, "tokens of a pass");
+    let logits = match pass.logits {
+        Logits::None => 0,
+        Logits::Last => 1,
+        Logits::All => 2,
+    };
+    frame(writer, PASS, |writer| {
+        for word in [pass.position, pass.rows, logits].iter().chain(tokens) {
+            put_u32(writer, *word)?;
+        }
+        Ok(())
+    })
+}
+
+/// Writes that the session ends.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_bye<W: Write>(writer: &mut W) -> Result<(), W::Error> {
+    frame(writer, BYE, |_| Ok(()))
+}
+
+/// What a body is written to: first to be counted, then to go out.
+enum Sink<'w, W> {
+    Count(u32),
+    Out(&'w mut W),
+}
+
+impl<W: Write> ErrorType for Sink<'_, W> {
+    type Error = W::Error;
+}
+
+impl<W: Write> Write for Sink<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, W::Error> {
+        match self {
+            Self::Count(count) => {
+                *count += bytes.len() as u32;
+                Ok(bytes.len())
+            }
+            Self::Out(writer) => writer.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), W::Error> {
+        match self {
+            Self::Count(_) => Ok(()),
+            Self::Out(writer) => writer.flush(),
+        }
+    }
+}
+
+/// Writes a message around its body.
+fn frame<W: Write>(
+    writer: &mut W,
+    kind: u8,
+    body: impl Fn(&mut Sink<'_, W>) -> Result<(), W::Error>,
+) -> Result<(), W::Error> {
+    let mut counted = Sink::Count(1);
+    body(&mut counted)?;
+    let Sink::Count(len) = counted else { unreachable!("a sink does not change its kind") };
+    assert!(len <= MESSAGE_MAX, "message of {len} bytes");
+    put_u32(writer, len)?;
+    writer.write_all(&[kind])?;
+    body(&mut Sink::Out(writer))
+}

@@ -1,0 +1,334 @@
+//! Both sides of the native dialect until passes begin: a root calls workers, a worker answers.
+
+use super::conn::Conn;
+use super::dial::{check, connect};
+use super::listen::Listener;
+use super::{Address, Mesh, NetError, Stage, Timeouts, printable};
+use dair_core::plan::Share;
+use dair_core::wire::native::{
+    self, CALL, GREETING, Have, LINK, Message, Plan, PlanNode, Ready, SessionId, write_bye, write_go, write_have,
+    write_link, write_linked, write_pass, write_plan, write_ready, write_refused,
+};
+use dair_core::wire::{Part, dllama};
+use embedded_io::Write;
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+/// For a node to repack its weights, during which it says nothing.
+const PREPARE: Duration = Duration::from_secs(600);
+
+/// A worker that has answered a call.
+#[derive(Debug)]
+pub struct Called {
+    conn: Conn,
+    address: Address,
+    /// What it says of itself.
+    pub have: Have,
+}
+
+impl Called {
+    /// How messages call it.
+    pub fn peer(&self) -> &str {
+        self.conn.peer()
+    }
+}
+
+/// Calls all `workers` at once: what each has, or nothing of those that do not speak this dialect. These have taken no
+/// harm: a C++ worker is ready for the next root.
+///
+/// # Errors
+/// Names the worker that can't be reached or does not answer, and the mistake in a list that can't work.
+pub fn call(
+    workers: &[Address],
+    timeouts: &Timeouts,
+    stage: impl Fn(Stage<'_>),
+) -> Result<Vec<Option<Called>>, NetError> {
+    check(workers)?;
+    thread::scope(|scope| {
+        let calls: Vec<_> = workers.iter().map(|worker| scope.spawn(|| call_one(worker, timeouts))).collect();
+        let wait = |(call, worker): (thread::ScopedJoinHandle<'_, _>, _)| {
+            stage(Stage::Connect(worker));
+            call.join().expect("calling does not panic")
+        };
+        calls.into_iter().zip(workers).map(wait).collect()
+    })
+}
+
+fn call_one(worker: &Address, timeouts: &Timeouts) -> Result<Option<Called>, NetError> {
+    let stream = connect(worker, timeouts)?;
+    let mut conn = Conn::new(stream, format!("worker {worker}"), timeouts.handshake)?;
+    let unanswered = |error| match error {
+        NetError::Silent { timeout, .. } => NetError::Unanswered { address: worker.clone(), timeout },
+        error => error,
+    };
+    conn.write_with(Part::Handshake, |conn| conn.write_all(&CALL))?;
+    let answer: [u8; 4] = conn.read_bytes(Part::Handshake).map_err(unanswered)?;
+    if answer == dllama::ACK.to_le_bytes() {
+        return Ok(None);
+    }
+    if answer != GREETING {
+        return Err(NetError::Unexpected { peer: conn.peer().into(), what: "something that no worker answers" });
+    }
+    let have = conn.read_message(|message| match message {
+        Message::Have(have) => Some(Ok(have)),
+        Message::Refused(reason) => Some(Err(reason)),
+        _ => None,
+    })?;
+    match have {
+        Ok(have) => Ok(Some(Called { conn, address: worker.clone(), have })),
+        Err(reason) => Err(NetError::Refused { peer: conn.peer().into(), reason: printable(&reason) }),
+    }
+}
+
+/// Workers that a plan was sent to; worker `index` is node `index + 1`.
+#[derive(Debug)]
+pub struct Planned {
+    conns: Vec<Conn>,
+    progress: Duration,
+}
+
+/// Sends `plan` to all `workers`, with a share for each node, the root's first. They prepare at the same time.
+///
+/// # Errors
+/// Names the worker that can't be written to.
+pub fn plan(workers: Vec<Called>, plan: &Plan, shares: &[Share], timeouts: &Timeouts) -> Result<Planned, NetError> {
+    let addresses: Vec<_> = workers.iter().map(|worker| worker.address.clone()).collect();
+    let places = [("", 0)].into_iter().chain(addresses.iter().map(|address| (address.host.as_str(), address.port)));
+    let nodes = shares.iter().zip(places).map(|(share, (host, port))| (*share, host, port));
+    let mut conns: Vec<_> = workers.into_iter().map(|worker| worker.conn).collect();
+    for (node, conn) in (1..).zip(&mut conns) {
+        conn.begin(timeouts.progress);
+        let plan = Plan { node, ..*plan };
+        conn.write_with(Part::Message, |conn| write_plan(conn, &plan, nodes.clone()))?;
+    }
+    Ok(Planned { conns, progress: timeouts.progress })
+}
+
+impl Planned {
+    /// Waits until all workers can compute their parts, and lets them link up.
+    ///
+    /// # Errors
+    /// Names the worker that can't, with its reason, or is gone.
+    pub fn link(mut self, stage: impl Fn(Stage<'_>)) -> Result<(Mesh, Vec<Ready>), NetError> {
+        let mut all = Vec::with_capacity(self.conns.len());
+        for conn in &mut self.conns {
+            stage(Stage::Prepare(conn.peer()));
+            conn.begin(PREPARE.max(self.progress));
+            let ready = conn.read_message(|message| match message {
+                Message::Ready(ready) => Some(Ok(ready)),
+                Message::Refused(reason) => Some(Err(reason)),
+                _ => None,
+            })?;
+            let refused = |reason: heapless::String<_>| NetError::Refused {
+                peer: conn.peer().into(),
+                reason: printable(&reason),
+            };
+            all.push(ready.map_err(refused)?);
+        }
+        for conn in &mut self.conns {
+            conn.begin(self.progress);
+            conn.write_with(Part::Message, write_go)?;
+        }
+        for conn in &mut self.conns {
+            conn.read_message(|message| matches!(message, Message::Linked).then_some(()))?;
+        }
+        Ok((Mesh::of_conns(0, (1..).zip(self.conns), self.progress)?, all))
+    }
+}
+
+/// Tells all workers of a pass; it travels with the next exchange.
+pub fn announce(mesh: &mut Mesh, pass: &native::Pass, tokens: &[u32]) {
+    let mut packet = Vec::with_capacity(32 + 4 * tokens.len());
+    write_pass(&mut packet, pass, tokens)
+        .unwrap_or_else(|error| unreachable!("memory takes what is written to it: {error}"));
+    mesh.announce(&packet);
+}
+
+/// Ends a session on its links, as far as they can be reached within a second.
+pub fn end(mesh: Mesh) {
+    let mut bye = Vec::new();
+    write_bye(&mut bye).unwrap_or_else(|error| unreachable!("memory takes what is written to it: {error}"));
+    mesh.stop(&bye);
+}
+
+/// A root that has called a worker.
+#[derive(Debug)]
+pub struct Caller {
+    root: Conn,
+    progress: Duration,
+}
+
+/// What a root wants of a worker.
+#[derive(Debug)]
+pub struct Task {
+    /// What all nodes agree on.
+    pub plan: Plan,
+    /// All nodes, the root first.
+    pub nodes: Vec<PlanNode>,
+}
+
+impl Caller {
+    pub(super) fn new(mut root: Conn, have: &Have, timeouts: &Timeouts) -> Result<Self, NetError> {
+        root.write_with(Part::Handshake, |root| {
+            root.write_all(&GREETING)?;
+            write_have(root, have)
+        })?;
+        Ok(Self { root, progress: timeouts.progress })
+    }
+
+    /// How messages call it.
+    pub fn root(&self) -> &str {
+        self.root.peer()
+    }
+
+    /// Waits for the plan; `None` where the root was only asking.
+    ///
+    /// # Errors
+    /// Where it sends something else, or nothing.
+    pub fn task(&mut self) -> Result<Option<Task>, NetError> {
+        self.root.begin(self.progress);
+        let task = self.root.read_message(|message| match message {
+            Message::Plan(plan, nodes) => Some(nodes.collect::<Result<_, _>>().map(|nodes| Task { plan, nodes })),
+            _ => None,
+        });
+        match task {
+            Ok(Ok(task)) => Ok(Some(task)),
+            Ok(Err(invalid)) => Err(NetError::Invalid { peer: self.root.peer().into(), invalid: Box::new(invalid) }),
+            Err(NetError::Closed { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells the root why its plan can't be carried out.
+    pub fn refuse(&mut self, reason: &str) {
+        // Whoever is gone needs no reason.
+        let _ = self.root.write_with(Part::Message, |root| write_refused(root, reason));
+    }
+
+    /// Tells the root that its plan can be carried out, and links up with the other workers once all can.
+    ///
+    /// # Errors
+    /// Names the peer that is gone, silent or somebody else.
+    pub fn link(mut self, listener: &mut Listener, task: &Task, ready: &Ready) -> Result<Mesh, NetError> {
+        let Task { plan: Plan { session, node, nodes, .. }, .. } = task;
+        self.root.write_with(Part::Message, |root| write_ready(root, ready))?;
+        // The slowest worker is waited for by all.
+        self.root.begin(PREPARE.max(self.progress));
+        self.root.read_message(|message| matches!(message, Message::Go).then_some(()))?;
+        let mut peers = Vec::with_capacity(*nodes as usize - 2);
+        for (lower, place) in (1..*node).zip(&task.nodes[1..]) {
+            let address = Address { host: place.host.as_str().to_owned(), port: place.port };
+            let stream = connect(&address, listener.timeouts())?;
+            let mut conn = Conn::new(stream, format!("worker {address}"), self.progress)?;
+            conn.write_with(Part::Handshake, |conn| {
+                conn.write_all(&LINK)?;
+                write_link(conn, session, *node)
+            })?;
+            peers.push((lower, conn));
+        }
+        self.accept_higher(listener, task, &mut peers)?;
+        self.root.begin(self.progress);
+        self.root.write_with(Part::Message, write_linked)?;
+        Mesh::of_conns(*node, [(0, self.root)].into_iter().chain(peers), self.progress)
+    }
+
+    /// Takes a link from every worker with a higher number. Whoever else connects meanwhile is turned away.
+    fn accept_higher(
+        &self,
+        listener: &mut Listener,
+        task: &Task,
+        peers: &mut Vec<(u32, Conn)>,
+    ) -> Result<(), NetError> {
+        let Plan { session, node, nodes, .. } = task.plan;
+        let (start, mut missing) = (Instant::now(), (node + 1..nodes).collect::<Vec<_>>());
+        while !missing.is_empty() {
+            let Some(client) = listener.accept(Some(start + self.progress)).map_err(NetError::System)? else {
+                let names = missing.iter().map(|node| {
+                    let PlanNode { host, port, .. } = &task.nodes[*node as usize];
+                    Address { host: host.as_str().to_owned(), port: *port }.to_string()
+                });
+                let peer = format!("worker {}", names.collect::<Vec<_>>().join(", "));
+                return Err(NetError::Silent { peer, phase: "the set-up of links", timeout: self.progress });
+            };
+            match link_of(client, &session, listener.timeouts()) {
+                Ok(Some((higher, conn))) if missing.contains(&higher) => {
+                    missing.retain(|node| *node != higher);
+                    peers.push((higher, conn));
+                }
+                // Somebody else, who hears that nobody is here for him.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Hears whether a client is a link of this session, and of which node.
+fn link_of(
+    (stream, from): (std::net::TcpStream, std::net::SocketAddr),
+    session: &SessionId,
+    timeouts: &Timeouts,
+) -> Result<Option<(u32, Conn)>, NetError> {
+    let mut conn = Conn::new(stream, format!("worker {from}"), timeouts.handshake.min(Duration::from_secs(1)))?;
+    if conn.read_bytes(Part::Handshake)? != LINK {
+        return Ok(None);
+    }
+    let (of, node) = conn.read_message(|message| match message {
+        Message::Link(session, node) => Some((session, node)),
+        _ => None,
+    })?;
+    Ok((of == *session).then_some((node, conn)))
+}
+
+/// A pass that a root has announced, or the end.
+#[derive(Debug)]
+pub enum Announced {
+    /// Compute these tokens.
+    Pass(native::Pass, Vec<u32>),
+    /// The session is over.
+    End,
+}
+
+/// Waits, as long as it takes, for what the root wants next.
+///
+/// # Errors
+/// Where the root is gone or says something else.
+pub fn next(mesh: &mut Mesh) -> Result<Announced, NetError> {
+    let mut len = [0; 4];
+    mesh.hear(&mut len)?;
+    let mut bytes = vec![0; native::message_len(len).map_err(|invalid| mesh.invalid(invalid))?];
+    mesh.hear(&mut bytes)?;
+    match Message::parse(&bytes).map_err(|invalid| mesh.invalid(invalid))? {
+        Message::Pass(pass, tokens) => Ok(Announced::Pass(pass, tokens.ids().collect())),
+        Message::Bye => Ok(Announced::End),
+        _ => Err(NetError::Unexpected { peer: mesh.root().into(), what: "a message that is not due" }),
+    }
+}
+
+impl Conn {
+    /// Reads `N` bytes.
+    pub(super) fn read_bytes<const N: usize>(&mut self, part: Part) -> Result<[u8; N], NetError> {
+        let mut bytes = [0; N];
+        embedded_io::Read::read_exact(self, &mut bytes).map_err(|error| match error {
+            embedded_io::ReadExactError::UnexpectedEof => self.failed(part, io::ErrorKind::UnexpectedEof.into()),
+            embedded_io::ReadExactError::Other(error) => self.failed(part, error),
+        })?;
+        Ok(bytes)
+    }
+
+    /// Reads a message that `take` has a use for.
+    pub(super) fn read_message<T>(&mut self, take: impl FnOnce(Message<'_>) -> Option<T>) -> Result<T, NetError> {
+        let peer = self.peer().to_owned();
+        let invalid = |invalid| NetError::Invalid { peer: peer.clone(), invalid: Box::new(invalid) };
+        let len = native::message_len(self.read_bytes(Part::Message)?).map_err(invalid)?;
+        let mut bytes = vec![0; len];
+        embedded_io::Read::read_exact(self, &mut bytes).map_err(|error| match error {
+            embedded_io::ReadExactError::UnexpectedEof => {
+                self.failed(Part::Message, io::ErrorKind::UnexpectedEof.into())
+            }
+            embedded_io::ReadExactError::Other(error) => self.failed(Part::Message, error),
+        })?;
+        let message = Message::parse(&bytes).map_err(invalid)?;
+        take(message).ok_or(NetError::Unexpected { peer, what: "a message that is not due" })
+    }
+}

@@ -1,0 +1,233 @@
+//! Roots and workers of the native dialect over real sockets: the bits of one node, and no weight on the wire.
+
+use dair_core::exec::Logits;
+use dair_core::io::Serial;
+use dair_core::kernels::KvType;
+use dair_core::plan::Share;
+use dair_core::wire::dllama::{ACK, Hello, write_hello};
+use dair_core::wire::native::{CALL, GREETING};
+use dair_host::cluster::node::OwnModel;
+use dair_host::cluster::root::{Options, RootError, with_root};
+use dair_host::machine::cpu::best_kernels;
+use dair_host::model::Model;
+use dair_host::net::Timeouts;
+use dair_host::synthetic::model_bytes;
+use dair_tests::models::{self, Case};
+use dair_tests::random::tokens;
+use dair_tests::worker::{HASTY, PATIENT, Worker};
+use dair_tests::{mesh, run};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+/// A model file that goes away with the test.
+struct File {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl File {
+    fn new(bytes: Vec<u8>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.m");
+        std::fs::write(&path, &bytes).unwrap();
+        Self { _folder: folder, path, bytes }
+    }
+
+    fn of(case: &Case, seed: u64) -> Self {
+        Self::new(model_bytes(&case.header, seed))
+    }
+
+    fn model(&self) -> Model {
+        Model::open(&self.path).unwrap()
+    }
+}
+
+fn worker(path: &Path, threads: usize, max_memory: u64) -> Worker {
+    let models = vec![OwnModel::open(path).unwrap()];
+    Worker::with_models(models, PATIENT, threads, KvType::F32, max_memory)
+}
+
+fn options(workers: &[Worker], timeouts: Timeouts) -> Options {
+    Options { workers: workers.iter().map(Worker::as_address).collect(), timeouts, ..Options::alone(1) }
+}
+
+fn shares(list: &[u16]) -> Vec<Share> {
+    list.iter().map(|share| Share { layers: *share, head: *share }).collect()
+}
+
+/// Logits of a prompt in one go, and then of the last token once more by itself.
+fn logits(model: &Model, options: &Options, prompt: &[u32]) -> Result<Vec<Vec<f32>>, RootError> {
+    with_root(model, options, &|_| (), |root| {
+        let mut rows = Vec::new();
+        root.forward_each(prompt, 0, |_, row| rows.push(row.to_vec()))?;
+        let (last, position) = (prompt.len() - 1, prompt.len() as u32 - 1);
+        root.forward(&prompt[last..], position, Logits::Last)?;
+        assert_eq!(root.logits(), rows[last]);
+        Ok(rows)
+    })
+}
+
+#[test]
+fn sockets_carry_the_bits_of_one_node() {
+    for (case, seed) in models::all().into_iter().zip(0..) {
+        let file = File::of(&case, seed);
+        let (model, prompt) = (file.model(), tokens(seed, 40, case.header.vocab_size));
+        let kv = KvType::default();
+        let want = run::logits(&file.bytes, (&case.single(), kv), (&Serial, best_kernels()), &prompt, &[8]);
+        let workers: Vec<_> = (1..5).map(|node| worker(&file.path, 1 + node % 2, u64::MAX)).collect();
+        for list in [&[1, 1][..], &[1; 5], &[0, 2, 1, 0, 1]] {
+            let workers = &workers[..list.len() - 1];
+            let options =
+                Options { activations: Some(case.activation), shares: shares(list), ..options(workers, PATIENT) };
+            let got = logits(&model, &options, &prompt).unwrap();
+            run::assert_same_bits(&got, &want, &format!("{}, {list:?}", case.name));
+            for (node, worker) in (1..).zip(workers) {
+                let summary = worker.ended().unwrap();
+                assert_eq!((summary.node, summary.nodes), (node, list.len() as u32));
+                assert_eq!((summary.passes, summary.tokens, summary.weight_bytes), (3, 41, 0));
+            }
+        }
+    }
+}
+
+/// What crosses the network in a session does not depend on the size of the weights, and is far less.
+#[test]
+fn no_weight_crosses_the_network() {
+    let case = models::tiny().into_iter().find(|case| case.name.contains("q40")).unwrap();
+    let bytes_of = |hidden_dim: u32| {
+        let mut case = case.clone();
+        case.header.hidden_dim = hidden_dim;
+        let file = File::of(&case, 1);
+        let workers = [worker(&file.path, 1, u64::MAX)];
+        let bytes = with_root(&file.model(), &options(&workers, PATIENT), &|_| (), |root| {
+            Ok::<_, RootError>(root.setup_bytes())
+        });
+        assert_eq!(workers[0].ended().unwrap().passes, 0);
+        (bytes.unwrap(), file.bytes.len())
+    };
+    let (small, large) = (bytes_of(96), bytes_of(96 * 64));
+    assert_eq!(small.0, large.0);
+    assert!(large.1 > 8 * small.1);
+    let (sent, received) = large.0;
+    assert!(sent < 300 && received < 300, "{sent} and {received} bytes before the first pass");
+}
+
+#[test]
+fn a_worker_with_another_file_is_named_and_serves_the_next_root() {
+    let case = &models::tiny()[0];
+    let (file, other) = (File::of(case, 1), File::of(case, 2));
+    let workers = [worker(&file.path, 1, u64::MAX), worker(&other.path, 1, u64::MAX)];
+    let error = logits(&file.model(), &options(&workers, PATIENT), &[1, 2]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!(
+            "worker {} does not have this model, but model.m ({} bytes): start it with a copy of this file (--model), \
+             or write dllama:// before its address to send it the weights",
+            workers[1].address,
+            other.bytes.len()
+        )
+    );
+    assert!(logits(&other.model(), &options(&workers[1..], PATIENT), &[1, 2]).is_ok());
+    assert!(logits(&file.model(), &options(&workers[..1], PATIENT), &[1, 2]).is_ok());
+}
+
+#[test]
+fn a_worker_without_a_file_is_sent_the_weights() {
+    let case = &models::tiny()[0];
+    let file = File::of(case, 3);
+    let with = worker(&file.path, 1, u64::MAX);
+    for workers in [vec![Worker::patient()], vec![with, Worker::patient()]] {
+        let nodes = workers.len() as u32 + 1;
+        if !dair_core::plan::node_counts(&case.header).any(|count| count == nodes) {
+            continue;
+        }
+        let kv = KvType::default();
+        let want = mesh::logits(&file.bytes, (&case.columns(nodes), kv), (|| Serial, best_kernels()), &[5, 6], &[2]);
+        let got = logits(&file.model(), &options(&workers, PATIENT), &[5, 6]).unwrap();
+        run::assert_same_bits(&got, &want, &case.name);
+        assert!(workers[0].ended().unwrap().weight_bytes > 0);
+    }
+}
+
+#[test]
+fn a_worker_without_memory_says_so_to_its_root() {
+    let file = File::of(&models::tiny()[0], 4);
+    let worker = worker(&file.path, 1, 1000);
+    let error = logits(&file.model(), &options(std::slice::from_ref(&worker), PATIENT), &[1]).unwrap_err().to_string();
+    let reason = worker.ended().unwrap_err();
+    assert_eq!(error, format!("worker {} refuses: {reason}", worker.address));
+    assert!(reason.contains("KV cache of"), "{reason}");
+}
+
+#[test]
+fn shares_that_do_not_fit_the_nodes_are_refused() {
+    let file = File::of(&models::tiny()[0], 5);
+    let workers = [worker(&file.path, 1, u64::MAX)];
+    let mut options = options(&workers, PATIENT);
+    for (list, want) in [
+        (&[1, 1, 1][..], "3 shares given for 2 nodes; --shares takes one for each, the root's first"),
+        (&[0, 0], "all shares of a layer are 0"),
+    ] {
+        options.shares = shares(list);
+        assert_eq!(logits(&file.model(), &options, &[1]).unwrap_err().to_string(), want);
+    }
+}
+
+/// A C++ worker takes a call for the handshake of a root, acknowledges, and is there for the next one.
+#[test]
+fn a_cpp_worker_is_asked_without_harm_and_then_spoken_to_in_its_dialect() {
+    let file = File::of(&models::tiny()[0], 6);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let thread = thread::spawn(move || {
+        let mut hello = Vec::new();
+        write_hello(&mut hello, Hello { workers: 1, index: 0 }, std::iter::empty()).unwrap();
+        for (turn, words) in [&CALL[..], &hello].into_iter().enumerate() {
+            let mut stream = listener.accept().unwrap().0;
+            let mut heard = [0; 8];
+            stream.read_exact(&mut heard).unwrap();
+            assert_eq!(heard, words, "turn {turn}");
+            // Both begin as the handshake of a root with one worker does.
+            assert_eq!(heard[..4], hello[..4]);
+            stream.write_all(&ACK.to_le_bytes()).unwrap();
+            let mut rest = [0; 4];
+            assert_eq!(stream.read_exact(&mut rest).is_ok(), turn == 1, "turn {turn}");
+        }
+    });
+    let options =
+        Options { workers: vec![address.to_string().parse().unwrap()], timeouts: PATIENT, ..Options::alone(1) };
+    let error = logits(&file.model(), &options, &[1]).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("worker {address} closed the connection")), "{error}");
+    thread.join().unwrap();
+}
+
+#[test]
+fn nonsense_is_refused_and_the_worker_serves_the_next_root() {
+    let file = File::of(&models::tiny()[0], 7);
+    let worker = Worker::with_models(vec![OwnModel::open(&file.path).unwrap()], HASTY, 1, KvType::F16, u64::MAX);
+    let frame = |bytes: &[u8]| [&(bytes.len() as u32).to_le_bytes()[..], bytes].concat();
+    for (words, want) in [
+        (frame(&[77]), "kind is 77; allowed: 1 to 9"),
+        (frame(&[5]), "sent a message that is not due"),
+        (frame(&[5, 0]), "length has 1 bytes too many"),
+        (frame(&[2, 9, 0, 0, 0]), "version is 9; it must be 1"),
+        (frame(&[2]), "version is not there: the message ends before it"),
+        (u32::MAX.to_le_bytes().to_vec(), "length is 4294967295; allowed: 1 to 131072"),
+        (vec![0; 4], "length is 0; allowed: 1 to 131072"),
+        // Says too little, and nothing more.
+        (vec![40, 0, 0, 0, 2], "no data for 0.4 s during the wait for a message"),
+    ] {
+        let mut stream = worker.connect();
+        stream.write_all(&CALL).unwrap();
+        let mut greeting = [0; 4];
+        stream.read_exact(&mut greeting).unwrap();
+        assert_eq!(greeting, GREETING);
+        stream.write_all(&words).unwrap();
+        let reason = worker.ended().unwrap_err();
+        assert!(reason.ends_with(want), "{reason}: {want}");
+    }
+    assert!(logits(&file.model(), &options(&[worker], PATIENT), &[1]).is_ok());
+}
