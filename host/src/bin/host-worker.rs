@@ -118,10 +118,8 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
         if let Some(note) = cpu::too_many(threads) {
             terminal::note(note);
         }
-        for model in &models {
-            say(model);
-        }
         say(format_args!("listening on {local}, {threads} threads, {}", kernels.isa()));
+        models.iter().for_each(say);
     }
     let max_memory = || args.max_memory.unwrap_or_else(memory::usable_bytes);
     let worker = Worker { pool: &pool, kernels, kv: args.kv.into(), models };

@@ -84,6 +84,47 @@ fn a_root_with_workers_says_what_one_node_says() {
     }
 }
 
+/// A model of which products are quantised, and several commands beside each other.
+#[test]
+fn workers_with_a_copy_compute_what_one_node_computes_in_any_number_and_shares() {
+    let files = Files::with(&Header { weights: DType::Q40, ..header("tiny-llama") }, 2);
+    let perplexity = |args: &[&str]| {
+        let common = ["perplexity", "--model", &files.model, "--prompt", "a day at the sea", "--json"];
+        dair(&[&common[..], args].concat()).json()["perplexity"].clone()
+    };
+    let (alone, bits) = (generate(&files, &["--json"]).json(), perplexity(&[]));
+    // Three nodes do not divide this model's heads, and five are more than its KV heads.
+    for (workers, shares) in [(1, None), (2, None), (4, None), (2, Some("0,2,1"))] {
+        let workers: Vec<_> = (0..workers).map(|_| Worker::start_with(&["--model", &files.model])).collect();
+        let mut args: Vec<_> = shares.into_iter().flat_map(|shares| ["--shares", shares]).collect();
+        args.push("--workers");
+        args.extend(workers.iter().map(|worker| &worker.address[..]));
+        let report = generate(&files, &[&["--json"], &args[..]].concat()).json();
+        assert_eq!(report["text"], alone["text"], "{args:?}");
+        assert_eq!(perplexity(&args), bits, "{args:?}");
+    }
+}
+
+#[test]
+fn a_worker_with_a_copy_may_be_sent_the_weights_all_the_same() {
+    let files = files();
+    let worker = Worker::start_with(&["--model", &files.model]);
+    let address = format!("dllama://{}", worker.address);
+    let text = generate(&files, &["-q"]).quiet_success();
+    assert_eq!(generate(&files, &["-q", "--workers", &address]).quiet_success(), text);
+}
+
+#[test]
+fn what_does_not_fit_a_worker_with_a_copy_is_said_in_one_line() {
+    let (files, other) = (files(), Files::new("tiny-llama", 9));
+    let worker = Worker::start_with(&["--model", &other.model]);
+    let parts = [&worker.address[..], "does not have this model", "--model", "dllama://"];
+    generate(&files, &["--workers", &worker.address]).refused(&parts);
+    let parts = ["3 shares given for 2 nodes"];
+    generate(&other, &["--shares", "1,1,1", "--workers", &worker.address]).refused(&parts);
+    generate(&other, &["--shares", "1,x", "--workers", &worker.address]).misused(&["--shares"]);
+}
+
 #[test]
 fn workers_may_stand_between_commas() {
     let files = files();
@@ -137,7 +178,8 @@ fn wrong_usage_of_a_worker_ends_with_two() {
     for (flag, value) in [("--port", "65536"), ("--threads", "0"), ("--timeout-s", "0"), ("--max-memory", "much")] {
         host_worker(&[flag, value]).misused(&[flag, value]);
     }
-    host_worker(&["--model", "m.m"]).misused(&["--model"]);
+    host_worker(&["--model", "no-such.m"]).refused(&["no-such.m"]);
+    host_worker(&["--model-dir", "/dev"]).refused(&["/dev", "no file that ends in .m"]);
 }
 
 #[test]
@@ -158,7 +200,7 @@ fn a_worker_that_is_not_there_is_named() {
 #[test]
 fn a_number_of_nodes_that_does_not_divide_the_model_is_refused_before_anyone_is_called() {
     let files = files();
-    let nobody = ["127.0.0.1:1", "127.0.0.1:2"];
+    let nobody = ["dllama://127.0.0.1:1", "127.0.0.1:2"];
     generate(&files, &[&["--workers"], &nobody[..]].concat()).refused(&["n_kv_heads 4", "3 equal parts"]);
 }
 
