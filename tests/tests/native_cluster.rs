@@ -115,6 +115,46 @@ fn no_weight_crosses_the_network() {
     assert!(sent < 300 && received < 300, "{sent} and {received} bytes before the first pass");
 }
 
+/// Where the best are enough, the rest of a row stays where it is; the best are those of the whole row.
+#[test]
+fn the_best_logits_of_a_row_cross_the_network_alone() {
+    let case = models::tiny().into_iter().find(|case| case.name.contains("q40")).unwrap();
+    let file = File::of(&case, 2);
+    let (model, prompt) = (file.model(), tokens(2, 30, case.header.vocab_size));
+    let workers = [worker(&file.path, 1, u64::MAX), worker(&file.path, 1, u64::MAX)];
+    let vocab_size = case.header.vocab_size;
+    let rows = |count: Option<u32>| {
+        with_root(&model, &options(&workers, PATIENT), &|_| (), |root| {
+            root.want_best(count, vocab_size - 7);
+            let mut rows = Vec::new();
+            for (token, position) in prompt.iter().zip(0..) {
+                root.forward(&[*token], position, Logits::Last)?;
+                rows.push(root.logits()[..vocab_size as usize - 7].to_vec());
+            }
+            Ok::<_, RootError>((rows, root.network_bytes().unwrap().1))
+        })
+        .unwrap()
+    };
+    let best = |row: &[f32], count: usize| {
+        let mut pairs: Vec<_> = row.iter().map(|logit| logit.to_bits()).zip(0..row.len()).collect();
+        pairs.sort_by(|a, b| f32::from_bits(b.0).total_cmp(&f32::from_bits(a.0)).then(a.1.cmp(&b.1)));
+        pairs.truncate(count);
+        pairs
+    };
+    let (whole, all_bytes) = rows(None);
+    for count in [1, 5, 128] {
+        let (some, bytes) = rows(Some(count));
+        for (some, whole) in some.iter().zip(&whole) {
+            assert_eq!(best(some, count as usize), best(whole, count as usize), "the best {count}");
+        }
+        // Of two workers with a third of the tokens each; 128 are more than they have.
+        if count < 128 {
+            let saved = (u64::from(vocab_size) / 3 * 4 - u64::from(count) * 8) * 2 * prompt.len() as u64;
+            assert!(all_bytes - bytes > saved * 9 / 10, "{all_bytes} and {bytes} bytes for the best {count}");
+        }
+    }
+}
+
 #[test]
 fn a_worker_with_another_file_is_named_and_serves_the_next_root() {
     let case = &models::tiny()[0];

@@ -42,6 +42,8 @@ pub const MESSAGE_MAX: u32 = 128 << 10;
 pub const MODELS_MAX: usize = 64;
 /// Longest name of a model in bytes.
 pub const NAME_MAX: usize = 255;
+/// Most logits of a row that a node may be asked for, where not all are wanted.
+pub const BEST_MAX: u32 = 128;
 /// Longest reason of a refusal in bytes.
 pub const REASON_MAX: usize = 500;
 
@@ -127,6 +129,27 @@ pub struct Pass {
     pub rows: u32,
     /// What is asked of the head.
     pub logits: Logits,
+    /// Of logits, what the root wants: all of them, or each node's best.
+    pub wanted: Wanted,
+}
+
+/// Which logits of a row a root wants of the other nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// All of them.
+    #[default]
+    All,
+    /// The best of each node.
+    Best(Best),
+}
+
+/// The best logits of a node's part of a row: pairs of logit and token, the best first, of equal ones the lower token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Best {
+    /// How many, up to [`BEST_MAX`].
+    pub count: u32,
+    /// Only tokens below this one count: a model may have more rows than tokens.
+    pub below: u32,
 }
 
 /// A message. What may be long stays where it was read.
@@ -180,6 +203,11 @@ impl Iterator for PlanNodes<'_> {
             let [layers, head, port] =
                 [reader.u16("share of layers")?, reader.u16("share of the head")?, reader.u16("port")?];
             let host = reader.text(["length of a host", "host"], 0)?;
+            if self.left == 0 && !self.rest.is_empty() {
+                let bytes = self.rest.len() as u64;
+                let reader = Reader::new(&mut self.rest, Part::Message);
+                return Err(reader.invalid("length", Fault::TooLong { bytes }).into());
+            }
             Ok(PlanNode { share: Share { layers, head }, host, port })
         };
         Some(read().map_err(invalid))
@@ -251,6 +279,10 @@ impl<'m> Message<'m> {
                         0 => Logits::None,
                         1 => Logits::Last,
                         _ => Logits::All,
+                    },
+                    wanted: match reader.within("number of best logits", 0..=BEST_MAX)? {
+                        0 => reader.exactly("bound of tokens", 0).map(|()| Wanted::All)?,
+                        count => Wanted::Best(Best { count, below: reader.u32("bound of tokens")? }),
                     },
                 };
                 let len = 4 * pass.rows as usize;
@@ -423,8 +455,12 @@ pub fn write_pass<W: Write>(writer: &mut W, pass: &Pass, tokens: &[u32]) -> Resu
         Logits::Last => 1,
         Logits::All => 2,
     };
+    let Best { count, below } = match pass.wanted {
+        Wanted::All => Best { count: 0, below: 0 },
+        Wanted::Best(best) => best,
+    };
     frame(writer, PASS, |writer| {
-        for word in [pass.position, pass.rows, logits].iter().chain(tokens) {
+        for word in [pass.position, pass.rows, logits, count, below].iter().chain(tokens) {
             put_u32(writer, *word)?;
         }
         Ok(())

@@ -229,6 +229,7 @@ impl<'v> Generator<'v> {
         self.sampled = 0;
         self.recent.extend_from_slice(prompt);
 
+        root.want_best(self.sampler.looks_at(), self.vocab.vocab_size());
         let start = Instant::now();
         let total = new.len() as u32;
         match root.feed(new, position, Logits::Last, |done| on_event(Event::Prompt(done, total))) {

@@ -1,5 +1,6 @@
 //! Who computes a model: a root, alone or with workers, and what a worker does for it.
 
+pub mod best;
 pub mod kv;
 pub mod local;
 pub mod node;

@@ -1,5 +1,6 @@
 //! A worker: takes a root, computes what it is asked for until the session ends, and is ready for the next root.
 
+use crate::cluster::best::NativeLinks;
 use crate::cluster::local::{self, Local};
 use crate::cluster::root::{Repack, RootError};
 use crate::cluster::tables::GraphTables;
@@ -145,7 +146,7 @@ impl OwnModel {
     /// Names the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let model = Model::open(path)?;
-        let fingerprint = fingerprint::fingerprint(&model.file);
+        let fingerprint = fingerprint::fingerprint(path).map_err(|error| ModelError::Open(path.into(), error))?;
         Ok(Self { model, fingerprint })
     }
 
@@ -235,10 +236,11 @@ impl Worker<'_> {
             |ready, mut engine, _| {
                 let caller = caller.take().expect("a session has one caller");
                 let mut mesh = caller.link(listener, &task, &ready)?;
-                let mut summary = Summary { node, nodes, ..Summary::default() };
+                let (mut summary, mut pairs) = (Summary { node, nodes, ..Summary::default() }, Vec::new());
                 while let Announced::Pass(pass, tokens) = native::next(&mut mesh)? {
-                    let Pass { position, rows, logits } = pass;
-                    engine.forward(&mut mesh, Batch { position, rows, tokens: &tokens, logits })?;
+                    let Pass { position, rows, logits, wanted } = pass;
+                    let mut links = NativeLinks { mesh: &mut mesh, wanted, pairs: &mut pairs };
+                    engine.forward(&mut links, Batch { position, rows, tokens: &tokens, logits })?;
                     summary.passes += 1;
                     summary.tokens += u64::from(rows);
                 }

@@ -1,5 +1,6 @@
 //! The root of a run: node 0, which has the model file, the tokens and the logits. It works alone or drives workers.
 
+use crate::cluster::best::NativeLinks;
 use crate::cluster::kv::Unfit;
 use crate::cluster::local::{self, Local};
 use crate::cluster::room::NoRoom;
@@ -18,7 +19,7 @@ use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError, Share};
 use dair_core::quant::DType;
 use dair_core::wire::dllama::Control;
-use dair_core::wire::native::{Fingerprint, Pass, Plan, Ready, SessionId, VERSION};
+use dair_core::wire::native::{BEST_MAX, Best, Fingerprint, Pass, Plan, Ready, SessionId, VERSION, Wanted};
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -188,6 +189,9 @@ pub struct Root<'a> {
     mesh: Mesh,
     /// Whether passes are announced in the native dialect.
     native: bool,
+    wanted: Wanted,
+    /// Memory for what [`NativeLinks`] gathers.
+    pairs: Vec<u8>,
     repack_time: Option<Duration>,
     /// Bytes on the network before the first forward pass: a plan, or configs and weights.
     setup_bytes: (u64, u64),
@@ -246,7 +250,8 @@ pub fn with_root<R, E: From<RootError>>(
     let workers = options.workers.len();
     let mut fingerprint = Fingerprint::default();
     if workers > 0 {
-        fingerprint = fingerprint::fingerprint(&model.file);
+        fingerprint = fingerprint::fingerprint(&model.path)
+            .map_err(|error| RootError::System(format!("the content of {}", model.path.display()), error))?;
     }
     let others = Others::find(options, &fingerprint, progress).map_err(RootError::Net)?;
     let equal = vec![Share::EQUAL; workers + 1];
@@ -292,12 +297,12 @@ pub fn with_root<R, E: From<RootError>>(
                 .map_err(|error| RootError::System("a processor for each thread (--pin)".into(), error))?;
         }
         let setup_bytes = (mesh.sent_bytes(), mesh.received_bytes());
-        let mut root = Root { engine, mesh, native, repack_time, setup_bytes };
+        let mut root = Root { engine, mesh, native, wanted: Wanted::All, pairs: Vec::new(), repack_time, setup_bytes };
         let result = body(&mut root);
         if native {
-            native::end(root.mesh)
+            native::end(root.mesh);
         } else {
-            root.mesh.stop(&Control::STOP.emit())
+            root.mesh.stop(&Control::STOP.emit());
         }
         result
     })
@@ -429,16 +434,28 @@ impl Root<'_> {
     }
 
     fn pass(&mut self, batch: Batch<'_>) -> Result<(), RootError> {
-        if self.native {
-            let pass = Pass { position: batch.position, rows: batch.rows, logits: batch.logits };
-            native::announce(&mut self.mesh, &pass, batch.tokens);
-        } else {
-            self.mesh.begin(batch.position, batch.rows);
-        }
-        self.engine.forward(&mut self.mesh, batch).map_err(|error| match error {
+        let failed = |error: Failure<_, NetError>| match error {
             Failure::Stopped => RootError::Stopped { done: 0 },
             other => RootError::Forward(other.to_string()),
-        })
+        };
+        if !self.native {
+            self.mesh.begin(batch.position, batch.rows);
+            return self.engine.forward(&mut self.mesh, batch).map_err(failed);
+        }
+        // All rows are for those who look at all of each.
+        let wanted = if batch.logits == Logits::Last { self.wanted } else { Wanted::All };
+        let pass = Pass { position: batch.position, rows: batch.rows, logits: batch.logits, wanted };
+        native::announce(&mut self.mesh, &pass, batch.tokens);
+        let mut links = NativeLinks { mesh: &mut self.mesh, wanted, pairs: &mut self.pairs };
+        self.engine.forward(&mut links, batch).map_err(failed)
+    }
+
+    /// Of how many of the most probable of the first `tokens` tokens the logits are wanted from now on, where only the last
+    /// token of a pass is asked about; none for all. Others may be [`f32::MIN`] then: from workers that have a copy of the model,
+    /// they do not cross the network.
+    pub fn want_best(&mut self, count: Option<u32>, tokens: u32) {
+        let best = count.filter(|count| (1..=BEST_MAX).contains(count));
+        self.wanted = best.map_or(Wanted::All, |count| Wanted::Best(Best { count, below: tokens }));
     }
 
     /// Logits of the token that was computed last.

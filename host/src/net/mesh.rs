@@ -211,6 +211,17 @@ impl Mesh {
         Self::new(0, [], Duration::MAX)
     }
 
+    /// This node; the root is 0.
+    pub fn node(&self) -> u32 {
+        self.node
+    }
+
+    /// A peer has sent something that it may not send.
+    pub fn wrong(&self, node: u32, what: &'static str) -> NetError {
+        let link = self.links.iter().find(|link| link.node == node);
+        NetError::Unexpected { peer: link.map_or_else(String::new, |link| link.peer.clone()), what }
+    }
+
     /// All nodes, this one included.
     pub fn nodes(&self) -> u32 {
         self.links.len() as u32 + 1

@@ -152,7 +152,9 @@ fn ctrl_c_ends_the_wait_for_a_worker() {
 
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
-    ctrl_c(&files, &[&generate[..], &[&address]].concat(), &format!("handshake with worker {address}"));
+    ctrl_c(&files, &[&generate[..], &[&address]].concat(), &format!("waiting for worker {address}"));
+    let asked = format!("dllama://{address}");
+    ctrl_c(&files, &[&generate[..], &[&asked]].concat(), &format!("handshake with worker {address}"));
 }
 
 #[test]

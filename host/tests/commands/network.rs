@@ -102,6 +102,9 @@ fn workers_with_a_copy_compute_what_one_node_computes_in_any_number_and_shares()
         let report = generate(&files, &[&["--json"], &args[..]].concat()).json();
         assert_eq!(report["text"], alone["text"], "{args:?}");
         assert_eq!(perplexity(&args), bits, "{args:?}");
+        let drawn = ["-q", "--temperature", "1.5", "--top-k", "20", "--seed", "3"];
+        let draw = |more: &[&str]| dair(&[&["generate", "-m", &files.model, "-p", "a day"], &drawn[..], more].concat());
+        assert_eq!(draw(&args).quiet_success(), draw(&[]).quiet_success(), "{args:?}");
     }
 }
 

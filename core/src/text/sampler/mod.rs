@@ -68,6 +68,18 @@ impl Sampler {
         vocab_size as usize
     }
 
+    /// How many of the most probable tokens the choice depends on, where it is not on all: the logits of others may be
+    /// anything lower.
+    pub fn looks_at(&self) -> Option<u32> {
+        match (self.filters.has_penalties(), self.temperature, self.filters.top_k) {
+            // They may bring others to the top.
+            (true, ..) => None,
+            (false, 0.0, _) => Some(1),
+            (false, _, 0) => None,
+            (false, _, top_k) => Some(top_k),
+        }
+    }
+
     /// How many recent tokens the penalties look at, if scratch memory has as many candidates; less memory, fewer tokens.
     pub fn last_n(&self) -> u32 {
         if self.filters.has_penalties() { self.filters.last_n } else { 0 }

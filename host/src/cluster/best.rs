@@ -1,0 +1,137 @@
+//! Links of the native dialect, on which the best logits of each node may stand for all of its logits.
+
+use crate::net::{Mesh, NetError};
+use dair_core::graph::Collective;
+use dair_core::io::{Exchange, Links};
+use dair_core::wire::native::{Best, Wanted};
+
+/// Bytes of a logit and its token.
+const PAIR: usize = 8;
+/// Stands where a node has fewer tokens than it is asked for.
+const NOTHING: (f32, u32) = (f32::MIN, u32::MAX);
+
+/// A mesh, and what of logits is wanted in the pass that runs.
+#[derive(Debug)]
+pub struct NativeLinks<'m> {
+    /// The links.
+    pub mesh: &'m mut Mesh,
+    /// What is wanted.
+    pub wanted: Wanted,
+    /// Memory that is used again, for pairs.
+    pub pairs: &'m mut Vec<u8>,
+}
+
+impl Links for NativeLinks<'_> {
+    type Error = NetError;
+
+    fn exchange(&mut self, exchange: Exchange<'_>, pipe: &mut [u8]) -> Result<(), NetError> {
+        match (exchange.collective, self.wanted) {
+            (Collective::Gather, Wanted::Best(best)) => self.gather_best(&exchange, pipe, best),
+            _ => self.mesh.exchange(exchange, pipe),
+        }
+    }
+}
+
+impl NativeLinks<'_> {
+    /// Gathers the best of each row. The root then has these and its own, and [`f32::MIN`] for all others.
+    fn gather_best(&mut self, exchange: &Exchange<'_>, pipe: &mut [u8], best: Best) -> Result<(), NetError> {
+        let (node, part_bytes) = (self.mesh.node(), best.count as usize * PAIR);
+        let row_bytes = part_bytes * exchange.nodes as usize;
+        let rows = pipe.len() / exchange.row_bytes;
+        self.pairs.clear();
+        self.pairs.resize(rows * row_bytes, 0);
+        if node > 0 {
+            let part = exchange.part(node);
+            for (row, pairs) in pipe.chunks(exchange.row_bytes).zip(self.pairs.chunks_mut(row_bytes)) {
+                let pairs = &mut pairs[node as usize * part_bytes..][..part_bytes];
+                write_best(&row[part.clone()], (part.start / 4) as u32, best, pairs);
+            }
+        }
+        self.mesh.exchange(Exchange::equal(Collective::Gather, row_bytes, exchange.nodes), self.pairs)?;
+        if node > 0 {
+            return Ok(());
+        }
+        for (row, pairs) in pipe.chunks_mut(exchange.row_bytes).zip(self.pairs.chunks(row_bytes)) {
+            for other in 1..exchange.nodes {
+                let part = exchange.part(other);
+                let first = (part.start / 4) as u32;
+                let logits = &mut row[part];
+                logits.as_chunks_mut().0.fill(f32::MIN.to_le_bytes());
+                let pairs = &pairs[other as usize * part_bytes..][..part_bytes];
+                for pair in pairs.as_chunks::<PAIR>().0 {
+                    let ([logit, token], []) = pair.as_chunks::<4>() else { unreachable!("a pair is two words") };
+                    let token = u32::from_le_bytes(*token);
+                    if token == NOTHING.1 {
+                        continue;
+                    }
+                    // What another node says about a token of somebody else's counts for nothing.
+                    let place = token.checked_sub(first).and_then(|at| logits.as_chunks_mut().0.get_mut(at as usize));
+                    *place.ok_or_else(|| self.mesh.wrong(other, "a logit of a token that is not its own"))? = *logit;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes the best of `logits`, little-endian F32 of the tokens from `first` on.
+fn write_best(logits: &[u8], first: u32, best: Best, out: &mut [u8]) {
+    let mut found: Vec<(f32, u32)> = Vec::with_capacity(best.count as usize + 1);
+    // What is broken goes first: whoever samples has to see it.
+    let rank = |logit: f32| if logit.is_nan() { f32::INFINITY } else { logit };
+    for (bytes, token) in logits.as_chunks().0.iter().zip(first..best.below) {
+        let logit = f32::from_le_bytes(*bytes);
+        let is_full = found.len() == best.count as usize;
+        if is_full && found.last().is_some_and(|(least, _)| rank(logit) <= rank(*least)) {
+            continue;
+        }
+        found.truncate(best.count as usize - 1);
+        let place = found.partition_point(|(other, _)| rank(*other) >= rank(logit));
+        found.insert(place, (logit, token));
+    }
+    found.resize(best.count as usize, NOTHING);
+    for ((logit, token), out) in found.into_iter().zip(out.as_chunks_mut::<PAIR>().0) {
+        out[..4].copy_from_slice(&logit.to_le_bytes());
+        out[4..].copy_from_slice(&token.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn best(logits: &[f32], first: u32, best: Best) -> Vec<(f32, u32)> {
+        let bytes: Vec<u8> = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
+        let mut out = vec![0; best.count as usize * PAIR];
+        write_best(&bytes, first, best, &mut out);
+        let word = |bytes: &[u8]| bytes.try_into().unwrap();
+        out.chunks(PAIR)
+            .map(|pair| (f32::from_le_bytes(word(&pair[..4])), u32::from_le_bytes(word(&pair[4..]))))
+            .collect()
+    }
+
+    #[test]
+    fn equal_logits_are_in_the_order_of_tokens_and_padding_is_none() {
+        let logits = [1.0, 3.0, 3.0, 2.0, 3.0, 9.0];
+        let of = |count, below| best(&logits, 10, Best { count, below });
+        assert_eq!(of(1, 15), [(3.0, 11)]);
+        assert_eq!(of(2, 15), [(3.0, 11), (3.0, 12)]);
+        assert_eq!(of(4, 15), [(3.0, 11), (3.0, 12), (3.0, 14), (2.0, 13)]);
+        assert_eq!(of(2, 100), [(9.0, 15), (3.0, 11)]);
+        assert_eq!(of(2, 11), [(1.0, 10), NOTHING]);
+        assert_eq!(of(1, 3), [NOTHING], "all of its tokens are padding");
+        assert!(best(&[1.0, f32::NAN, 5.0], 0, Best { count: 1, below: 9 })[0].0.is_nan());
+    }
+
+    proptest! {
+        #[test]
+        fn the_best_are_those_of_a_sorted_row(logits in prop::collection::vec(-4..5i8, 1..60), count in 1..20u32) {
+            let logits: Vec<f32> = logits.into_iter().map(f32::from).collect();
+            let mut sorted: Vec<_> = logits.iter().copied().zip(0..).collect();
+            sorted.sort_by(|a: &(f32, u32), b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            sorted.resize(count as usize, NOTHING);
+            prop_assert_eq!(best(&logits, 0, Best { count, below: 1000 }), sorted);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Messages of the native dialect: what is written is read, and nothing else does any harm.
+
+use dair_core::exec::Logits;
+use dair_core::graph::{MAX_BATCH, MAX_NODES};
+use dair_core::kernels::KvType;
+use dair_core::plan::Share;
+use dair_core::quant::DType;
+use dair_core::wire::native::{
+    Best, HasModel, Have, MESSAGE_MAX, MODELS_MAX, Message, Pass, Plan, PlanNode, REASON_MAX, Ready, VERSION, Wanted,
+    message_len, write_bye, write_go, write_have, write_link, write_linked, write_pass, write_plan, write_ready,
+    write_refused,
+};
+use dair_tests::random::Random;
+
+const BEST: Wanted = Wanted::Best(Best { count: 40, below: 128_000 });
+
+fn have() -> Have {
+    let model = |index: u8| HasModel {
+        fingerprint: [index; 32],
+        bytes: u64::MAX - u64::from(index),
+        name: format!("model-{index}-é.m").as_str().try_into().unwrap(),
+    };
+    Have { version: VERSION, threads: 4, memory: 1 << 40, models: (0..MODELS_MAX as u8).map(model).collect() }
+}
+
+fn plan() -> Plan {
+    Plan {
+        version: VERSION,
+
+        session: [7; 16],
+        fingerprint: [9; 32],
+        node: 2,
+        nodes: 4,
+        activation: DType::Q80,
+        kv: KvType::Q80,
+        batch_max: 128,
+        seq_len: 8192,
+    }
+}
+
+fn nodes() -> Vec<PlanNode> {
+    let node = |index: u16| PlanNode {
+        share: Share { layers: index, head: 9 - index },
+        host: format!("10.0.0.{index}").as_str().try_into().unwrap(),
+        port: 9990 + index,
+    };
+    (0..4).map(node).collect()
+}
+
+/// Every kind of message, its length first.
+fn messages() -> Vec<Vec<u8>> {
+    let nodes = nodes();
+    let places = nodes.iter().map(|node| (node.share, node.host.as_str(), node.port));
+    let mut out = vec![Vec::new(); 9];
+    write_have(&mut out[0], &have()).unwrap();
+    write_plan(&mut out[1], &plan(), places).unwrap();
+    write_ready(&mut out[2], &Ready { arena_bytes: 5, repacked_bytes: u64::MAX }).unwrap();
+    write_refused(&mut out[3], "no memory").unwrap();
+    write_go(&mut out[4]).unwrap();
+    write_linked(&mut out[5]).unwrap();
+    write_link(&mut out[6], &[3; 16], 5).unwrap();
+    write_pass(&mut out[7], &Pass { position: 9, rows: 3, logits: Logits::Last, wanted: BEST }, &[1, 2, u32::MAX])
+        .unwrap();
+    write_bye(&mut out[8]).unwrap();
+    out
+}
+
+/// The message behind its length.
+fn body(message: &[u8]) -> &[u8] {
+    let (len, body) = message.split_first_chunk().unwrap();
+    assert_eq!(message_len(*len), Ok(body.len()));
+    body
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let messages = messages();
+    let read = |index: usize| Message::parse(body(&messages[index])).unwrap();
+    assert!(matches!(read(0), Message::Have(read) if read == have()));
+    let Message::Plan(read_plan, read_nodes) = read(1) else { panic!("not a plan") };
+    assert_eq!((read_plan, read_nodes.collect::<Result<Vec<_>, _>>()), (plan(), Ok(nodes())));
+    assert!(matches!(read(2), Message::Ready(Ready { arena_bytes: 5, repacked_bytes: u64::MAX })));
+    assert!(matches!(read(3), Message::Refused(reason) if reason == "no memory"));
+    assert!(matches!(read(4), Message::Go) && matches!(read(5), Message::Linked) && matches!(read(8), Message::Bye));
+    assert!(matches!(read(6), Message::Link(session, 5) if session == [3; 16]));
+    let Message::Pass(pass, tokens) = read(7) else { panic!("not a pass") };
+    assert_eq!(pass, Pass { position: 9, rows: 3, logits: Logits::Last, wanted: BEST });
+    assert_eq!(tokens.ids().collect::<Vec<_>>(), [1, 2, u32::MAX]);
+}
+
+#[test]
+fn the_longest_messages_are_within_the_limit() {
+    let mut out = Vec::new();
+    let plan = Plan { node: 1, nodes: MAX_NODES, ..plan() };
+    let host = "h".repeat(253);
+    write_plan(&mut out, &plan, (0..MAX_NODES).map(|_| (Share::EQUAL, &host[..], 1))).unwrap();
+    assert!(out.len() <= MESSAGE_MAX as usize);
+    let Message::Plan(_, nodes) = Message::parse(body(&out)).unwrap() else { panic!("not a plan") };
+    assert_eq!(nodes.filter(Result::is_ok).count(), MAX_NODES as usize);
+
+    let (mut out, tokens) = (Vec::new(), vec![5; MAX_BATCH as usize]);
+    write_pass(&mut out, &Pass { position: 0, rows: MAX_BATCH, logits: Logits::All, wanted: Wanted::All }, &tokens)
+        .unwrap();
+    assert!(Message::parse(body(&out)).is_ok());
+
+    let (mut out, reason) = (Vec::new(), "é".repeat(REASON_MAX));
+    write_refused(&mut out, &reason).unwrap();
+    assert!(matches!(Message::parse(body(&out)), Ok(Message::Refused(read)) if read == reason[..REASON_MAX]));
+}
+
+/// Reads all there is to read.
+fn drain(bytes: &[u8]) -> bool {
+    match Message::parse(bytes) {
+        Ok(Message::Plan(plan, nodes)) => {
+            assert!(plan.node > 0 && plan.node < plan.nodes && plan.nodes <= MAX_NODES);
+            // One at a time: an error does not end the iteration, and their number is limited.
+            nodes.inspect(|node| drop(node.as_ref().map_err(ToString::to_string))).all(|node| node.is_ok())
+        }
+        Ok(Message::Pass(pass, tokens)) => {
+            assert_eq!(tokens.ids().count(), pass.rows as usize);
+            true
+        }
+        Ok(_) => true,
+        Err(invalid) => {
+            assert!(invalid.to_string().len() < 200, "{invalid}");
+            false
+        }
+    }
+}
+
+#[test]
+fn messages_that_are_cut_or_changed_do_no_harm() {
+    let (messages, mut random) = (messages(), Random::new(1));
+    for message in &messages {
+        let message = body(message);
+        for len in 0..message.len() {
+            assert!(!drain(&message[..len]), "{len} bytes of kind {}", message[0]);
+        }
+        assert!(drain(message));
+    }
+    let mut fine = 0;
+    for _ in 0..200_000 {
+        let mut message = body(&messages[random.below(messages.len())]).to_vec();
+        for _ in 0..1 + random.below(3) {
+            let at = random.below(message.len());
+            message[at] =
+                if random.once_in(2) { random.pick(&[0, 1, 2, 127, 128, 255]) } else { random.next_u64() as u8 };
+        }
+        if random.once_in(8) {
+            message.truncate(random.below(message.len() + 1));
+        }
+        fine += u32::from(drain(&message));
+    }
+    assert!(fine > 1000, "{fine}: changes that show nothing");
+}
