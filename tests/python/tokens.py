@@ -223,7 +223,9 @@ def main():
         if name in cases:
             failed += recorded(name, tokenizer, cases[name])
     for name, path in rules(mixed):
-        failed += both(name, *prepare(path.parent, path, path.name, from_json), short, mixed)
+        # Tokens of a real vocabulary hide most cuts: a part of the text is enough there.
+        texts = mixed if path.parent.name == "crossing" or name.endswith("crossing") else mixed[::4]
+        failed += both(name, *prepare(path.parent, path, path.name, from_json), short, texts)
     for name, tokenizer in MADE.items():
         failed += recorded(f"{name}, {tokenizer}", tokenizer, cases[name])
     sys.exit(failed > 0)

@@ -20,7 +20,13 @@ fn have() -> Have {
         bytes: u64::MAX - u64::from(index),
         name: format!("model-{index}-é.m").as_str().try_into().unwrap(),
     };
-    Have { version: VERSION, threads: 4, memory: 1 << 40, models: (0..MODELS_MAX as u8).map(model).collect() }
+    Have {
+        version: VERSION,
+        threads: 4,
+        speed: 1 << 35,
+        memory: 1 << 40,
+        models: (0..MODELS_MAX as u8).map(model).collect(),
+    }
 }
 
 fn plan() -> Plan {

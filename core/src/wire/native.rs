@@ -71,6 +71,8 @@ pub struct Have {
     pub version: u32,
     /// Threads that compute.
     pub threads: u32,
+    /// Bytes of weights per second that it multiplies with one token; 0 if that was not measured.
+    pub speed: u64,
     /// Bytes that it may take for a KV cache, activations and repacked weights.
     pub memory: u64,
     /// Its model files.
@@ -314,6 +316,7 @@ fn read_have(reader: &mut Source<'_, '_>) -> Result<Have, ReadError<Infallible>>
     let mut have = Have {
         version: reader.u32("version")?,
         threads: reader.u32("threads")?,
+        speed: reader.u64("speed")?,
         memory: reader.u64("memory")?,
         ..Have::default()
     };
@@ -353,6 +356,7 @@ pub fn write_have<W: Write>(writer: &mut W, have: &Have) -> Result<(), W::Error>
     frame(writer, HAVE, |writer| {
         put_u32(writer, have.version)?;
         put_u32(writer, have.threads)?;
+        put_u64(writer, have.speed)?;
         put_u64(writer, have.memory)?;
         put_u32(writer, have.models.len() as u32)?;
         have.models.iter().try_for_each(|model| {

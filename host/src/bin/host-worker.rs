@@ -8,7 +8,7 @@ use dair_host::cli::{self, KernelArgs};
 use dair_host::cluster::kv::Kv;
 use dair_host::cluster::node::{Event, OwnModel, Worker};
 use dair_host::machine::pool::{MAX_LANES, Threads};
-use dair_host::machine::{cores, cpu, memory, terminal};
+use dair_host::machine::{cores, cpu, memory, speed, terminal};
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, DEFAULT_PORT, Timeouts};
 use std::fs;
@@ -109,6 +109,12 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
         cores::pin(&pool).map_err(|error| format!("cannot get a processor for each thread (--pin): {error}"))?;
     }
     let models = open_models(args)?;
+    // Roots that send weights cut them into equal parts.
+    let mut speed = 0;
+    if !models.is_empty() {
+        speed =
+            speed::bytes_per_s(&pool, kernels).map_err(|error| format!("cannot measure the speed: {error}"))? as u64;
+    }
     let progress = Duration::from_secs(args.timeout_s);
     let address = Address { host: args.host.clone(), port: args.port };
     let timeouts = Timeouts::of(progress);
@@ -122,7 +128,7 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
         models.iter().for_each(say);
     }
     let max_memory = || args.max_memory.unwrap_or_else(memory::usable_bytes);
-    let worker = Worker { pool: &pool, kernels, kv: args.kv.into(), models };
+    let worker = Worker { pool: &pool, kernels, kv: args.kv.into(), speed, models };
     let served = worker.serve(&mut listener, max_memory, |event| match event {
         Event::Joined(root, node, nodes, warnings) if !args.quiet => {
             say(format_args!("{root}: node {node} of {nodes}"));

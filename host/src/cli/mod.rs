@@ -11,6 +11,7 @@ mod interrupt;
 mod kernel_args;
 mod model_args;
 mod model_files;
+mod nodes;
 mod perplexity;
 mod piped;
 mod progress;
@@ -52,6 +53,7 @@ enum Command {
     Render(render::Args),
     Inspect(inspect::Args),
     Bench(bench::Args),
+    Nodes(nodes::Args),
     Tokenize(tokenize::TokenizeArgs),
     Detokenize(tokenize::DetokenizeArgs),
 }
@@ -71,6 +73,7 @@ pub fn run() -> ExitCode {
         Command::Render(args) => render::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Nodes(args) => nodes::run(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),
         Command::Detokenize(args) => tokenize::detokenize(&args),
     };

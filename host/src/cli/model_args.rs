@@ -54,7 +54,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "HOST:PORT", num_args = 1.., value_delimiter = ',')]
     pub workers: Vec<WorkerArg>,
     /// Sizes of the parts that nodes compute of their own files, this machine's first, such as 2,1,1; 0 leaves a node without
-    /// [default: equal parts]
+    /// [default: as fast as each node is]
     #[arg(long, value_name = "N", num_args = 1.., value_delimiter = ',')]
     pub shares: Vec<u16>,
     /// Seconds without a byte, or with hardly any, after which a worker that owes some is given up

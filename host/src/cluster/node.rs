@@ -128,6 +128,8 @@ pub struct Worker<'w> {
     pub kernels: Kernels,
     /// Type in which it keeps keys and values where the root does not say.
     pub kv: KvType,
+    /// Bytes of weights per second that it multiplies, or 0.
+    pub speed: u64,
     /// Its model files, at most [`MODELS_MAX`].
     pub models: Vec<OwnModel>,
 }
@@ -175,7 +177,8 @@ impl fmt::Display for OwnModel {
 impl Worker<'_> {
     fn have(&self, max_memory: u64) -> Have {
         let models = self.models.iter().take(MODELS_MAX).map(OwnModel::told).collect();
-        Have { version: VERSION, threads: self.pool.lanes() as u32, memory: max_memory, models }
+        let (threads, speed) = (self.pool.lanes() as u32, self.speed);
+        Have { version: VERSION, threads, speed, memory: max_memory, models }
     }
 
     /// Serves one root after the other, for ever; `event` hears what happens.

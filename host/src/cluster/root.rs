@@ -9,6 +9,7 @@ use crate::machine::cores;
 use crate::machine::cpu;
 use crate::machine::memory;
 use crate::machine::pool::Threads;
+use crate::machine::speed;
 use crate::model::{Model, fingerprint};
 use crate::net::native::{self, Called};
 use crate::net::{Address, Mesh, NetError, Stage, Timeouts, dial, printable};
@@ -46,7 +47,7 @@ pub struct Options {
     pub workers: Vec<Address>,
     /// In which way to talk to them.
     pub dialect: Dialect,
-    /// A share for each node that speaks the native dialect, the root's first; none for equal ones.
+    /// A share for each node that speaks the native dialect, the root's first; none for shares by speed.
     pub shares: Vec<Share>,
     /// How long to wait for them.
     pub timeouts: Timeouts,
@@ -254,18 +255,23 @@ pub fn with_root<R, E: From<RootError>>(
             .map_err(|error| RootError::System(format!("the content of {}", model.path.display()), error))?;
     }
     let others = Others::find(options, &fingerprint, progress).map_err(RootError::Net)?;
-    let equal = vec![Share::EQUAL; workers + 1];
-    let shares = if options.shares.is_empty() { &equal } else { &options.shares };
+    let pool = Threads::new(options.threads)
+        .map_err(|error| RootError::System(format!("{} threads", options.threads), error))?;
+    let mut shares = options.shares.clone();
+    if shares.is_empty() {
+        shares = match &others {
+            Others::Native(called) => shares_of(called, &pool, options.kernels)?,
+            Others::Nobody | Others::Dllama => vec![Share::EQUAL; workers + 1],
+        };
+    }
     let cut = match others {
         Others::Dllama => Cut::dllama(header, workers as u32 + 1),
         Others::Nobody | Others::Native(_) if shares.len() != workers + 1 => {
             return Err(RootError::Shares { shares: shares.len(), nodes: workers + 1 }.into());
         }
-        Others::Nobody | Others::Native(_) => Cut::rows(header, shares),
+        Others::Nobody | Others::Native(_) => Cut::rows(header, &shares),
     };
     let cut = options.applied_to(cut);
-    let pool = Threads::new(options.threads)
-        .map_err(|error| RootError::System(format!("{} threads", options.threads), error))?;
     let local = Local {
         pool: &pool,
         kernels: options.kernels,
@@ -277,7 +283,7 @@ pub fn with_root<R, E: From<RootError>>(
     let announce = |_: &Ready| match others {
         Others::Native(called) => {
             let plan = native_plan(&cut, fingerprint, options.kv)?;
-            Ok(Some(native::plan(called, &plan, shares, &options.timeouts).map_err(RootError::Net)?))
+            Ok(Some(native::plan(called, &plan, &shares, &options.timeouts).map_err(RootError::Net)?))
         }
         Others::Nobody | Others::Dllama => Ok(None),
     };
@@ -307,6 +313,29 @@ pub fn with_root<R, E: From<RootError>>(
         result
     })
 }
+
+/// Shares in proportion to speeds, the root's own measured now. Where one is not known, and where they hardly differ, all are
+/// equal.
+fn shares_of(workers: &[Called], pool: &Threads, kernels: Kernels) -> Result<Vec<Share>, RootError> {
+    let equal = || Ok(vec![Share::EQUAL; workers.len() + 1]);
+    if workers.iter().any(|worker| worker.have.speed == 0) {
+        return equal();
+    }
+    let own = speed::bytes_per_s(pool, kernels)
+        .map_err(|error| RootError::System("memory to measure its speed".into(), error))?;
+    let speeds: Vec<_> = [own].into_iter().chain(workers.iter().map(|worker| worker.have.speed as f64)).collect();
+    let [least, most] = [f64::min, f64::max].map(|pick| speeds.iter().copied().reduce(pick).unwrap_or(own));
+    if most < HARDLY * least {
+        return equal();
+    }
+    let share = |speed: &f64| (speed / most * f64::from(SHARE)).round() as u16;
+    Ok(speeds.iter().map(share).map(|share| Share { layers: share, head: share }).collect())
+}
+
+/// Speeds that are measured twice differ by as much.
+const HARDLY: f64 = 1.2;
+/// The share of the fastest node.
+const SHARE: u16 = 1000;
 
 /// What all nodes of a new session agree on.
 fn native_plan(cut: &Cut<'_>, fingerprint: Fingerprint, kv: KvType) -> Result<Plan, RootError> {

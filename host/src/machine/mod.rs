@@ -7,4 +7,5 @@ pub mod disk;
 pub mod file;
 pub mod memory;
 pub mod pool;
+pub mod speed;
 pub mod terminal;

@@ -43,15 +43,28 @@ pub fn call(
     timeouts: &Timeouts,
     stage: impl Fn(Stage<'_>),
 ) -> Result<Vec<Option<Called>>, NetError> {
+    call_each(workers, timeouts, stage)?.into_iter().collect()
+}
+
+/// As [`call`], and hears of each worker for itself.
+///
+/// # Errors
+/// A list that can't work.
+pub fn call_each(
+    workers: &[Address],
+    timeouts: &Timeouts,
+    stage: impl Fn(Stage<'_>),
+) -> Result<Vec<Result<Option<Called>, NetError>>, NetError> {
     check(workers)?;
-    thread::scope(|scope| {
+    let answers = thread::scope(|scope| {
         let calls: Vec<_> = workers.iter().map(|worker| scope.spawn(|| call_one(worker, timeouts))).collect();
         let wait = |(call, worker): (thread::ScopedJoinHandle<'_, _>, _)| {
             stage(Stage::Connect(worker));
             call.join().expect("calling does not panic")
         };
         calls.into_iter().zip(workers).map(wait).collect()
-    })
+    });
+    Ok(answers)
 }
 
 fn call_one(worker: &Address, timeouts: &Timeouts) -> Result<Option<Called>, NetError> {

@@ -4,7 +4,7 @@ use crate::run::dair;
 use std::collections::BTreeSet;
 
 const COMMANDS: [&str; 9] =
-    ["convert", "generate", "chat", "perplexity", "render", "inspect", "bench", "tokenize", "detokenize"];
+    ["convert", "generate", "chat", "perplexity", "render", "inspect", "bench", "nodes", "tokenize", "detokenize"];
 
 /// Flags as they appear in a text.
 fn flags(text: &str) -> BTreeSet<&str> {

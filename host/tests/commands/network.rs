@@ -109,6 +109,27 @@ fn workers_with_a_copy_compute_what_one_node_computes_in_any_number_and_shares()
 }
 
 #[test]
+fn workers_say_what_they_have() {
+    let files = files();
+    let (with, without) = (Worker::start_with(&["--model", &files.model]), Worker::start());
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let list = dair(&["nodes", "--json", "--workers", &with.address, &without.address]).json();
+    let node = |index: usize| &list["nodes"][index];
+    assert_eq!((&node(0)["address"], &node(0)["threads"]), (&with.address.as_str().into(), &1.into()));
+    let bytes = std::fs::metadata(&files.model).unwrap().len();
+    assert_eq!((&node(0)["models"][0]["name"], &node(0)["models"][0]["bytes"]), (&"m.m".into(), &bytes.into()));
+    assert!(node(0)["bytes_per_second"].as_u64().unwrap() > 1_000_000);
+    assert_eq!((&node(1)["models"], &node(1)["bytes_per_second"]), (&serde_json::json!([]), &0.into()));
+    let text = dair(&["nodes", "--workers", &with.address, &without.address]).quiet_success();
+    assert!(text.contains("m.m") && text.contains("no model file"), "{text}");
+    // Those that answer are listed all the same.
+    let outcome = dair(&["nodes", "--workers", &gone, &with.address]);
+    assert_eq!((outcome.code, outcome.stdout.lines().count()), (Some(1), 3), "{outcome:?}");
+    assert!(outcome.stdout.contains("nothing listens there"), "{outcome:?}");
+    assert_eq!(outcome.stderr, "error: 1 of 2 workers can't be asked\n");
+}
+
+#[test]
 fn a_worker_with_a_copy_may_be_sent_the_weights_all_the_same() {
     let files = files();
     let worker = Worker::start_with(&["--model", &files.model]);
