@@ -3,7 +3,7 @@
 use crate::run::dair;
 use std::collections::BTreeSet;
 
-const COMMANDS: [&str; 9] =
+const COMMANDS: [&str; 10] =
     ["convert", "generate", "chat", "perplexity", "render", "inspect", "bench", "nodes", "tokenize", "detokenize"];
 
 /// Flags as they appear in a text.
