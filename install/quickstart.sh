@@ -156,7 +156,7 @@ workers=
 start_worker() { # NUMBER
   local log=$temp/worker-$1.log child tries=0 port=
   : >"$log"
-  "$worker" --host 127.0.0.1 --port 0 --threads "$threads" </dev/null >"$log" 2>&1 &
+  "$worker" --model "$model" --host 127.0.0.1 --port 0 --threads "$threads" </dev/null >"$log" 2>&1 &
   child=$!
   children="$child $children"
   while [ -z "$port" ]; do

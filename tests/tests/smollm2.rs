@@ -58,6 +58,13 @@ fn top_two(logits: &[f32]) -> [(u32, f32); 2] {
     [best, argmax(&others)].map(|id| (id as u32, logits[id]))
 }
 
+/// The two most likely tokens behind the prompt, and behind each token of `answer` but the last.
+fn behind(file: &str, kv: KvType, prompt: &[u32], answer: &[u32]) -> Vec<[(u32, f32); 2]> {
+    let tokens = [prompt, &answer[..answer.len() - 1]].concat();
+    let rows = with_model(file, kv, |engine| feed(engine, &mut Alone, &tokens, 0, &[32]));
+    rows[prompt.len() - 1..].iter().map(|row| top_two(row)).collect()
+}
+
 /// Greedy decoding; the two most likely tokens behind the prompt and behind each token that followed.
 fn greedy(file: &str, kv: KvType, prompt: &[u32], len: usize) -> Vec<[(u32, f32); 2]> {
     with_model(file, kv, |engine| {
@@ -116,23 +123,29 @@ fn f32_answers_token_for_token_as_the_cpp_system_does() {
     }
 }
 
+/// Behind each token of llama.cpp's answer the next one is what it is there, or nearly as likely.
 #[test]
 #[ignore = "needs DAIR_SMOLLM2, see CONTRIBUTING"]
-fn q40_answers_as_llama_cpp_does_up_to_a_near_tie() {
+fn q40_goes_on_as_llama_cpp_does_up_to_near_ties() {
     for name in PROMPTS {
         let want = llama_cpp_answer(name);
-        let got = greedy("smollm2-q40.m", KvType::F32, &tokens(&prompt_text(name)), want.len());
-        let pairs = || got.iter().zip(&want);
-        let same = pairs().take_while(|(got, want)| i64::from(got[0].0) == want[0].0).count();
+        let answer: Vec<_> = want.iter().map_while(|want| u32::try_from(want[0].0).ok()).collect();
+        let got = behind("smollm2-q40.m", KvType::F32, &tokens(&prompt_text(name)), &answer);
         // Both round activations to 8 bits, in blocks of different lengths: which of them fall on the other side of an edge,
         // and so how far logits are apart, depends on the last bit of sums.
-        let apart = pairs().take(same).map(|(got, want)| (got[0].1 - want[0].1).abs()).fold(0f32, f32::max);
-        let gap = want.get(same).map_or(0.0, |want| want[0].1 - want[1].1);
-        println!("{name}: {same} tokens as llama.cpp, logits within {apart:.2}, then {gap:.3} between its two best");
-        assert!(same >= 16, "{name}: only {same} tokens are the same");
+        let pairs = || got.iter().zip(&want);
+        let is_same = |(got, want): &(&[(u32, f32); 2], &[(i64, f32); 2])| i64::from(got[0].0) == want[0].0;
+        let apart = pairs().filter(is_same).map(|(got, want)| (got[0].1 - want[0].1).abs()).fold(0f32, f32::max);
+        let others: Vec<_> = pairs().filter(|pair| !is_same(pair)).map(|(_, want)| want[0].1 - want[1].1).collect();
+        let widest = others.iter().copied().fold(0f32, f32::max);
+        println!(
+            "{name}: {} of {} tokens as llama.cpp, logits within {apart:.2}; the others up to {widest:.3} behind its best",
+            got.len() - others.len(),
+            got.len()
+        );
+        assert!(got.len() >= 40 && others.len() * 8 <= got.len(), "{name}: {} tokens differ", others.len());
         // Two logits that far off change places where they are within twice as much.
-        let tie = gap < 2.0 * apart;
-        assert!(apart < 0.7 && tie, "{name}: logits {apart} apart; {gap} between the two best at token {same}");
+        assert!(apart < 1.0 && widest < 2.0 * apart, "{name}: logits {apart} apart, {widest} between the two best");
     }
 }
 
