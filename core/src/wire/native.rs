@@ -12,8 +12,8 @@
 //! A message is its length in bytes (u32, of what follows), its kind (u8) and its fields, little-endian; strings carry their
 //! length, NUL included. Its length is limited before memory is taken for it, and every field before it is used.
 //!
-//! [`CALL`] has the form of a handshake of the `dllama` dialect that a C++ worker takes for that of a root with one worker:
-//! it acknowledges, hears nothing more and is ready for the next root. So a root can ask any worker which dialect it speaks.
+//! Which dialect a worker speaks, a root asks by a datagram with [`CALL`] to the worker's port, which is answered by
+//! [`GREETING`]. A connection would end a C++ worker, unless its root goes on as it expects.
 
 use super::bytes::{Reader, cut, put_text, put_u32, put_u64};
 use super::dllama::HOST_MAX;
@@ -29,11 +29,11 @@ use embedded_io::{ErrorType, Write};
 /// What both sides of a session must have in common: other versions are refused.
 pub const VERSION: u32 = 1;
 
-/// First bytes of a root: one worker, and an index that no root has.
+/// First bytes of a root: as no root of the `dllama` dialect begins, whose index is below the number of workers.
 pub const CALL: [u8; 8] = *b"\x01\0\0\0dair";
 /// First bytes of a link from another worker.
 pub const LINK: [u8; 8] = *b"\x01\0\0\0link";
-/// First bytes that a worker answers to a [`CALL`]; one that does not know it answers [`ACK`](super::dllama::ACK).
+/// First bytes that a worker answers to a [`CALL`].
 pub const GREETING: [u8; 4] = *b"DAIR";
 
 /// Most bytes of a message.

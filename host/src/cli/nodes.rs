@@ -36,7 +36,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let addresses: Vec<Address> = args.workers.iter().map(|worker| worker.address.clone()).collect();
     let timeouts = Timeouts::of(Duration::from_secs(args.timeout_s));
     let answers = native::call_each(&addresses, &timeouts, |_| ()).map_err(|error| error.to_string())?;
-    let missing = answers.iter().filter(|answer| answer.is_err()).count();
+    let missing = answers.iter().filter(|answer| !matches!(answer, Ok(Some(_)))).count();
     let nodes = addresses.iter().zip(&answers);
     if args.json {
         let nodes: Vec<_> = nodes.map(|(address, answer)| to_json(address, answer)).collect();
@@ -58,7 +58,9 @@ fn fingerprint(bytes: &[u8]) -> String {
 fn to_text(address: &Address, answer: &Answer) -> String {
     let have = match answer {
         Ok(Some(called)) => &called.have,
-        Ok(None) => return format!("{address}: speaks the dialect of C++ Distributed-Llama: takes weights"),
+        Ok(None) => {
+            return format!("{address}: no answer: not there, C++ Distributed-Llama, or UDP is filtered on the way");
+        }
         Err(error) => return error.to_string(),
     };
     let gb = |bytes: u64| bytes as f64 / 1e9;
@@ -85,7 +87,7 @@ fn to_json(address: &Address, answer: &Answer) -> Value {
                 "bytes_per_second": have.speed, "memory_bytes": have.memory, "models": models,
             })
         }
-        Ok(None) => json!({ "address": address, "dialect": "dllama" }),
+        Ok(None) => json!({ "address": address, "error": "no answer" }),
         Err(error) => json!({ "address": address, "error": error.to_string() }),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::conn::Conn;
 use super::dial::connect;
-use super::native::Caller;
+use super::native::{self, Caller};
 use super::{Address, Mesh, NetError, Timeouts};
 use crate::cluster::tables::GraphTables;
 use dair_core::graph::Graph;
@@ -14,6 +14,7 @@ use dair_core::wire::native::{CALL, Have};
 use mio::{Events, Interest, Poll, Token, net::TcpListener};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Between taking the last link of a lower worker and making the first one to a higher. Links carry no name: a worker
@@ -28,6 +29,8 @@ pub struct Listener {
     poll: Poll,
     events: Events,
     timeouts: Timeouts,
+    /// As long as it is there, questions are answered.
+    _alive: Arc<()>,
 }
 
 /// Somebody who has connected to a worker.
@@ -73,9 +76,11 @@ impl Listener {
     /// What the system says.
     pub fn bind_to(address: SocketAddr, timeouts: Timeouts) -> io::Result<Self> {
         let mut socket = TcpListener::bind(address)?;
+        let alive = Arc::new(());
+        native::answer_questions(socket.local_addr()?, Arc::downgrade(&alive))?;
         let poll = Poll::new()?;
         poll.registry().register(&mut socket, Token(0), Interest::READABLE)?;
-        Ok(Self { socket, poll, events: Events::with_capacity(1), timeouts })
+        Ok(Self { socket, poll, events: Events::with_capacity(1), timeouts, _alive: alive })
     }
 
     /// How long it waits for others.

@@ -5,12 +5,14 @@ use super::dial::{check, connect};
 use super::listen::Listener;
 use super::{Address, Mesh, NetError, Stage, Timeouts, printable};
 use dair_core::plan::Share;
+use dair_core::wire::Part;
 use dair_core::wire::native::{
     self, CALL, GREETING, Have, LINK, Message, Plan, PlanNode, Ready, SessionId, write_bye, write_go, write_have,
     write_link, write_linked, write_pass, write_plan, write_ready, write_refused,
 };
-use dair_core::wire::{Part, dllama};
 use embedded_io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Weak;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
@@ -33,8 +35,8 @@ impl Called {
     }
 }
 
-/// Calls all `workers` at once: what each has, or nothing of those that do not speak this dialect. These have taken no
-/// harm: a C++ worker is ready for the next root.
+/// Calls all `workers` at once: what each has, or nothing of those that do not speak this dialect. To these no connection
+/// is made.
 ///
 /// # Errors
 /// Names the worker that can't be reached or does not answer, and the mistake in a list that can't work.
@@ -67,7 +69,56 @@ pub fn call_each(
     Ok(answers)
 }
 
+/// How long an answer to a question is waited for, each time that it is asked: datagrams may be lost.
+const WAITS: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(150)];
+
+/// Whether a worker speaks the native dialect, asked by a datagram to its port: a C++ worker ends where a connection is not
+/// used as it expects. One that does not answer in time counts as one that does not.
+fn speaks_native(worker: &Address) -> Result<bool, NetError> {
+    let ask = |to: &SocketAddr| -> io::Result<bool> {
+        let here: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((here, 0))?;
+        socket.connect(to)?;
+        for wait in WAITS {
+            socket.send(&CALL)?;
+            socket.set_read_timeout(Some(wait))?;
+            match socket.recv(&mut [0; GREETING.len()]) {
+                Ok(len) => return Ok(len == GREETING.len()),
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                // Nobody has the port.
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    };
+    Ok(worker.resolve()?.iter().any(|to| ask(to).unwrap_or(false)))
+}
+
+/// Answers the questions of [`speaks_native`] on the port of a worker, in a thread, as long as `alive` is.
+///
+/// # Errors
+/// Where the port is in use.
+pub(super) fn answer_questions(port: SocketAddr, alive: Weak<()>) -> io::Result<()> {
+    let socket = UdpSocket::bind(port)?;
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    thread::spawn(move || {
+        let mut question = [0; CALL.len() + 1];
+        while alive.strong_count() > 0 {
+            if let Ok((len, from)) = socket.recv_from(&mut question)
+                && question[..len] == CALL
+            {
+                // Whoever does not hear it asks again.
+                let _ = socket.send_to(&GREETING, from);
+            }
+        }
+    });
+    Ok(())
+}
+
 fn call_one(worker: &Address, timeouts: &Timeouts) -> Result<Option<Called>, NetError> {
+    if !speaks_native(worker)? {
+        return Ok(None);
+    }
     let stream = connect(worker, timeouts)?;
     let mut conn = Conn::new(stream, format!("worker {worker}"), timeouts.handshake)?;
     let unanswered = |error| match error {
@@ -76,9 +127,6 @@ fn call_one(worker: &Address, timeouts: &Timeouts) -> Result<Option<Called>, Net
     };
     conn.write_with(Part::Handshake, |conn| conn.write_all(&CALL))?;
     let answer: [u8; 4] = conn.read_bytes(Part::Handshake).map_err(unanswered)?;
-    if answer == dllama::ACK.to_le_bytes() {
-        return Ok(None);
-    }
     if answer != GREETING {
         return Err(NetError::Unexpected { peer: conn.peer().into(), what: "something that no worker answers" });
     }
@@ -278,7 +326,7 @@ impl Caller {
 
 /// Hears whether a client is a link of this session, and of which node.
 fn link_of(
-    (stream, from): (std::net::TcpStream, std::net::SocketAddr),
+    (stream, from): (TcpStream, SocketAddr),
     session: &SessionId,
     timeouts: &Timeouts,
 ) -> Result<Option<(u32, Conn)>, NetError> {

@@ -125,7 +125,7 @@ fn workers_say_what_they_have() {
     // Those that answer are listed all the same.
     let outcome = dair(&["nodes", "--workers", &gone, &with.address]);
     assert_eq!((outcome.code, outcome.stdout.lines().count()), (Some(1), 3), "{outcome:?}");
-    assert!(outcome.stdout.contains("nothing listens there"), "{outcome:?}");
+    assert!(outcome.stdout.contains("no answer: not there"), "{outcome:?}");
     assert_eq!(outcome.stderr, "error: 1 of 2 workers can't be asked\n");
 }
 
