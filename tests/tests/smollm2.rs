@@ -134,7 +134,8 @@ fn q40_goes_on_as_llama_cpp_does_up_to_near_ties() {
         // Both round activations to 8 bits, in blocks of different lengths: which of them fall on the other side of an edge,
         // and so how far logits are apart, depends on the last bit of sums.
         let pairs = || got.iter().zip(&want);
-        let is_same = |(got, want): &(&[(u32, f32); 2], &[(i64, f32); 2])| i64::from(got[0].0) == want[0].0;
+        type Tops<'t> = (&'t [(u32, f32); 2], &'t [(i64, f32); 2]);
+        let is_same = |(got, want): &Tops<'_>| i64::from(got[0].0) == want[0].0;
         let apart = pairs().filter(is_same).map(|(got, want)| (got[0].1 - want[0].1).abs()).fold(0f32, f32::max);
         let others: Vec<_> = pairs().filter(|pair| !is_same(pair)).map(|(_, want)| want[0].1 - want[1].1).collect();
         let widest = others.iter().copied().fold(0f32, f32::max);
