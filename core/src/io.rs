@@ -72,6 +72,21 @@ impl Exchange<'_> {
         Self { collective, row_bytes, nodes, dtype: DType::F32, bounds: None }
     }
 
+    /// The bytes of a row that go from one node to another; none is an empty range.
+    pub fn sent(&self, from: u32, to: u32) -> Range<usize> {
+        let goes = match self.collective {
+            Collective::Broadcast => from == 0,
+            Collective::AllGather => true,
+            Collective::Gather => to == 0,
+            Collective::To(first, end) => (u32::from(first)..u32::from(end)).contains(&to),
+        };
+        match self.collective {
+            _ if !goes || from == to => 0..0,
+            Collective::Broadcast => 0..self.row_bytes,
+            _ => self.part(from),
+        }
+    }
+
     /// The bytes of a row that `node` computes, in node order.
     pub fn part(&self, node: u32) -> Range<usize> {
         if let Some(bounds) = self.bounds {

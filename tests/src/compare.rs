@@ -25,7 +25,7 @@ pub fn relative_error(got: &[f32], want: &[f64]) -> f64 {
 /// a token to another expert.
 pub fn shares(cut: &Cut, header: &Header) -> (f64, f64) {
     let exchange = match cut.way {
-        Way::Rows(_) => DType::F32,
+        Way::Rows { .. } => DType::F32,
         Way::Columns { exchange, .. } => exchange,
     };
     match ([cut.activation, exchange], header.arch) {

@@ -1,7 +1,7 @@
 //! Several nodes in one process: links made of channels, one thread for each node.
 
 use crate::run::{feed, with_engine};
-use dair_core::graph::Collective;
+use dair_core::exec::{Batch, Run};
 use dair_core::io::{Exchange, Links, Pool};
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::Cut;
@@ -56,16 +56,22 @@ impl Peers {
         end.recv().map_err(|_| Gone { node: from })
     }
 
-    /// Sends this node's part of every row.
+    /// Sends what another node gets of every row.
     fn send_part(&self, to: u32, exchange: &Exchange<'_>, pipe: &[u8]) -> Result<(), Gone> {
-        let part = exchange.part(self.node);
+        let part = exchange.sent(self.node, to);
+        if part.is_empty() {
+            return Ok(());
+        }
         self.send(to, pipe.chunks(exchange.row_bytes).flat_map(|row| &row[part.clone()]).copied().collect())
     }
 
-    /// Receives a node's part of every row.
+    /// Receives what another node has of every row for this one.
     fn receive_part(&self, from: u32, exchange: &Exchange<'_>, pipe: &mut [u8]) -> Result<(), Gone> {
-        let (part, bytes) = (exchange.part(from), self.receive(from)?);
-        for (row, bytes) in pipe.chunks_mut(exchange.row_bytes).zip(bytes.chunks(part.len().max(1))) {
+        let part = exchange.sent(from, self.node);
+        if part.is_empty() {
+            return Ok(());
+        }
+        for (row, bytes) in pipe.chunks_mut(exchange.row_bytes).zip(self.receive(from)?.chunks(part.len())) {
             row[part.clone()].copy_from_slice(bytes);
         }
         Ok(())
@@ -77,19 +83,8 @@ impl Links for Peers {
 
     fn exchange(&mut self, exchange: Exchange<'_>, pipe: &mut [u8]) -> Result<(), Gone> {
         let others = || (0..exchange.nodes).filter(|node| *node != self.node);
-        match (exchange.collective, self.node) {
-            (Collective::Broadcast, 0) => others().try_for_each(|node| self.send(node, pipe.to_vec())),
-            (Collective::Broadcast, _) => {
-                pipe.copy_from_slice(&self.receive(0)?);
-                Ok(())
-            }
-            (Collective::Gather, 0) => others().try_for_each(|node| self.receive_part(node, &exchange, pipe)),
-            (Collective::Gather, _) => self.send_part(0, &exchange, pipe),
-            (Collective::AllGather, _) => {
-                others().try_for_each(|node| self.send_part(node, &exchange, pipe))?;
-                others().try_for_each(|node| self.receive_part(node, &exchange, pipe))
-            }
-        }
+        others().try_for_each(|node| self.send_part(node, &exchange, pipe))?;
+        others().try_for_each(|node| self.receive_part(node, &exchange, pipe))
     }
 }
 
@@ -101,13 +96,39 @@ pub fn logits<P: Pool>(
     tokens: &[u32],
     batches: &[usize],
 ) -> Vec<Vec<f32>> {
-    let run = |mut peers: Peers| {
+    on_all(cut.nodes(), |mut peers| {
         let pool = pool();
         with_engine(file, (cut, kv, peers.node), (&pool, kernels), 0xFF, |engine| {
             feed(engine, &mut peers, tokens, 0, batches)
         })
-    };
-    let mut nodes = peers(cut.nodes()).into_iter();
+    })
+}
+
+/// Logits of all rows of passes, computed by all nodes of `cut` together.
+pub fn passes<P: Pool>(
+    file: &[u8],
+    (cut, kv): (&Cut, KvType),
+    (pool, kernels): (impl Fn() -> P + Sync, Kernels),
+    passes: &[(Vec<Run>, Vec<u32>)],
+) -> Vec<Vec<f32>> {
+    on_all(cut.nodes(), |mut peers| {
+        let pool = pool();
+        with_engine(file, (cut, kv, peers.node), (&pool, kernels), 0xFF, |engine| {
+            let mut rows = Vec::new();
+            for (runs, tokens) in passes {
+                engine.forward(&mut peers, Batch { runs, tokens }).unwrap();
+                if peers.node == 0 {
+                    rows.extend((0..tokens.len() as u32).map(|row| engine.logits(row).to_vec()));
+                }
+            }
+            rows
+        })
+    })
+}
+
+/// Runs all nodes, each in a thread; what the root returns.
+fn on_all(nodes: u32, run: impl Fn(Peers) -> Vec<Vec<f32>> + Sync) -> Vec<Vec<f32>> {
+    let mut nodes = peers(nodes).into_iter();
     let root = nodes.next().expect("a cut has nodes");
     std::thread::scope(|scope| {
         for worker in nodes {

@@ -1,7 +1,7 @@
 //! The models that tests run: every architecture with every type of weights, and shapes that fit no vector width.
 
 use dair_core::format::{Arch, Header};
-use dair_core::plan::{Cut, Share, activations_of};
+use dair_core::plan::{Cut, Share, Stage, Way, activations_of};
 use dair_core::quant::DType;
 use dair_host::synthetic::{PRESETS, preset};
 
@@ -34,6 +34,11 @@ impl Case {
     /// Cut by rows.
     pub fn rows<'s>(&self, shares: &'s [Share]) -> Cut<'s> {
         Cut { activation: self.activation, ..Cut::rows(&self.header, shares) }
+    }
+
+    /// Cut by layers, and by rows inside each stage.
+    pub fn stages<'s>(&self, shares: &'s [Share], stages: &'s [Stage]) -> Cut<'s> {
+        Cut { way: Way::Rows { shares, stages }, ..self.rows(shares) }
     }
 
     /// Cut by columns.

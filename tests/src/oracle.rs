@@ -197,7 +197,9 @@ impl Numerics {
         };
         let q80_activations = is_q80(cut.activation);
         match cut.way {
-            Way::Rows(_) => Self { q80_activations, q80_before_norms: q80_activations, q80_partials: false, nodes: 1 },
+            Way::Rows { .. } => {
+                Self { q80_activations, q80_before_norms: q80_activations, q80_partials: false, nodes: 1 }
+            }
             Way::Columns { nodes, exchange } => {
                 let (q80_partials, nodes) = (is_q80(exchange), nodes as usize);
                 Self { q80_activations, q80_before_norms: false, q80_partials, nodes }

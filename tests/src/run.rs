@@ -1,6 +1,6 @@
 //! The engine over a model in memory: one node, or the root or a worker of several.
 
-use dair_core::exec::{Batch, Engine, Logits, Place, Program, Rooms, Step};
+use dair_core::exec::{Batch, Engine, Logits, Place, Program, Rooms, Run, Step};
 use dair_core::format::{Header, Layout};
 use dair_core::graph::OpKind;
 use dair_core::io::{Alone, Links, Pool};
@@ -49,7 +49,8 @@ pub fn feed<P: Pool>(
             break;
         }
         let rows = now.len() as u32;
-        let batch = Batch { position, rows, tokens: if reads_tokens { now } else { &[] }, logits: Logits::All };
+        let run = Run::new(position, rows, Logits::All);
+        let batch = Batch { runs: &[run], tokens: if reads_tokens { now } else { &[] } };
         engine.forward(links, batch).unwrap_or_else(|failure| panic!("position {position}: {failure}"));
         if is_root {
             logits.extend((0..rows).map(|row| engine.logits(row).to_vec()));

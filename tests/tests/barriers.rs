@@ -1,6 +1,6 @@
 //! How often the lanes of a node meet in one pass: the numbers of ARCHITECTURE.md.
 
-use dair_core::exec::{Batch, Logits};
+use dair_core::exec::{Batch, Logits, Run};
 use dair_core::format::Header;
 use dair_core::io::{Alone, Serial};
 use dair_core::kernels::{Kernels, KvType};
@@ -65,7 +65,7 @@ fn without_any_one_of_its_barriers_a_token_in_a_long_context_depends_on_the_orde
     let logits = |pool: &Turns| {
         // What memory is full of stands for the positions before.
         with_engine(&file, (&cut, KvType::F16, 0), (pool, Kernels::SCALAR), 0x11, |engine| {
-            let batch = Batch { position: 600, rows: 1, tokens: &[7], logits: Logits::Last };
+            let batch = Batch { runs: &[Run::new(600, 1, Logits::Last)], tokens: &[7] };
             engine.forward(&mut Alone, batch).unwrap();
             engine.last_logits().to_vec()
         })

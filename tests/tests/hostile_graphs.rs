@@ -1,7 +1,7 @@
 //! Graphs may come off the wire: whatever they say, checking them ends in an error or in an engine that stays within
 //! its memory. Valid graphs are changed at random; a failure prints the seed that [`one`] runs again.
 
-use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Step};
+use dair_core::exec::{Batch, Engine, GraphError, Logits, Place, Program, Rooms, Run, Step};
 use dair_core::format::{Header, Layout, RopeKind};
 use dair_core::graph::{
     self, Buffer, Collective, Graph, MAX_BATCH, MAX_NODES, Op, OpKind, Operand, Pipe, Segment, Sync, View, Weight,
@@ -356,7 +356,7 @@ fn run(
     for ((position, rows), index) in batches.into_iter().zip(0..) {
         let tokens = vec![5; rows.min(1 << 10) as usize];
         let logits = [Logits::All, Logits::Last, Logits::None][index % 3];
-        let batch = Batch { position, rows, tokens: &tokens, logits };
+        let batch = Batch { runs: &[Run::new(position, rows, logits)], tokens: &tokens };
         // Refused batches are fine.
         if engine.forward(&mut peers, batch).is_ok() && graph.pipe(pipes::LOGITS).is_some() {
             engine.last_logits();

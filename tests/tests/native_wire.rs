@@ -1,14 +1,14 @@
 //! Messages of the native dialect: what is written is read, and nothing else does any harm.
 
-use dair_core::exec::Logits;
+use dair_core::exec::{Logits, Run};
 use dair_core::graph::{MAX_BATCH, MAX_NODES};
 use dair_core::kernels::KvType;
-use dair_core::plan::Share;
+use dair_core::plan::{Share, Stage};
 use dair_core::quant::DType;
 use dair_core::wire::native::{
-    Best, HasModel, Have, MESSAGE_MAX, MODELS_MAX, Message, Pass, Plan, PlanNode, REASON_MAX, Ready, VERSION, Wanted,
-    message_len, write_bye, write_go, write_have, write_link, write_linked, write_pass, write_plan, write_ready,
-    write_refused,
+    Beat, Best, HasModel, Have, MESSAGE_MAX, MODELS_MAX, Message, Pass, Plan, PlanNode, REASON_MAX, Ready, VERSION,
+    Wanted, message_len, write_beat, write_bye, write_go, write_have, write_link, write_linked, write_pass, write_plan,
+    write_ready, write_refused,
 };
 use dair_tests::random::Random;
 
@@ -34,6 +34,7 @@ fn plan() -> Plan {
         version: VERSION,
 
         session: [7; 16],
+        epoch: 3,
         fingerprint: [9; 32],
         node: 2,
         nodes: 4,
@@ -41,6 +42,8 @@ fn plan() -> Plan {
         kv: KvType::Q80,
         batch_max: 128,
         seq_len: 8192,
+        slots: 4,
+        stages: [Stage { nodes: 1, layers: 12 }, Stage { nodes: 3, layers: 20 }].into_iter().collect(),
     }
 }
 
@@ -53,11 +56,18 @@ fn nodes() -> Vec<PlanNode> {
     (0..4).map(node).collect()
 }
 
+const BEAT: Beat = Beat { passes: 7, busy_us: u64::MAX };
+
+fn pass() -> Pass {
+    let runs = [Run { slot: 3, position: 9, rows: 2, logits: Logits::None }, Run::new(700, 1, Logits::Last)];
+    Pass { epoch: 3, wanted: BEST, runs: runs.into_iter().collect() }
+}
+
 /// Every kind of message, its length first.
 fn messages() -> Vec<Vec<u8>> {
     let nodes = nodes();
     let places = nodes.iter().map(|node| (node.share, node.host.as_str(), node.port));
-    let mut out = vec![Vec::new(); 9];
+    let mut out = vec![Vec::new(); 10];
     write_have(&mut out[0], &have()).unwrap();
     write_plan(&mut out[1], &plan(), places).unwrap();
     write_ready(&mut out[2], &Ready { arena_bytes: 5, repacked_bytes: u64::MAX }).unwrap();
@@ -65,9 +75,9 @@ fn messages() -> Vec<Vec<u8>> {
     write_go(&mut out[4]).unwrap();
     write_linked(&mut out[5]).unwrap();
     write_link(&mut out[6], &[3; 16], 5).unwrap();
-    write_pass(&mut out[7], &Pass { position: 9, rows: 3, logits: Logits::Last, wanted: BEST }, &[1, 2, u32::MAX])
-        .unwrap();
+    write_pass(&mut out[7], &pass(), &[1, 2, u32::MAX]).unwrap();
     write_bye(&mut out[8]).unwrap();
+    write_beat(&mut out[9], &BEAT).unwrap();
     out
 }
 
@@ -90,14 +100,16 @@ fn what_is_written_is_read() {
     assert!(matches!(read(4), Message::Go) && matches!(read(5), Message::Linked) && matches!(read(8), Message::Bye));
     assert!(matches!(read(6), Message::Link(session, 5) if session == [3; 16]));
     let Message::Pass(pass, tokens) = read(7) else { panic!("not a pass") };
-    assert_eq!(pass, Pass { position: 9, rows: 3, logits: Logits::Last, wanted: BEST });
+    assert_eq!(pass, self::pass());
+    assert!(matches!(read(9), Message::Beat(beat) if beat == BEAT));
     assert_eq!(tokens.ids().collect::<Vec<_>>(), [1, 2, u32::MAX]);
 }
 
 #[test]
 fn the_longest_messages_are_within_the_limit() {
     let mut out = Vec::new();
-    let plan = Plan { node: 1, nodes: MAX_NODES, ..plan() };
+    let stages = (0..MAX_NODES).map(|_| Stage { nodes: 1, layers: 1 }).collect();
+    let plan = Plan { node: 1, nodes: MAX_NODES, stages, ..plan() };
     let host = "h".repeat(253);
     write_plan(&mut out, &plan, (0..MAX_NODES).map(|_| (Share::EQUAL, &host[..], 1))).unwrap();
     assert!(out.len() <= MESSAGE_MAX as usize);
@@ -105,8 +117,9 @@ fn the_longest_messages_are_within_the_limit() {
     assert_eq!(nodes.filter(Result::is_ok).count(), MAX_NODES as usize);
 
     let (mut out, tokens) = (Vec::new(), vec![5; MAX_BATCH as usize]);
-    write_pass(&mut out, &Pass { position: 0, rows: MAX_BATCH, logits: Logits::All, wanted: Wanted::All }, &tokens)
-        .unwrap();
+    let run = |slot| Run { slot, rows: 1, logits: Logits::All, ..Run::default() };
+    let pass = Pass { runs: (0..MAX_BATCH).map(run).collect(), ..Pass::default() };
+    write_pass(&mut out, &pass, &tokens).unwrap();
     assert!(Message::parse(body(&out)).is_ok());
 
     let (mut out, reason) = (Vec::new(), "é".repeat(REASON_MAX));
@@ -123,7 +136,8 @@ fn drain(bytes: &[u8]) -> bool {
             nodes.inspect(|node| drop(node.as_ref().map_err(ToString::to_string))).all(|node| node.is_ok())
         }
         Ok(Message::Pass(pass, tokens)) => {
-            assert_eq!(tokens.ids().count(), pass.rows as usize);
+            assert!(pass.rows() <= MAX_BATCH);
+            assert_eq!(tokens.ids().count(), pass.rows() as usize);
             true
         }
         Ok(_) => true,

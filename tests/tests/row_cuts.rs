@@ -3,7 +3,7 @@
 use dair_core::format::Header;
 use dair_core::io::{Pool, Serial};
 use dair_core::kernels::{Kernels, KvType};
-use dair_core::plan::{Cut, Parts, Quantity, Share};
+use dair_core::plan::{Cut, Parts, Quantity, Share, Stage, Way};
 use dair_core::quant::DType;
 use dair_host::machine::cpu::{best_kernels, isas, kernels};
 use dair_host::machine::pool::Threads;
@@ -32,10 +32,24 @@ impl Reference {
     }
 
     #[track_caller]
-    fn check<P: Pool>(&self, shares: &[Share], (pool, kernels): (impl Fn() -> P + Sync, Kernels), batches: &[usize]) {
-        let cut = self.case.rows(shares);
+    fn check<P: Pool>(&self, shares: &[Share], computing: (impl Fn() -> P + Sync, Kernels), batches: &[usize]) {
+        self.check_stages((shares, &[]), computing, batches);
+    }
+
+    #[track_caller]
+    fn check_stages<P: Pool>(
+        &self,
+        (shares, stages): (&[Share], &[Stage]),
+        (pool, kernels): (impl Fn() -> P + Sync, Kernels),
+        batches: &[usize],
+    ) {
+        let cut = self.case.stages(shares, stages);
         let got = mesh::logits(&self.file, (&cut, KvType::default()), (pool, kernels), &self.tokens, batches);
-        assert_same_bits(&got, &self.logits, &format!("{}, {shares:?}, batches {batches:?}", self.case.name));
+        assert_same_bits(
+            &got,
+            &self.logits,
+            &format!("{}, {shares:?}, {stages:?}, batches {batches:?}", self.case.name),
+        );
     }
 }
 
@@ -89,6 +103,77 @@ fn random_plans_compute_what_one_node_computes() {
             reference.check(&shares, (|| Turns::new(1 + seed as usize % 4, seed), kernels), &batches);
         }
     }
+}
+
+/// Some nodes and some layers in each stage.
+fn random_stages(random: &mut Random, nodes: usize, n_layers: u32) -> Vec<Stage> {
+    let count = 1 + random.below(nodes.min(n_layers as usize));
+    let mut stages = vec![Stage { nodes: 1, layers: 1 }; count];
+    for _ in count..nodes {
+        stages[random.below(count)].nodes += 1;
+    }
+    for _ in count..n_layers as usize {
+        stages[random.below(count)].layers += 1;
+    }
+    stages
+}
+
+#[test]
+fn stages_compute_what_one_node_computes() {
+    let stage = |nodes, layers| Stage { nodes, layers };
+    for mut case in models::all() {
+        case.header.n_layers = 4;
+        let reference = Reference::new(case);
+        let (equal, serial) = ([Share::EQUAL; 5], || Serial);
+        for stages in [
+            &[stage(1, 4)][..],
+            &[stage(1, 3), stage(1, 1)],
+            &[stage(1, 1), stage(1, 1), stage(1, 1), stage(1, 1)],
+            &[stage(2, 1), stage(3, 3)],
+            &[stage(1, 1), stage(3, 2), stage(1, 1)],
+        ] {
+            let nodes = stages.iter().map(|stage| usize::from(stage.nodes)).sum();
+            reference.check_stages((&equal[..nodes], stages), (serial, best_kernels()), &[5, 1, 3]);
+        }
+        // A root without layers, an output matrix that only the first stage has.
+        let share = |layers, head| Share { layers, head };
+        let shares = [share(0, 0), share(1, 1), share(2, 0), share(1, 0)];
+        reference.check_stages((&shares, &[stage(2, 2), stage(2, 2)]), (serial, best_kernels()), &[4, 1]);
+    }
+}
+
+#[test]
+fn random_stages_compute_what_one_node_computes() {
+    let mut random = Random::new(12);
+    for mut case in models::all() {
+        case.header.n_layers = 3 + random.below(3) as u32;
+        let reference = Reference::new(case);
+        for _ in 0..3 {
+            let nodes = 1 + random.below(6);
+            let mut share = || 1 + random.below(5) as u16;
+            let shares: Vec<_> = (0..nodes).map(|_| Share { layers: share(), head: share() }).collect();
+            let stages = random_stages(&mut random, nodes, reference.case.header.n_layers);
+            let batches: Vec<_> = (0..3).map(|_| 1 + random.below(7)).collect();
+            reference.check_stages((&shares, &stages), (|| Serial, best_kernels()), &batches);
+        }
+    }
+}
+
+#[test]
+fn stages_that_do_not_add_up_are_refused() {
+    let header = preset("tiny-llama").unwrap();
+    let (stage, shares) = (|nodes, layers| Stage { nodes, layers }, [Share::EQUAL; 3]);
+    let layers = header.n_layers as u16;
+    for stages in [vec![stage(3, layers + 1)], vec![stage(2, layers)], vec![stage(2, layers), stage(1, 0)]] {
+        let way = Way::Rows { shares: &shares, stages: &stages };
+        let error = Cut { way, ..Cut::single(&header) }.check(&header).unwrap_err();
+        let want = format!("stages must have at least one node and one layer each, 3 nodes and {layers} layers in all");
+        assert_eq!(error.to_string(), want);
+    }
+    let idle = [Share::EQUAL, Share { layers: 0, head: 1 }];
+    let way = Way::Rows { shares: &idle, stages: &[stage(1, layers - 1), stage(1, 1)] };
+    let error = Cut { way, ..Cut::single(&header) }.check(&header).unwrap_err();
+    assert_eq!(error.to_string(), "all shares of a layer are 0");
 }
 
 #[test]
@@ -146,7 +231,7 @@ fn parts_cover_everything_once_in_the_order_of_nodes() {
     for list in lists {
         let shares: Vec<_> = list.iter().map(|(layers, head)| Share { layers: *layers, head: *head }).collect();
         for activation in [DType::F32, DType::Q80] {
-            let parts = Parts::new(&smollm2(), activation, &shares);
+            let parts = Parts::new(&smollm2(), activation, &shares, &[]);
             for quantity in ALL {
                 let mut next = 0;
                 for node in 0..parts.nodes() {
@@ -166,7 +251,7 @@ fn parts_cover_everything_once_in_the_order_of_nodes() {
 #[test]
 fn parts_are_as_large_as_shares() {
     let shares = [Share { layers: 2, head: 0 }, Share { layers: 1, head: 1 }];
-    let parts = Parts::new(&smollm2(), DType::Q80, &shares);
+    let parts = Parts::new(&smollm2(), DType::Q80, &shares, &[]);
     assert_eq!((parts.of(Quantity::Heads, 0), parts.kv_heads(&(0..6))), (0..6, 0..2));
     assert_eq!(parts.of(Quantity::Residual, 0), 0..384);
     assert_eq!(parts.of(Quantity::Vocab, 1), 0..49_152);
@@ -178,7 +263,7 @@ fn parts_are_as_large_as_shares() {
 fn heads_are_cut_where_blocks_end() {
     for (head_dim, unit) in [(64, 1), (32, 1), (16, 2), (80, 2), (8, 4), (20, 8)] {
         let header = Header { head_dim, n_heads: 16, n_kv_heads: 16, ..smollm2() };
-        let parts = Parts::new(&header, DType::Q80, &[Share::EQUAL; 3]);
+        let parts = Parts::new(&header, DType::Q80, &[Share::EQUAL; 3], &[]);
         assert!((0..3).all(|node| parts.of(Quantity::Heads, node).start.is_multiple_of(unit)), "{head_dim}");
         assert!((parts.of(Quantity::Heads, 1).start * head_dim).is_multiple_of(32));
     }

@@ -1,6 +1,6 @@
 //! Promise 1: logits are a function of the model file and the tokens, and of nothing else. Compared by equality of bits.
 
-use dair_core::exec::{Batch, Engine, Logits};
+use dair_core::exec::{Batch, Engine, Logits, Run};
 use dair_core::format::Header;
 use dair_core::io::{Alone, Pool, Serial};
 use dair_core::kernels::{Isa, Kernels, KvType};
@@ -79,7 +79,8 @@ impl Reference {
             let rows = (1 + random.below(6)).min(TOKENS - position);
             let logits = random.pick(&[Logits::None, Logits::Last, Logits::All]);
             let tokens = &self.tokens[position..position + rows];
-            engine.forward(&mut Alone, Batch { position: position as u32, rows: rows as u32, tokens, logits }).unwrap();
+            let run = Run::new(position as u32, rows as u32, logits);
+            engine.forward(&mut Alone, Batch { runs: &[run], tokens }).unwrap();
             let first = match logits {
                 Logits::None => rows,
                 Logits::Last => rows - 1,
@@ -266,17 +267,23 @@ fn a_refused_batch_changes_nothing() {
             let position = half as u32;
             let vocab_size = reference.header.vocab_size;
             let too_many = vec![0; reference.cut.batch_max as usize + 1];
-            let good = Batch { position, rows: 1, tokens: &[0], logits: Logits::Last };
-            for bad in [
-                Batch { rows: 0, tokens: &[], ..good },
-                Batch { rows: too_many.len() as u32, tokens: &too_many, ..good },
-                Batch { rows: 2, ..good },
-                Batch { tokens: &[vocab_size], ..good },
-                Batch { tokens: &[u32::MAX], ..good },
-                Batch { position: reference.header.seq_len, ..good },
-                Batch { position: u32::MAX, ..good },
-                Batch { position: reference.header.seq_len - 1, rows: 2, tokens: &[0, 0], ..good },
+            let (last, good) = (reference.header.seq_len - 1, Run::new(position, 1, Logits::Last));
+            for (runs, tokens) in [
+                (&[][..], &[][..]),
+                (&[Run { rows: 0, ..good }], &[]),
+                (&[good, Run { rows: 0, ..good }], &[0]),
+                (&[Run { rows: too_many.len() as u32, ..good }], &too_many),
+                (&[Run { rows: u32::MAX, ..good }, Run { rows: u32::MAX, ..good }], &too_many),
+                (&[Run { rows: 2, ..good }], &[0]),
+                (&[good], &[vocab_size]),
+                (&[good], &[u32::MAX]),
+                (&[Run { position: last + 1, ..good }], &[0]),
+                (&[Run { position: u32::MAX, ..good }], &[0]),
+                (&[Run { position: last, rows: 2, ..good }], &[0, 0]),
+                (&[Run { slot: 1, ..good }], &[0]),
+                (&[good, good], &[0, 0]),
             ] {
+                let bad = Batch { runs, tokens };
                 assert!(engine.forward(&mut Alone, bad).is_err(), "{}: {bad:?}", reference.name);
             }
             got.extend(feed(engine, &mut Alone, &reference.tokens[half..], position, &[8]));

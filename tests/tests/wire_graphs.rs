@@ -1,6 +1,6 @@
 //! Graphs over the `dllama` dialect: what is sent is what is received, and what is malformed is named.
 
-use dair_core::exec::{Batch, Engine, Logits, Place, Program, Rooms, Step};
+use dair_core::exec::{Batch, Engine, Logits, Place, Program, Rooms, Run, Step};
 use dair_core::format::{Arch, Header, Layout, RopeKind, RopeScaling};
 use dair_core::graph::{Graph, Sizes};
 use dair_core::io::{Alone, Serial};
@@ -192,7 +192,7 @@ fn run(graph: &Graph<'_>, weight_bytes: u64) -> bool {
     let mut engine = Engine::new(&program, &weights[..], &Serial, best_kernels(), &mut arena);
     for (position, rows) in [(0, graph.batch_max.min(3)), (program.seq_len().saturating_sub(1), 1)] {
         // Refusals are fine, panics are not.
-        let _ = engine.forward(&mut Alone, Batch { position, rows, tokens: &[], logits: Logits::All });
+        let _ = engine.forward(&mut Alone, Batch { runs: &[Run::new(position, rows, Logits::All)], tokens: &[] });
     }
     true
 }

@@ -76,6 +76,7 @@ fn rows(graph: &Graph<'_>, to_root: bool, batches: &[u32], mut bytes: &[u8]) -> 
                 Collective::Broadcast => false,
                 Collective::AllGather => true,
                 Collective::Gather => to_root,
+                Collective::To(..) => unreachable!("graphs of this dialect are cut by columns"),
             };
             let pipe = &graph.pipes[sync.pipe as usize];
             let width = (pipe.width / graph.nodes) as usize;

@@ -5,7 +5,8 @@
 //! there are few (one token), lanes share out chunks, too: each leaves the states of its chunks in memory, and behind a
 //! barrier they are merged. Either way each chunk is summed up for itself and all are merged in order: the same bits.
 
-use super::run::Run;
+use super::batch::RowAt;
+use super::run::Work;
 use super::step::{Cache, Heads, Rows};
 use crate::io::{Lane, Storage};
 use crate::kernels::{Attend, CHUNK, KvHead, QUERIES, SCORES, state_len};
@@ -76,16 +77,18 @@ struct Operands<'s> {
 }
 
 // Accesses to the arena are sound as in `run`: lanes write apart, and the cache is written by another step.
-impl<S: Storage + ?Sized> Run<'_, '_, S> {
+impl<S: Storage + ?Sized> Work<'_, '_, S> {
     /// Writes the keys or values of this lane's rows.
     pub(super) fn shift(&self, lane: &Lane<'_>, x: &Rows, cache: &Cache) {
-        let Cache { offset, head_bytes, heads, part, layout } = *cache;
+        let Cache { head_bytes, heads, part, layout, .. } = *cache;
         self.for_rows(lane, 1, |_, row| {
+            let RowAt { slot, position } = self.at[row];
             for (head, x) in (0..heads).zip(self.values(x, 0, row, 0..x.width).chunks_exact(layout.head_dim())) {
-                let start = self.arena.byte_ptr(offset + head * head_bytes, head_bytes);
-                // SAFETY: apart; `byte_ptr` checked the range, and other lanes write other positions.
+                let start = self.arena.byte_ptr(cache.head(slot, head), head_bytes);
+                // SAFETY: apart; `byte_ptr` checked the range, and other lanes write other positions or slots: a batch has
+                // each slot once.
                 let to = unsafe { KvHead::from_raw(layout, part, start, head_bytes) };
-                self.kernels.store_position(x, self.position + row, &to);
+                self.kernels.store_position(x, position as usize, &to);
             }
         });
     }
@@ -95,14 +98,35 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         chunks_pay_off(heads.kv_heads * self.tiles(heads), self.chunks(), lanes)
     }
 
-    /// Queries of a KV head.
-    fn queries(&self, heads: &Heads) -> usize {
-        self.rows.len() * heads.group
+    /// Queries of a KV head, run by run. They are counted from the first row that is computed.
+    fn queries_of_runs(&self, heads: &Heads) -> impl Iterator<Item = Range<usize>> + use<'_, S> {
+        let (rows, group) = (self.rows.clone(), heads.group);
+        let mut next = 0;
+        self.runs.iter().map(move |run| {
+            let run = next..next + run.rows as usize;
+            next = run.end;
+            let [start, end] = [run.start, run.end].map(|row| row.clamp(rows.start, rows.end) - rows.start);
+            start * group..end * group
+        })
     }
 
-    /// Tiles of a KV head.
+    /// Tiles of a KV head: those of one run only share what is read.
     fn tiles(&self, heads: &Heads) -> usize {
-        self.queries(heads).div_ceil(QUERIES)
+        self.queries_of_runs(heads).map(|queries| queries.len().div_ceil(QUERIES)).sum()
+    }
+
+    /// The queries of `count` tiles from one on, as far as they belong to the same run.
+    fn tiles_from(&self, heads: &Heads, tile: usize, count: usize) -> Range<usize> {
+        let mut skip = tile * QUERIES;
+        for queries in self.queries_of_runs(heads) {
+            let len = queries.len().next_multiple_of(QUERIES);
+            if skip < len {
+                let first = queries.start + skip;
+                return first..queries.end.min(first + count * QUERIES);
+            }
+            skip -= len;
+        }
+        unreachable!("tile {tile} of {}", self.tiles(heads))
     }
 
     pub(super) fn attention(
@@ -140,15 +164,14 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         let mut item = share.start;
         while item < share.end {
             let (head, tile) = (item / tiles, item % tiles);
-            let end = share.end.min(item - tile + tiles).min(item + TILES);
-            let first = tile * QUERIES;
-            let last = (first + (end - item) * QUERIES).min(self.queries(step.heads));
-            self.attend_to_all_of(step, head, first..last, scratch);
-            item = end;
+            let count = (share.end - item).min(tiles - tile).min(TILES);
+            let queries = self.tiles_from(step.heads, tile, count);
+            item += queries.len().div_ceil(QUERIES);
+            self.attend_to_all_of(step, head, queries, scratch);
         }
     }
 
-    /// Some queries of a KV head, from the cache to the output.
+    /// Some queries of a KV head and a run, from the cache to the output.
     fn attend_to_all_of(&self, step: &Operands<'_>, head: usize, queries: Range<usize>, scratch: &mut Scratch<'_>) {
         let (head_dim, state_len) = (step.heads.head_dim, state_len(step.heads.head_dim));
         self.gather(step, head, queries.clone(), scratch.queries);
@@ -182,8 +205,7 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         let mut gathered = None;
         for item in lane.share(step.heads.kv_heads * tiles * chunks, 1) {
             let (head, tile, chunk) = (item / chunks / tiles, item / chunks % tiles, item % chunks);
-            let first = tile * QUERIES;
-            let queries = first..self.queries(step.heads).min(first + QUERIES);
+            let queries = self.tiles_from(step.heads, tile, 1);
             if gathered != Some((head, tile)) {
                 self.gather(step, head, queries.clone(), scratch.queries);
                 gathered = Some((head, tile));
@@ -198,12 +220,13 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
 
     /// Merges the chunks of this lane's share of the queries.
     fn merge_chunks(&self, lane: &Lane<'_>, step: &Operands<'_>) {
-        let (tiles, chunks, queries) = (self.tiles(step.heads), self.chunks(), self.queries(step.heads));
+        let (tiles, chunks) = (self.tiles(step.heads), self.chunks());
         let state_len = state_len(step.heads.head_dim);
-        for item in lane.share(step.heads.kv_heads * queries, 1) {
-            let (head, query) = (item / queries, item % queries);
+        for item in lane.share(step.heads.kv_heads * tiles * QUERIES, 1) {
+            let (head, tile, at) = (item / QUERIES / tiles, item / QUERIES % tiles, item % QUERIES);
+            let Some(query) = self.tiles_from(step.heads, tile, 1).nth(at) else { continue };
             let state = |chunk: usize| {
-                let index = ((head * tiles + query / QUERIES) * chunks + chunk) * QUERIES + query % QUERIES;
+                let index = ((head * tiles + tile) * chunks + chunk) * QUERIES + at;
                 // SAFETY: behind the barrier, this query's states are this lane's; each is asked for once.
                 unsafe { self.arena.partials(self.sizes, index * state_len..(index + 1) * state_len) }
             };
@@ -215,9 +238,10 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         }
     }
 
-    /// Chunks of the last row.
+    /// Chunks of the row that has most.
     fn chunks(&self) -> usize {
-        (self.position + self.rows.end).div_ceil(CHUNK)
+        let len = |row: &RowAt| row.position as usize + 1;
+        self.at[self.rows.clone()].iter().map(len).max().unwrap_or(0).div_ceil(CHUNK)
     }
 
     /// Row of the batch that a query belongs to.
@@ -227,7 +251,7 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
 
     /// Positions that a query sees.
     fn len(&self, heads: &Heads, query: usize) -> usize {
-        self.position + self.row(heads, query) + 1
+        self.at[self.row(heads, query)].position as usize + 1
     }
 
     /// Values of a query's head in a row of queries, or of the output.
@@ -266,6 +290,7 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         states: &mut [f32],
     ) -> usize {
         let (head_dim, start, count) = (step.heads.head_dim, chunk * CHUNK, tile.len());
+        let slot = self.at[self.row(step.heads, tile.start)].slot;
         let mut lens = [0; QUERIES];
         for (len, query) in lens.iter_mut().zip(tile) {
             *len = self.len(step.heads, query).saturating_sub(start).min(CHUNK);
@@ -278,7 +303,7 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
         let from = |cache: &Cache| {
             let skip = cache.layout.tile_start(cache.part, start);
             // SAFETY: apart; all positions up to the last row's are in the cache.
-            unsafe { self.arena.bytes(cache.offset + head * cache.head_bytes + skip, cache.head_bytes - skip) }
+            unsafe { self.arena.bytes(cache.head(slot, head) + skip, cache.head_bytes - skip) }
         };
         let a = Attend {
             layout: step.keys.layout,

@@ -9,8 +9,8 @@ use super::run::lists_len;
 use super::step::{Cache, Heads, Kind, Repr, Rows, Step};
 use crate::format::RopeKind;
 use crate::graph::{
-    Attention, Collective, Graph, MAX_BATCH, MAX_EXPERTS, MAX_NODES, Name, Op, OpKind, Operand, Place, Rope, View,
-    Weight, pipes,
+    Attention, Collective, Graph, MAX_BATCH, MAX_EXPERTS, MAX_NODES, Name, Op, OpKind, Operand, Pipe, Place, Rope,
+    View, Weight, pipes,
 };
 use crate::kernels::{activation_row_bytes, supports};
 use crate::quant::{BLOCK, DType, NormBlock};
@@ -21,6 +21,8 @@ pub(super) struct Limits {
     pub frequencies: Frequencies,
     /// Positions of the smallest cache.
     pub seq_len: u32,
+    /// Sequences of the cache that has fewest.
+    pub slots: u32,
     /// Rows of the embedding, where this node has it.
     pub vocab_size: Option<u32>,
     /// Memory beside operands: what attention needs, or sorting rows by their experts.
@@ -37,7 +39,7 @@ pub(super) fn resolve(
 ) -> Result<Limits, GraphError> {
     check_graph(graph)?;
     let (frequencies, needs) = (Frequencies::default(), Needs::default());
-    let mut limits = Limits { frequencies, seq_len: u32::MAX, vocab_size: None, needs };
+    let mut limits = Limits { frequencies, seq_len: u32::MAX, slots: u32::MAX, vocab_size: None, needs };
     for (op, step) in graph.ops.iter().zip(steps) {
         let check = Check { graph, places, storage_bytes, lanes, op };
         *step = Step { kind: check.step(&mut limits)?, ..Step::default() };
@@ -73,25 +75,7 @@ fn check_graph(graph: &Graph<'_>) -> Result<(), GraphError> {
         if per_row && pipe.width != 1 {
             return error("width of positions or tokens", pipe.width, "must be", 1);
         }
-        if let Some(start) = pipe.bounds {
-            let Some(bounds) = graph.bounds_of(pipe) else {
-                return error("bounds of a pipe", start, "must be below", graph.bounds.len() as u64);
-            };
-            let mut least = 0;
-            for bound in bounds {
-                if *bound < least || !u64::from(*bound).is_multiple_of(pipe.dtype.block_len()) {
-                    return error("bound of a part of a pipe", *bound, "must be a whole block from", least.into());
-                }
-                least = *bound;
-            }
-            for (what, found, allowed) in
-                [("first bound of a pipe", bounds[0], 0), ("last bound of a pipe", least, pipe.width)]
-            {
-                if found != allowed {
-                    return error(what, found, "must be", allowed.into());
-                }
-            }
-        }
+        check_bounds(graph, pipe, pipe.bounds)?;
     }
     let mut end = 0;
     for segment in graph.segments {
@@ -110,14 +94,40 @@ fn check_graph(graph: &Graph<'_>) -> Result<(), GraphError> {
         let Some(pipe) = graph.pipes.get(sync.pipe as usize) else {
             return error("pipe of an exchange", sync.pipe, "must be below", graph.pipes.len() as u64);
         };
+        check_bounds(graph, pipe, sync.bounds)?;
         // What is broadcast goes out whole.
         let parts = if sync.collective == Collective::Broadcast { 1 } else { graph.nodes };
-        if sync.collective != Collective::Broadcast && pipe.bounds.is_some() {
+        if sync.collective != Collective::Broadcast && sync.bounds.is_some() {
             continue;
         }
         let block = pipe.dtype.block_len() as u32 * parts;
         if !pipe.width.is_multiple_of(block) {
             return error("width of an exchanged pipe", pipe.width, "must be a multiple of", u64::from(block));
+        }
+    }
+    Ok(())
+}
+
+/// Bounds of parts of a pipe rise, from nothing to all of it, by whole blocks.
+fn check_bounds(graph: &Graph<'_>, pipe: &Pipe, start: Option<u32>) -> Result<(), GraphError> {
+    let Some(start) = start else { return Ok(()) };
+    let error = |what, found: u32, rule, allowed: u64| {
+        Err(GraphError { op: Name::new(), layer: 0, what, found: u64::from(found), rule, allowed })
+    };
+    let Some(bounds) = graph.bounds_from(Some(start)) else {
+        return error("bounds of a pipe", start, "must be below", graph.bounds.len() as u64);
+    };
+    let mut least = 0;
+    for bound in bounds {
+        if *bound < least || !u64::from(*bound).is_multiple_of(pipe.dtype.block_len()) {
+            return error("bound of a part of a pipe", *bound, "must be a whole block from", least.into());
+        }
+        least = *bound;
+    }
+    for (what, found, allowed) in [("first bound of a pipe", bounds[0], 0), ("last bound of a pipe", least, pipe.width)]
+    {
+        if found != allowed {
+            return error(what, found, "must be", allowed.into());
         }
     }
     Ok(())
@@ -259,7 +269,7 @@ impl Check<'_, '_> {
     /// Where nodes' parts of a place begin, where it says so.
     fn bounds(&self, place: Place) -> Option<&[u32]> {
         let Place::Pipe(index) = place else { return None };
-        self.graph.bounds_of(self.graph.pipes.get(index as usize)?)
+        self.graph.bounds_from(self.graph.pipes.get(index as usize)?.bounds)
     }
 
     /// Type, planes, rows, width of a pipe or buffer.
@@ -474,15 +484,20 @@ impl Check<'_, '_> {
         let place = Place::Buffer(index);
         let (dtype, planes, rows, cache_width) = self.shape(place)?;
         self.equal("type code of a cache", dtype.code() as usize, DType::F32.code() as usize)?;
-        self.equal("planes of a cache", planes as usize, 1)?;
+        if planes == 0 {
+            return self.error("planes of a cache", 0, "must exceed", 0);
+        }
         self.equal("width of a cache", cache_width as usize, width)?;
         limits.seq_len = limits.seq_len.min(rows);
+        limits.slots = limits.slots.min(planes);
         let place = self.places.of(place);
         let Some((part, layout)) = place.cache else {
             return self.error("number of attention ops that read a cache", 0, "must be at least", 1);
         };
         let heads = self.divides("width of a cache", width, layout.head_dim())?;
-        Ok(Cache { offset: place.offset, head_bytes: place.bytes / heads, heads, part, layout })
+        let slots = planes as usize;
+        let slot_bytes = place.bytes / slots;
+        Ok(Cache { offset: place.offset, head_bytes: slot_bytes / heads, heads, slot_bytes, slots, part, layout })
     }
 
     fn shift(&self, positions: u32, limits: &mut Limits) -> Result<Kind, GraphError> {

@@ -6,6 +6,7 @@
 
 mod arena;
 mod attend;
+mod batch;
 mod check;
 mod error;
 mod places;
@@ -15,6 +16,7 @@ mod share;
 mod step;
 
 pub use arena::ARENA_ALIGN;
+pub use batch::{Batch, Logits, Run};
 pub use error::GraphError;
 pub use places::Place;
 pub use step::Step;
@@ -23,6 +25,7 @@ use crate::graph::{Graph, Segment, pipes};
 use crate::io::{Exchange, Links, Pool, Span, Storage};
 use crate::kernels::{Kernels, KvType};
 use arena::{Arena, FirstError};
+use batch::BatchRows;
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -47,6 +50,7 @@ pub struct Program<'p> {
     arena: arena::Sizes,
     frequencies: Frequencies,
     seq_len: u32,
+    slots: u32,
     vocab_size: Option<u32>,
 }
 
@@ -84,6 +88,7 @@ impl<'p> Program<'p> {
             arena: arena::Sizes::new(arena_bytes, limits.frequencies.head_dim, limits.needs, graph.batch_max, lanes)?,
             frequencies: limits.frequencies,
             seq_len: limits.seq_len,
+            slots: limits.slots,
             vocab_size: limits.vocab_size,
         })
     }
@@ -117,35 +122,15 @@ impl<'p> Program<'p> {
         self.seq_len
     }
 
+    /// Sequences of the KV cache.
+    pub const fn slots(&self) -> u32 {
+        self.slots
+    }
+
     /// The graph that was checked.
     pub const fn graph(&self) -> &Graph<'p> {
         &self.graph
     }
-}
-
-/// Which rows of a batch need logits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Logits {
-    /// None: the batch only fills the cache.
-    None,
-    /// The last row.
-    #[default]
-    Last,
-    /// Every row.
-    All,
-}
-
-/// Consecutive tokens of one sequence.
-#[derive(Clone, Copy, Debug)]
-pub struct Batch<'b> {
-    /// Position of the first row.
-    pub position: u32,
-    /// Rows.
-    pub rows: u32,
-    /// Token ids of the rows. Of a graph that does not read them, as a worker's in the `dllama` dialect, there may be none.
-    pub tokens: &'b [u32],
-    /// What is asked of the head.
-    pub logits: Logits,
 }
 
 /// Why a forward pass ended early.
@@ -157,6 +142,18 @@ pub enum Failure<S, L> {
         rows: u32,
         /// Most.
         max: u32,
+    },
+    /// A sequence that the cache has no place for.
+    Slot {
+        /// As asked.
+        slot: u32,
+        /// Places that there are.
+        slots: u32,
+    },
+    /// Two runs of one sequence in a batch.
+    Twice {
+        /// Its place.
+        slot: u32,
     },
     /// Positions beyond the cache.
     Context {
@@ -183,7 +180,11 @@ pub enum Failure<S, L> {
 impl<S: fmt::Display, L: fmt::Display> fmt::Display for Failure<S, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rows { rows, max } => write!(f, "batch of {rows} rows; allowed: 1 to {max}"),
+            Self::Rows { rows, max } => {
+                write!(f, "batch of {rows} rows; allowed: 1 to {max}, at least one in each run")
+            }
+            Self::Slot { slot, slots } => write!(f, "sequence {slot}; the KV cache has room for {slots}"),
+            Self::Twice { slot } => write!(f, "two runs of sequence {slot} in one batch"),
             Self::Context { end, seq_len } => {
                 write!(f, "positions up to {end} asked for; the context holds {seq_len}")
             }
@@ -207,8 +208,8 @@ pub struct Engine<'a, S: Storage + ?Sized, P: Pool> {
     pool: &'a P,
     kernels: Kernels,
     arena: Arena<'a>,
-    /// Rows of the last batch.
-    rows: u32,
+    /// Of the last batch.
+    rows: BatchRows,
     stop: Option<&'a AtomicBool>,
 }
 
@@ -223,7 +224,7 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         let arena = Arena::new(arena, program.arena.bytes);
         // SAFETY: nobody else has the arena yet.
         program.frequencies.fill(unsafe { arena.frequencies(&program.arena) });
-        Self { program: *program, storage, pool, kernels, arena, rows: 0, stop: None }
+        Self { program: *program, storage, pool, kernels, arena, rows: BatchRows::new(), stop: None }
     }
 
     /// Passes end with [`Failure::Stopped`] soon after `flag` is set, before the next op. Beside other nodes they do not: those
@@ -237,18 +238,17 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         &self.program
     }
 
-    /// Computes `batch`; earlier positions must have been computed before, later ones are forgotten.
+    /// Computes `batch`; earlier positions of its sequences must have been computed before, later ones are forgotten.
     ///
     /// # Errors
     /// A batch that does not fit is refused before anything is computed. After any other failure the positions of the
     /// batch are undefined, those before it stay valid.
     pub fn forward<L: Links>(&mut self, links: &mut L, batch: Batch<'_>) -> Result<(), Failure<S::Error, L::Error>> {
         self.accept(&batch)?;
-        self.rows = batch.rows;
         let program = self.program;
         for run in program.runs() {
             self.compute(run.clone(), &batch)?;
-            self.exchange(links, &program.graph.segments[run.end - 1], &batch)?;
+            self.exchange(links, &program.graph.segments[run.end - 1])?;
         }
         Ok(())
     }
@@ -271,43 +271,36 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
     /// # Panics
     /// As [`Self::logits`]; before the first batch.
     pub fn last_logits(&mut self) -> &mut [f32] {
-        assert!(self.rows > 0, "no batch has been computed");
-        self.logits(self.rows - 1)
+        let rows = self.rows.at().len() as u32;
+        self.logits(rows.checked_sub(1).expect("a batch has been computed"))
     }
 
     /// Checks the batch and writes what the ops read: positions, tokens, the RoPE table.
     fn accept<E>(&mut self, batch: &Batch<'_>) -> Result<(), Failure<S::Error, E>> {
         let program = &self.program;
-        let max = program.graph.batch_max;
-        if batch.rows == 0 || batch.rows > max {
-            return Err(Failure::Rows { rows: batch.rows, max });
-        }
-        let end = u64::from(batch.position) + u64::from(batch.rows);
-        if end > u64::from(program.seq_len) {
-            return Err(Failure::Context { end, seq_len: program.seq_len });
-        }
+        self.rows.accept(batch, program)?;
+        let (at, rows) = (self.rows.at(), self.rows.at().len());
         if let Some(vocab_size) = program.vocab_size {
-            for row in 0..batch.rows as usize {
+            for row in 0..rows {
                 let id = batch.tokens.get(row).copied();
                 if id.is_none_or(|id| id >= vocab_size) {
                     return Err(Failure::Token { id, vocab_size });
                 }
             }
         }
-        let rows = batch.rows as usize;
         for (pipe, place) in program.graph.pipes.iter().zip(program.places) {
             // SAFETY: no lane runs while `self` is borrowed here; `check` saw that the two pipes have one value per row.
             let values = || unsafe { self.arena.f32s_mut(place.offset, rows) }.iter_mut();
             if pipe.name == pipes::POSITIONS {
-                values().zip(batch.position..).for_each(|(value, position)| *value = position as f32);
+                values().zip(at).for_each(|(value, at)| *value = at.position as f32);
             } else if pipe.name == pipes::TOKENS {
                 values().zip(batch.tokens).for_each(|(value, token)| *value = *token as f32);
             }
         }
         // SAFETY: no lane runs while `self` is borrowed here; the two regions are apart.
         let (frequencies, table) = unsafe { (self.arena.frequencies(&program.arena), self.arena.rope(&program.arena)) };
-        for (row, angles) in table.chunks_exact_mut(program.arena.head_dim.max(1)).take(rows).enumerate() {
-            rope::fill_row(frequencies, batch.position + row as u32, angles);
+        for (at, angles) in at.iter().zip(table.chunks_exact_mut(program.arena.head_dim.max(1))) {
+            rope::fill_row(frequencies, at.position, angles);
         }
         Ok(())
     }
@@ -330,7 +323,7 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         let Program { graph, steps, .. } = self.program;
         if graph.segments[segments.clone()]
             .iter()
-            .all(|segment| segment.ops.is_empty() || rows_of(segment, batch).is_none())
+            .all(|segment| segment.ops.is_empty() || self.rows_of(segment).is_none())
         {
             return Ok(());
         }
@@ -338,11 +331,11 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         let stopped = || self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
         self.pool.run(&|lane| {
             for (next, segment) in (segments.start + 1..).zip(&graph.segments[segments.clone()]) {
-                let Some(rows) = rows_of(segment, batch) else { continue };
+                let Some(rows) = self.rows_of(segment) else { continue };
                 if lane.index == 0 {
                     self.prefetch(graph.segments.get(next));
                 }
-                let run = run::Run {
+                let work = run::Work {
                     graph: &graph,
                     storage: self.storage,
                     kernels: self.kernels,
@@ -350,7 +343,8 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
                     sizes: &self.program.arena,
                     error: &error,
                     rows,
-                    position: batch.position as usize,
+                    at: self.rows.at(),
+                    runs: batch.runs,
                 };
                 for step in &steps[segment.ops.start as usize..segment.ops.end as usize] {
                     if step.barrier {
@@ -358,9 +352,9 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
                     }
                     // After a failure lanes still meet at every barrier.
                     if error.is_set() || stopped() {
-                        run.skip(step, &lane);
+                        work.skip(step, &lane);
                     } else {
-                        run.step(step, &lane);
+                        work.step(step, &lane);
                     }
                 }
             }
@@ -370,14 +364,9 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
     }
 
     /// Exchanges what a segment has computed.
-    fn exchange<L: Links>(
-        &mut self,
-        links: &mut L,
-        segment: &Segment,
-        batch: &Batch<'_>,
-    ) -> Result<(), Failure<S::Error, L::Error>> {
+    fn exchange<L: Links>(&mut self, links: &mut L, segment: &Segment) -> Result<(), Failure<S::Error, L::Error>> {
         let graph = &self.program.graph;
-        let Some(rows) = rows_of(segment, batch) else { return Ok(()) };
+        let Some(rows) = self.rows_of(segment) else { return Ok(()) };
         if graph.nodes == 1 {
             return Ok(());
         }
@@ -387,21 +376,16 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
             let (offset, bytes) = (place.offset + rows.start * row_bytes, rows.len() * row_bytes);
             // SAFETY: no lane runs while `self` is borrowed here.
             let pipe = unsafe { self.arena.bytes_mut(offset, bytes) };
-            let shared = &graph.pipes[sync.pipe as usize];
-            let (dtype, bounds) = (shared.dtype, graph.bounds_of(shared));
+            let (dtype, bounds) = (graph.pipes[sync.pipe as usize].dtype, graph.bounds_from(sync.bounds));
             let exchange = Exchange { collective: sync.collective, row_bytes, nodes: graph.nodes, dtype, bounds };
             links.exchange(exchange, pipe).map_err(Failure::Links)?;
         }
         Ok(())
     }
-}
 
-/// The rows that a segment computes, or `None` where nothing is asked of it.
-fn rows_of(segment: &Segment, batch: &Batch<'_>) -> Option<Range<usize>> {
-    let rows = batch.rows as usize;
-    match batch.logits {
-        Logits::None if segment.head => None,
-        Logits::Last if segment.head => Some(rows - 1..rows),
-        _ => Some(0..rows),
+    /// The rows that a segment computes, or `None` where nothing is asked of it.
+    fn rows_of(&self, segment: &Segment) -> Option<Range<usize>> {
+        let rows = if segment.head { self.rows.head.clone() } else { 0..self.rows.at().len() };
+        Some(rows).filter(|rows| !rows.is_empty())
     }
 }

@@ -8,6 +8,7 @@
 //! [`attend`]: super::attend
 
 use super::arena::{Arena, FirstError, Sizes};
+use super::batch::{RowAt, Run};
 use super::share::Share;
 use super::step::{Kind, Repr, Rows, Step};
 use crate::graph::{Graph, Weight};
@@ -20,7 +21,7 @@ use core::ops::Range;
 const COLUMN_STEP: usize = 32;
 
 /// What all lanes share while a segment runs.
-pub(super) struct Run<'r, 'a, S: Storage + ?Sized> {
+pub(super) struct Work<'r, 'a, S: Storage + ?Sized> {
     pub graph: &'r Graph<'a>,
     pub storage: &'r S,
     pub kernels: Kernels,
@@ -29,8 +30,10 @@ pub(super) struct Run<'r, 'a, S: Storage + ?Sized> {
     pub error: &'r FirstError<S::Error>,
     /// Rows of the batch that are computed.
     pub rows: Range<usize>,
-    /// Position of row 0.
-    pub position: usize,
+    /// Of each row of the batch, whether it is computed or not.
+    pub at: &'r [RowAt],
+    /// Which rows belong together.
+    pub runs: &'r [Run],
 }
 
 // Every access to the arena below is sound for the same reason, called *apart* there: a step writes only its output, which
@@ -38,7 +41,7 @@ pub(super) struct Run<'r, 'a, S: Storage + ?Sized> {
 // do not overlap; and what other steps touch without a barrier between is none of it, only read, or this lane's own. The
 // last is what `share` works out from its list of accesses: what is called local there, only `for_rows` and `for_values`
 // may hand out (and `product`, whose share is that of `for_values`), with no byte outside of its row or its columns.
-impl<S: Storage + ?Sized> Run<'_, '_, S> {
+impl<S: Storage + ?Sized> Work<'_, '_, S> {
     /// Runs this lane's part of `step`.
     pub fn step(&self, step: &Step, lane: &Lane<'_>) {
         let share = step.share;
@@ -249,7 +252,7 @@ impl<S: Storage + ?Sized> Run<'_, '_, S> {
     }
 
     fn unstack(&self, lane: &Lane<'_>, share: Share, x: &Rows, out: &Rows, pipe: u32) {
-        let bounds = self.graph.bounds_of(&self.graph.pipes[pipe as usize]).unwrap_or(&[]);
+        let bounds = self.graph.bounds_from(self.graph.pipes[pipe as usize].bounds).unwrap_or(&[]);
         self.for_values(lane, share, out, |plane, row, cols| {
             for (start, end) in bounds.iter().zip(bounds.iter().skip(1)) {
                 let (stacked, width) = (*start as usize, (end - start) as usize / out.planes);

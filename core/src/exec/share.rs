@@ -56,7 +56,7 @@ impl Access {
     }
 
     fn of_cache(cache: &Cache, write: bool) -> Self {
-        Self::anywhere(cache.offset..cache.offset + cache.heads * cache.head_bytes, write)
+        Self::anywhere(cache.offset..cache.end(), write)
     }
 
     /// Whether the lanes would have to meet between these two, which steps of these shares make.

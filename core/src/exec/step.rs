@@ -35,15 +35,30 @@ impl Rows {
     }
 }
 
-/// Keys or values of all positions: head `h` starts at `offset + h * head_bytes`.
+/// Keys or values of all positions: head `h` of slot `s` starts at `offset + s * slot_bytes + h * head_bytes`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Cache {
     pub offset: usize,
     pub head_bytes: usize,
     /// KV heads.
     pub heads: usize,
+    pub slot_bytes: usize,
+    /// Sequences.
+    pub slots: usize,
     pub part: KvPart,
     pub layout: KvLayout,
+}
+
+impl Cache {
+    /// First byte of a head of a slot.
+    pub const fn head(&self, slot: u32, head: usize) -> usize {
+        self.offset + slot as usize * self.slot_bytes + head * self.head_bytes
+    }
+
+    /// First byte behind the last head.
+    pub const fn end(&self) -> usize {
+        self.offset + (self.slots - 1) * self.slot_bytes + self.heads * self.head_bytes
+    }
 }
 
 /// Heads of one attention op.

@@ -20,6 +20,8 @@ pub const MAX_LAYERS: u32 = 256;
 pub const MAX_EXPERTS: u32 = 1024;
 /// Most nodes that compute one graph together.
 pub const MAX_NODES: u32 = 256;
+/// Most sequences of a KV cache.
+pub const MAX_SLOTS: u32 = 256;
 /// Most rows of a batch.
 pub const MAX_BATCH: u32 = 255;
 /// Longest name in bytes.
@@ -66,7 +68,7 @@ pub struct Pipe {
     pub rows: u32,
     /// Values per row.
     pub width: u32,
-    /// Where each node's part of a row begins: index of the first of `nodes + 1` values in [`Graph::bounds`]. Without
+    /// Where the part of each node of a stage begins: index of the first of `nodes + 1` values in [`Graph::bounds`]. Without
     /// one, all parts are equal.
     pub bounds: Option<u32>,
 }
@@ -78,7 +80,7 @@ pub struct Buffer {
     pub name: Name,
     /// Type of the values.
     pub dtype: DType,
-    /// Experts, or 1.
+    /// Experts, sequences of a cache, or 1.
     pub planes: u32,
     /// Tokens of a batch, or positions of a cache.
     pub rows: u32,
@@ -107,6 +109,9 @@ pub enum Collective {
     AllGather,
     /// Every worker sends its slice of each row to the root.
     Gather,
+    /// Every node that has a part of a row sends it to each of the nodes from the first to before the second. In graphs cut by
+    /// rows only.
+    To(u16, u16),
 }
 
 /// One exchange of a pipe.
@@ -116,6 +121,8 @@ pub struct Sync {
     pub pipe: u32,
     /// How it is exchanged.
     pub collective: Collective,
+    /// Who sends which part: index of the first of `nodes + 1` values in [`Graph::bounds`]. Without one, all parts are equal.
+    pub bounds: Option<u32>,
 }
 
 /// What one node does; borrowed from the caller's [`Tables`].
@@ -152,10 +159,10 @@ impl<'t> Graph<'t> {
         &self.syncs[segment.syncs.start as usize..segment.syncs.end as usize]
     }
 
-    /// Bounds of the nodes' parts of a row of `pipe`, in values: `nodes + 1` of them, or none where all parts are equal.
-    /// Those that the table does not have count as equal, too; [`crate::exec`] refuses such a graph.
-    pub fn bounds_of(&self, pipe: &Pipe) -> Option<&'t [u32]> {
-        let start = pipe.bounds? as usize;
+    /// Bounds of the nodes' parts of a row, in values, from an index on: `nodes + 1` of them, or none where all parts are
+    /// equal. Those that the table does not have count as equal, too; [`crate::exec`] refuses such a graph.
+    pub fn bounds_from(&self, start: Option<u32>) -> Option<&'t [u32]> {
+        let start = start? as usize;
         self.bounds.get(start..start + self.nodes as usize + 1)
     }
 

@@ -103,10 +103,10 @@ impl Sizes {
         Sizes {
             pipes: 7,
             buffers: 17 + 2 * layers,
-            segments: 3 + 4 * layers,
+            segments: 5 + 4 * layers,
             ops: 4 + 36 * layers,
-            syncs: 2 + 4 * layers,
-            bounds: 5 * (nodes as usize + 1),
+            syncs: 4 + 4 * layers,
+            bounds: 8 * (nodes as usize + 1),
         }
     }
 }

@@ -197,7 +197,7 @@ impl<'a, 't> Builder<'a, 't> {
 
     /// Ends the current segment with one exchange.
     fn segment(&mut self, pipe: u32, collective: Collective, head: bool) -> Result<(), Full> {
-        let sync = self.tables.syncs.push(Sync { pipe, collective })?;
+        let sync = self.tables.syncs.push(Sync { pipe, collective, bounds: None })?;
         let ops = self.ops_start..self.tables.ops.len();
         self.ops_start = ops.end;
         self.tables.segments.push(Segment { ops, syncs: sync..sync + 1, head })?;

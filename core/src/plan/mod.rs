@@ -2,18 +2,20 @@
 //!
 //! [`Cut`] says how many nodes share a model, in which way, and in which types they compute; [`build`] writes one node's
 //! graph. There are two ways: by rows, in parts of any size, with the results of one node; and that of the C++ system.
-//! One node alone is a cut by rows with one part.
+//! One node alone is a cut by rows with one part. A cut by layers has several stages, each of which is cut by rows.
 
 mod columns;
 pub mod names;
 mod parts;
 mod rows;
+mod stages;
 mod weights;
 
 pub use parts::{Parts, Quantity, Share};
+pub use stages::{Stage, Stages};
 
 use crate::format::{Arch, Header, Layout};
-use crate::graph::{Full, Graph, MAX_NODES, Sizes, Tables};
+use crate::graph::{Full, Graph, MAX_NODES, MAX_SLOTS, Sizes, Tables};
 use crate::quant::DType;
 use core::fmt;
 
@@ -26,15 +28,22 @@ pub struct Cut<'s> {
     pub activation: DType,
     /// Most tokens of one forward pass.
     pub batch_max: u32,
-    /// Positions of the KV cache.
+    /// Positions of the KV cache, for each sequence.
     pub seq_len: u32,
+    /// Sequences that the KV cache has room for.
+    pub slots: u32,
 }
 
 /// Which node computes what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way<'s> {
-    /// Every matrix by rows; a share for each node, the root's first. Logits are those of one node, bit for bit.
-    Rows(&'s [Share]),
+    /// Every matrix by rows. Logits are those of one node, bit for bit.
+    Rows {
+        /// A share for each node, the root's first.
+        shares: &'s [Share],
+        /// Which of them compute which layers; none where all compute all.
+        stages: &'s [Stage],
+    },
     /// As the C++ system does: `wq wk wv w1 w3 wcls` by rows, `wo w2` by columns, in equal parts. Logits depend on the number of
     /// nodes.
     Columns {
@@ -73,13 +82,14 @@ impl<'s> Cut<'s> {
     /// quantised but as an input of products.
     pub fn rows(header: &Header, shares: &'s [Share]) -> Self {
         let activation = activations_of(header.weights)[0];
-        Self { way: Way::Rows(shares), activation, batch_max: BATCH, seq_len: header.seq_len }
+        let way = Way::Rows { shares, stages: &[] };
+        Self { way, activation, batch_max: BATCH, seq_len: header.seq_len, slots: 1 }
     }
 
     /// Nodes, the root included.
     pub const fn nodes(&self) -> u32 {
         match self.way {
-            Way::Rows(shares) => shares.len() as u32,
+            Way::Rows { shares, .. } => shares.len() as u32,
             Way::Columns { nodes, .. } => nodes,
         }
     }
@@ -87,21 +97,24 @@ impl<'s> Cut<'s> {
     /// Room that the graph of one node takes.
     pub const fn sizes(&self, header: &Header) -> Sizes {
         match self.way {
-            Way::Rows(shares) => Sizes::of_rows(header.n_layers, shares.len() as u32),
+            Way::Rows { shares, .. } => Sizes::of_rows(header.n_layers, shares.len() as u32),
             Way::Columns { .. } => Sizes::of_layers(header.n_layers),
         }
     }
 
-    /// KV heads that `node` keeps keys and values of; the cut has been checked.
-    pub fn kv_heads(&self, header: &Header, node: u32) -> u32 {
-        match self.way {
-            Way::Rows(shares) => {
-                let parts = Parts::new(header, self.activation, shares);
+    /// Rows of `seq_len` keys and values that `node` keeps: one for each of its layers, KV heads and sequences. The cut has been
+    /// checked.
+    pub fn kv_rows(&self, header: &Header, node: u32) -> u64 {
+        let rows = match self.way {
+            Way::Rows { shares, stages } => {
+                let parts = Parts::new(header, self.activation, shares, stages);
                 let heads = parts.kv_heads(&parts.of(Quantity::Heads, node));
-                heads.end - heads.start
+                let layers = parts.stages().layers(parts.stages().of(node));
+                u64::from(heads.end - heads.start) * u64::from(layers.end - layers.start)
             }
-            Way::Columns { nodes, .. } => header.n_kv_heads / nodes,
-        }
+            Way::Columns { nodes, .. } => u64::from(header.n_kv_heads / nodes) * u64::from(header.n_layers),
+        };
+        rows * u64::from(self.slots)
     }
 
     /// Checks that every part is whole: heads and blocks, and with columns at least one KV head for each node.
@@ -116,23 +129,32 @@ impl<'s> Cut<'s> {
         if !activations_of(header.weights).contains(&self.activation) {
             return Err(PlanError::Activation { activation: self.activation, weights: header.weights });
         }
+        let max = if matches!(self.way, Way::Rows { .. }) { MAX_SLOTS } else { 1 };
+        if self.slots == 0 || self.slots > max {
+            return Err(PlanError::Slots { slots: self.slots, max });
+        }
         match self.way {
-            Way::Rows(shares) => self.check_rows(header, shares),
+            Way::Rows { shares, stages } => self.check_rows(header, shares, stages),
             Way::Columns { nodes, exchange } => self.check_columns(header, nodes, exchange),
         }
     }
 
-    fn check_rows(&self, header: &Header, shares: &[Share]) -> Result<(), PlanError> {
-        let block = self.activation.block_len().max(header.weights.block_len()) as u32;
+    fn check_rows(&self, header: &Header, shares: &[Share], stages: &[Stage]) -> Result<(), PlanError> {
+        let (block, nodes) = (self.activation.block_len().max(header.weights.block_len()) as u32, self.nodes());
         for (what, len) in [("dim", header.dim), ("q_dim", header.q_dim()), (FF, header.ff_dim())] {
             if !len.is_multiple_of(block) {
                 return Err(PlanError::Indivisible { what, len, nodes: 1, block });
             }
         }
-        for (what, has) in [("a layer", Share::has_layers as fn(&Share) -> bool), ("the vocabulary", Share::has_head)] {
-            if !shares.iter().any(has) {
-                return Err(PlanError::Nobody { what });
-            }
+        if !Stages::new(stages, shares.len() as u32, header.n_layers).are_whole() {
+            return Err(PlanError::Stages { nodes, n_layers: header.n_layers });
+        }
+        let parts = Parts::new(header, self.activation, shares, stages);
+        if (0..parts.stages().count()).any(|stage| parts.at_work(stage).is_empty()) {
+            return Err(PlanError::Nobody { what: "a layer" });
+        }
+        if parts.at_head().is_empty() {
+            return Err(PlanError::Nobody { what: "the vocabulary" });
         }
         Ok(())
     }
@@ -180,7 +202,9 @@ pub fn build<'t>(layout: &Layout, cut: &Cut<'_>, node: u32, tables: Tables<'t>) 
     cut.check(header)?;
     assert!(node < cut.nodes(), "node {node} of {}", cut.nodes());
     match cut.way {
-        Way::Rows(shares) => rows::build(layout, cut, Parts::new(header, cut.activation, shares), node, tables),
+        Way::Rows { shares, stages } => {
+            rows::build(layout, cut, Parts::new(header, cut.activation, shares, stages), node, tables)
+        }
         Way::Columns { nodes, exchange } => columns::build(layout, (cut, nodes, exchange), node, tables),
     }
 }
@@ -232,6 +256,20 @@ pub enum PlanError {
         /// Most for these heads.
         max: u32,
     },
+    /// No sequence, or more than [`MAX_SLOTS`]; with columns, more than one.
+    Slots {
+        /// As asked.
+        slots: u32,
+        /// Most.
+        max: u32,
+    },
+    /// Stages that do not have all nodes and layers, or one that has none.
+    Stages {
+        /// Nodes that there are.
+        nodes: u32,
+        /// Layers that there are.
+        n_layers: u32,
+    },
     /// No node has a share of something.
     Nobody {
         /// What nobody has a share of.
@@ -273,6 +311,13 @@ impl fmt::Display for PlanError {
                 write!(
                     f,
                     "context of {seq_len} positions; this model's heads allow {max}: shorten it with --max-seq-len"
+                )
+            }
+            Self::Slots { slots, max } => write!(f, "room for {slots} sequences asked for; allowed: 1 to {max}"),
+            Self::Stages { nodes, n_layers } => {
+                write!(
+                    f,
+                    "stages must have at least one node and one layer each, {nodes} nodes and {n_layers} layers in all"
                 )
             }
             Self::Nobody { what } => write!(f, "all shares of {what} are 0"),

@@ -1,5 +1,6 @@
 //! The parts of a cut by rows: which heads, which values, which rows a node has.
 
+use super::{Stage, Stages};
 use crate::format::Header;
 use crate::quant::{BLOCK, DType};
 use core::ops::Range;
@@ -43,6 +44,7 @@ pub enum Quantity {
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'s> {
     shares: &'s [Share],
+    stages: Stages<'s>,
     n_heads: u32,
     group: u32,
     dim: u32,
@@ -53,14 +55,15 @@ pub struct Parts<'s> {
 }
 
 impl<'s> Parts<'s> {
-    /// Of a model whose products take their inputs as `activation`, with a share for each node.
-    pub fn new(header: &Header, activation: DType, shares: &'s [Share]) -> Self {
+    /// Of a model whose products take their inputs as `activation`, with a share for each node, which `stages` divide.
+    pub fn new(header: &Header, activation: DType, shares: &'s [Share], stages: &'s [Stage]) -> Self {
         let head_unit = match activation {
             DType::F32 => 1,
             _ => BLOCK as u32 >> header.head_dim.trailing_zeros().min(BLOCK.ilog2()),
         };
         Self {
             shares,
+            stages: Stages::new(stages, shares.len() as u32, header.n_layers),
             n_heads: header.n_heads,
             group: header.n_heads / header.n_kv_heads,
             dim: header.dim,
@@ -75,6 +78,27 @@ impl<'s> Parts<'s> {
         self.shares.len() as u32
     }
 
+    /// Who computes which layers.
+    pub const fn stages(&self) -> &Stages<'s> {
+        &self.stages
+    }
+
+    /// From the first to the last node of a stage that has a share of its layers.
+    pub fn at_work(&self, stage: usize) -> Range<u32> {
+        self.hull(self.stages.nodes(stage), Share::has_layers)
+    }
+
+    /// From the first to the last node that has a share of the output matrix.
+    pub fn at_head(&self) -> Range<u32> {
+        self.hull(0..self.nodes(), Share::has_head)
+    }
+
+    fn hull(&self, nodes: Range<u32>, has: fn(&Share) -> bool) -> Range<u32> {
+        let has = |node: &u32| has(&self.shares[*node as usize]);
+        let first = nodes.clone().find(has).unwrap_or(nodes.end);
+        first..nodes.rev().find(has).map_or(first, |last| last + 1)
+    }
+
     /// All there is of a quantity.
     pub const fn len(&self, quantity: Quantity) -> u32 {
         match quantity {
@@ -85,9 +109,16 @@ impl<'s> Parts<'s> {
         }
     }
 
-    /// The part of `node`: between the bounds that the shares before it and with it make, each rounded to whole units.
-    /// A share that is small beside a unit may leave nothing.
+    /// The part of `node`: of tokens beside all nodes, of what layers are made of beside those of its stage.
     pub fn of(&self, quantity: Quantity, node: u32) -> Range<u32> {
+        self.in_stage(self.stages.of(node), quantity, node)
+    }
+
+    /// The part of `node` in the layers of a stage: between the bounds that the shares before it and with it make, each rounded
+    /// to whole units. A share that is small beside a unit may leave nothing, and who is not of the stage has nothing.
+    pub fn in_stage(&self, stage: usize, quantity: Quantity, node: u32) -> Range<u32> {
+        let nodes = if quantity == Quantity::Vocab { 0..self.nodes() } else { self.stages.nodes(stage) };
+        let shares = &self.shares[nodes.start as usize..nodes.end as usize];
         let share = |share: &Share| match quantity {
             Quantity::Vocab => u64::from(share.head),
             _ => u64::from(share.layers),
@@ -96,13 +127,14 @@ impl<'s> Parts<'s> {
         let unit = if quantity == Quantity::Heads { self.head_unit } else { BLOCK as u32 };
         let len = self.len(quantity);
         let units = u64::from(len.div_ceil(unit));
-        let all: u64 = self.shares.iter().map(share).sum();
-        let bound = |nodes: usize| {
-            let before: u64 = self.shares[..nodes].iter().map(share).sum();
+        let all: u64 = shares.iter().map(share).sum();
+        let bound = |node: u32| {
+            let before = node.clamp(nodes.start, nodes.end) - nodes.start;
+            let before: u64 = shares[..before as usize].iter().map(share).sum();
             let units = (2 * units * before + all).checked_div(2 * all).unwrap_or(0);
             (units as u32).saturating_mul(unit).min(len)
         };
-        bound(node as usize)..bound(node as usize + 1)
+        bound(node)..bound(node + 1)
     }
 
     /// The KV heads that query heads read.

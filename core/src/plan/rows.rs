@@ -11,6 +11,9 @@
 //!   the same way, which is why bits are the same.
 //! * Other inputs travel as F32, the residual stream before its norm.
 //!
+//! With stages, layers are cut, too: the nodes of a stage have the layers of the stage, gather among themselves, and hand the
+//! residual stream, in F32, on to the nodes of the next. The output matrix is everybody's.
+//!
 //! A mixture of experts is cut inside each expert. Its gate reads F32, so its norm is of the second kind.
 
 use super::{Cut, Parts, PlanError, Quantity, is_moe, names, weights};
@@ -40,17 +43,26 @@ pub(super) fn build<'t>(
         vocab: part(Quantity::Vocab),
     };
     let at = Places::default();
-    let mut builder = Builder { layout, header, cut, parts, own, tables, at, ops_start: 0 };
+    let (stages, stage) = (parts.stages(), parts.stages().of(node));
+    let layers = stages.layers(stage);
+    let mut builder =
+        Builder { layout, header, cut, parts, node, stage, layers: layers.clone(), own, tables, at, ops_start: 0 };
     builder.declare_pipes()?;
     builder.declare_buffers()?;
-    builder.embed()?;
-    for layer in 0..header.n_layers {
+    match stage.checked_sub(1) {
+        None => builder.embed()?,
+        Some(before) => builder.hand_on(before)?,
+    }
+    for layer in layers {
         builder.attention(layer)?;
         if is_moe(header) {
             builder.experts(layer)?;
         } else {
             builder.feed_forward(layer)?;
         }
+    }
+    if stage + 1 < stages.count() {
+        builder.hand_on(stage)?;
     }
     builder.head()?;
     Ok(builder.tables.finish(node, parts.nodes(), cut.batch_max))
@@ -101,11 +113,23 @@ struct Builder<'a, 't> {
     header: &'a Header,
     cut: &'a Cut<'a>,
     parts: Parts<'a>,
+    node: u32,
+    /// The stage of this node, and its layers.
+    stage: usize,
+    layers: Range<u32>,
     own: Own,
     tables: Tables<'t>,
     at: Places,
     /// Where the current segment's ops start.
     ops_start: u32,
+}
+
+/// Values of [`pipes::NORMED`] for values of the residual stream.
+const NORM_WORDS: [u32; 2] = [NormBlock::WORDS as u32, BLOCK as u32];
+
+fn to(nodes: &Range<u32>) -> Collective {
+    // No more than `MAX_NODES`.
+    Collective::To(nodes.start as u16, nodes.end as u16)
 }
 
 const fn buffer(index: u32) -> Operand {
@@ -143,23 +167,20 @@ impl Builder<'_, '_> {
         self.parts.kv_heads(&self.own.heads)
     }
 
-    /// A pipe whose parts are those of `quantity`, each unit of it `num / den` values of the pipe.
-    fn declare_pipe(
-        &mut self,
-        text: &str,
-        dtype: DType,
-        quantity: Quantity,
-        [num, den]: [u32; 2],
-    ) -> Result<u32, Full> {
-        let width = self.parts.len(quantity) / den * num;
-        let mut bounds = None;
-        if !self.alone() {
-            bounds = Some(self.tables.bounds.len());
-            for node in 0..self.parts.nodes() {
-                self.tables.bounds.push(self.parts.of(quantity, node).start / den * num)?;
-            }
-            self.tables.bounds.push(width)?;
+    /// Writes down the bounds of the parts of `quantity` in the layers of a stage, each unit of it `num / den` values of a pipe.
+    fn push_bounds(&mut self, stage: usize, quantity: Quantity, [num, den]: [u32; 2]) -> Result<u32, Full> {
+        let start = self.tables.bounds.len();
+        for node in 0..self.parts.nodes() {
+            self.tables.bounds.push(self.parts.in_stage(stage, quantity, node).start / den * num)?;
         }
+        self.tables.bounds.push(self.parts.len(quantity) / den * num)?;
+        Ok(start)
+    }
+
+    /// A pipe whose parts are those of `quantity` in this node's stage.
+    fn declare_pipe(&mut self, text: &str, dtype: DType, quantity: Quantity, scale: [u32; 2]) -> Result<u32, Full> {
+        let width = self.parts.len(quantity) / scale[1] * scale[0];
+        let bounds = if self.alone() { None } else { Some(self.push_bounds(self.stage, quantity, scale)?) };
         self.tables.pipes.push(Pipe { name: name(text), dtype, rows: self.cut.batch_max, width, bounds })
     }
 
@@ -175,8 +196,7 @@ impl Builder<'_, '_> {
         at.logits = self.declare_pipe(pipes::LOGITS, f32, Quantity::Vocab, [1, 1])?;
         let (activation, head_dim, active) = (self.cut.activation, self.header.head_dim, self.active());
         if self.quantised() {
-            let words = [NormBlock::WORDS as u32, BLOCK as u32];
-            at.normed = self.declare_pipe(pipes::NORMED, f32, Quantity::Residual, words)?;
+            at.normed = self.declare_pipe(pipes::NORMED, f32, Quantity::Residual, NORM_WORDS)?;
         }
         if !self.alone() || !self.quantised() {
             at.attention = self.declare_pipe(pipes::ATTENTION, activation, Quantity::Heads, [head_dim, 1])?;
@@ -229,9 +249,9 @@ impl Builder<'_, '_> {
             at.moe_sum = self.declare("moe_sum", f32, [planes, batch, residual])?;
         }
         at.caches = self.tables.buffers.len();
-        for _ in 0..header.n_layers {
+        for _ in self.layers.clone() {
             for text in ["k", "v"] {
-                self.declare(text, f32, [1, self.cut.seq_len, kv_heads * head_dim])?;
+                self.declare(text, f32, [self.cut.slots, self.cut.seq_len, kv_heads * head_dim])?;
             }
         }
         self.at = at;
@@ -250,16 +270,41 @@ impl Builder<'_, '_> {
         Ok(())
     }
 
-    /// Ends the current segment with an exchange of `pipe`. Alone there is nothing to exchange.
-    fn exchange(&mut self, pipe: u32, collective: Collective, head: bool) -> Result<(), Full> {
+    /// Ends the current segment with an exchange. Alone there is nothing to exchange.
+    fn exchange(&mut self, sync: Option<Sync>, head: bool) -> Result<(), Full> {
         let start = self.tables.syncs.len();
-        if !self.alone() {
-            self.tables.syncs.push(Sync { pipe, collective })?;
+        if let Some(sync) = sync.filter(|_| !self.alone()) {
+            self.tables.syncs.push(sync)?;
         }
         let ops = self.ops_start..self.tables.ops.len();
         self.ops_start = ops.end;
         self.tables.segments.push(Segment { ops, syncs: start..self.tables.syncs.len(), head })?;
         Ok(())
+    }
+
+    /// What the nodes of this stage have of a pipe goes to all of them that have work.
+    fn gather(&mut self, pipe: u32) -> Result<(), Full> {
+        let nodes = self.parts.at_work(self.stage);
+        // Who has no work has nothing to send either.
+        let bounds = self.tables.pipes.as_slice()[pipe as usize].bounds;
+        let sync = Sync { pipe, collective: to(&nodes), bounds };
+        self.exchange(nodes.contains(&self.node).then_some(sync), false)
+    }
+
+    /// What the nodes of a stage have of the residual stream, or of the same normed, goes to `nodes`.
+    fn send(&mut self, (pipe, scale): (u32, [u32; 2]), stage: usize, nodes: &Range<u32>) -> Result<Option<Sync>, Full> {
+        if self.alone() || !(nodes.contains(&self.node) || self.parts.at_work(stage).contains(&self.node)) {
+            return Ok(None);
+        }
+        let bounds = Some(self.push_bounds(stage, Quantity::Residual, scale)?);
+        Ok(Some(Sync { pipe, collective: to(nodes), bounds }))
+    }
+
+    /// Hands the residual stream on from a stage to the next.
+    fn hand_on(&mut self, from: usize) -> Result<(), Full> {
+        let nodes = self.parts.at_work(from + 1);
+        let sync = self.send((self.at.residual, [1, 1]), from, &nodes)?;
+        self.exchange(sync, false)
     }
 
     fn weight(&self, id: TensorId) -> Weight {
@@ -294,45 +339,36 @@ impl Builder<'_, '_> {
     }
 
     /// Ends the segment with the exchange of the residual stream, and norms it, all of it, where a product wants it.
-    fn norm_stream(
-        &mut self,
-        texts: [&str; 2],
-        layer: u32,
-        id: TensorId,
-        (wanted, head): (bool, bool),
-    ) -> Result<(), Full> {
-        let (residual, normed) = (self.at.residual, self.at.normed);
+    fn norm_stream(&mut self, texts: [&str; 2], layer: u32, id: TensorId, wanted: bool) -> Result<(), Full> {
         if !self.quantised() {
-            return self.norm_stream_wide(texts, layer, id, (wanted, head));
+            return self.norm_stream_wide(texts, layer, id, wanted);
         }
-        if !self.own.residual.is_empty() {
-            let weight = weights::columns(self.weight(id), self.own.residual.clone());
-            let place = (own_slice(residual), own_slice(normed));
-            self.op(texts[0], layer, OpKind::NormBlocks, place, Some(weight))?;
-        }
-        if !(self.alone() && head) {
-            self.exchange(normed, Collective::AllGather, head)?;
-        }
-        if wanted {
-            let kind = OpKind::NormFinish { epsilon: self.header.norm_epsilon };
-            self.op(texts[1], layer, kind, (pipe(normed), buffer(self.at.input)), None)?;
-        }
-        Ok(())
+        self.norm_part(texts[0], layer, id)?;
+        self.gather(self.at.normed)?;
+        if wanted { self.finish_norm(texts[1], layer) } else { Ok(()) }
     }
 
     /// As [`Self::norm_stream`], in F32, into `y`.
-    fn norm_stream_wide(
-        &mut self,
-        texts: [&str; 2],
-        layer: u32,
-        id: TensorId,
-        (wanted, head): (bool, bool),
-    ) -> Result<(), Full> {
+    fn norm_stream_wide(&mut self, texts: [&str; 2], layer: u32, id: TensorId, wanted: bool) -> Result<(), Full> {
         let (residual, y) = (self.at.residual, self.at.y);
-        if !(self.alone() && head) {
-            self.exchange(residual, Collective::AllGather, head)?;
-        }
+        self.gather(residual)?;
         if wanted { self.norm(texts, layer, (pipe(residual), buffer(y)), 1, id) } else { Ok(()) }
+    }
+
+    /// Norms this node's part of the residual stream as far as a part can be.
+    fn norm_part(&mut self, text: &str, layer: u32, id: TensorId) -> Result<(), Full> {
+        if self.own.residual.is_empty() {
+            return Ok(());
+        }
+        let weight = weights::columns(self.weight(id), self.own.residual.clone());
+        let place = (own_slice(self.at.residual), own_slice(self.at.normed));
+        self.op(text, layer, OpKind::NormBlocks, place, Some(weight))
+    }
+
+    /// Finishes the norm of all parts.
+    fn finish_norm(&mut self, text: &str, layer: u32) -> Result<(), Full> {
+        let kind = OpKind::NormFinish { epsilon: self.header.norm_epsilon };
+        self.op(text, layer, kind, (pipe(self.at.normed), buffer(self.at.input)), None)
     }
 
     /// Adds `sum` to this node's part of the residual stream.
@@ -356,7 +392,7 @@ impl Builder<'_, '_> {
         let (heads, kv_heads, head_dim) = (self.own.heads.clone(), self.kv_heads(), header.head_dim);
         let rows = |heads: &Range<u32>| heads.start * head_dim..heads.end * head_dim;
         let some = !heads.is_empty();
-        self.norm_stream([names::NORM_PRE_0, names::NORM_0], layer, id(T::Norm0), (some, false))?;
+        self.norm_stream([names::NORM_PRE_0, names::NORM_0], layer, id(T::Norm0), some)?;
         if some {
             for (text, tensor, to, heads) in [
                 (names::MATMUL_Q, T::Q, at.q, &heads),
@@ -411,7 +447,7 @@ impl Builder<'_, '_> {
     }
 
     fn key_cache(&self, layer: u32) -> u32 {
-        self.at.caches + 2 * layer
+        self.at.caches + 2 * (layer - self.layers.start)
     }
 
     fn value_cache(&self, layer: u32) -> u32 {
@@ -458,16 +494,16 @@ impl Builder<'_, '_> {
     fn gather_attention(&mut self, layer: u32) -> Result<(), Full> {
         let at = self.at;
         if !self.quantised() {
-            return self.exchange(at.attention, Collective::AllGather, false);
+            return self.gather(at.attention);
         }
         if self.alone() {
             self.op(names::CAST_Y2, layer, OpKind::Cast, (buffer(at.z), buffer(at.q_z)), None)?;
-            return self.exchange(at.attention, Collective::AllGather, false);
+            return self.exchange(None, false);
         }
         if !self.own.heads.is_empty() {
             self.op(names::CAST_Y2, layer, OpKind::Cast, (buffer(at.z), own_slice(at.attention)), None)?;
         }
-        self.exchange(at.attention, Collective::AllGather, false)?;
+        self.gather(at.attention)?;
         if self.own.residual.is_empty() {
             return Ok(());
         }
@@ -479,7 +515,7 @@ impl Builder<'_, '_> {
         let id = |tensor| TensorId::Layer(layer, tensor);
         let hidden = self.own.hidden.clone();
         let some = !hidden.is_empty();
-        self.norm_stream([names::NORM_PRE_1, names::NORM_1], layer, id(T::Norm1), (some, false))?;
+        self.norm_stream([names::NORM_PRE_1, names::NORM_1], layer, id(T::Norm1), some)?;
         let d = if self.quantised() { buffer(at.d) } else { own_slice(at.hidden) };
         if some {
             for (text, tensor, to) in [(names::MATMUL_W1, T::W1(0), d), (names::MATMUL_W3, T::W3(0), buffer(at.l))] {
@@ -492,7 +528,7 @@ impl Builder<'_, '_> {
                 self.op(names::CAST_D2, layer, OpKind::Cast, (d, to), None)?;
             }
         }
-        self.exchange(at.hidden, Collective::AllGather, false)?;
+        self.gather(at.hidden)?;
         if !self.own.residual.is_empty() {
             if self.quantised() && !self.alone() {
                 self.op(names::CAST_D2, layer, OpKind::Cast, (pipe(at.hidden), buffer(at.q_d)), None)?;
@@ -513,7 +549,7 @@ impl Builder<'_, '_> {
         let (hidden, residual) = (self.own.hidden.clone(), self.own.residual.clone());
         // Which experts, everybody works out for himself.
         let some = !hidden.is_empty() || !residual.is_empty();
-        self.norm_stream_wide([names::NORM_PRE_1, names::NORM_1], layer, id(T::Norm1), (some, false))?;
+        self.norm_stream_wide([names::NORM_PRE_1, names::NORM_1], layer, id(T::Norm1), some)?;
         if !hidden.is_empty() {
             self.op(names::MOE_Y_REPEAT, layer, OpKind::RepeatZ, (buffer(at.y), buffer(at.moe_input)), None)?;
         }
@@ -538,7 +574,7 @@ impl Builder<'_, '_> {
                 self.op(names::CAST_D2, layer, OpKind::Cast, (d, q_d), None)?;
             }
         }
-        self.exchange(at.hidden, Collective::AllGather, false)?;
+        self.gather(at.hidden)?;
         if !residual.is_empty() {
             if !self.alone() {
                 self.op(names::CAST_D2, layer, OpKind::Unstack, (pipe(at.hidden), q_d), None)?;
@@ -552,14 +588,30 @@ impl Builder<'_, '_> {
         Ok(())
     }
 
+    /// The last stage's residual stream, normed, goes to everybody who has a part of the output matrix.
     fn head(&mut self) -> Result<(), Full> {
         let (at, vocab) = (self.at, self.own.vocab.clone());
-        let some = !vocab.is_empty();
-        self.norm_stream([names::FINAL_NORM_PRE, names::FINAL_NORM], 0, TensorId::FinalNorm, (some, true))?;
+        let (last, nodes, some) = (self.parts.stages().count() - 1, self.parts.at_head(), !vocab.is_empty());
+        let (stream, scale) = if self.quantised() { (at.normed, NORM_WORDS) } else { (at.residual, [1, 1]) };
+        if self.quantised() && self.stage == last {
+            self.norm_part(names::FINAL_NORM_PRE, 0, TensorId::FinalNorm)?;
+        }
+        if !self.alone() {
+            let sync = self.send((stream, scale), last, &nodes)?;
+            self.exchange(sync, true)?;
+        }
         if some {
+            if self.quantised() {
+                self.finish_norm(names::FINAL_NORM, 0)?;
+            } else {
+                let texts = [names::FINAL_NORM_PRE, names::FINAL_NORM];
+                self.norm(texts, 0, (pipe(at.residual), buffer(at.y)), 1, TensorId::FinalNorm)?;
+            }
             let place = (buffer(at.input), own_slice(at.logits));
             self.matmul(names::FINAL_MATMUL, 0, place, (TensorId::Wcls, vocab))?;
         }
-        self.exchange(at.logits, Collective::Gather, true)
+        let bounds = self.tables.pipes.as_slice()[at.logits as usize].bounds;
+        let sync = Sync { pipe: at.logits, collective: Collective::Gather, bounds };
+        self.exchange((self.node == 0 || some).then_some(sync), true)
     }
 }

@@ -7,6 +7,7 @@
 //! Go                                                                LINK, Link
 //!                                     Linked
 //! Pass, …                             [activations, see `crate::io::Links`]
+//! Beat                                Beat
 //! Bye
 //! ```
 //! A message is its length in bytes (u32, of what follows), its kind (u8) and its fields, little-endian; strings carry their
@@ -18,10 +19,10 @@
 use super::bytes::{Reader, cut, put_text, put_u32, put_u64};
 use super::dllama::HOST_MAX;
 use super::{Fault, Invalid, Part, ReadError};
-use crate::exec::Logits;
-use crate::graph::{MAX_BATCH, MAX_NODES};
+use crate::exec::{Logits, Run};
+use crate::graph::{MAX_BATCH, MAX_NODES, MAX_SLOTS};
 use crate::kernels::KvType;
-use crate::plan::Share;
+use crate::plan::{Share, Stage};
 use crate::quant::DType;
 use core::convert::Infallible;
 use embedded_io::{ErrorType, Write};
@@ -80,12 +81,14 @@ pub struct Have {
 }
 
 /// What all nodes of a session agree on, but for the nodes themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// [`VERSION`] of the root's dialect.
     pub version: u32,
     /// This session.
     pub session: SessionId,
+    /// Its number among the sessions of its root.
+    pub epoch: u32,
     /// The model.
     pub fingerprint: Fingerprint,
     /// The receiver's place among the nodes; the root is 0.
@@ -98,8 +101,12 @@ pub struct Plan {
     pub kv: KvType,
     /// Most rows of a pass.
     pub batch_max: u32,
-    /// Positions of the KV cache.
+    /// Positions of the KV cache, for each sequence.
     pub seq_len: u32,
+    /// Sequences that it has room for.
+    pub slots: u32,
+    /// Which nodes compute which layers; none where all compute all.
+    pub stages: heapless::Vec<Stage, { MAX_NODES as usize }>,
 }
 
 /// A node of a plan.
@@ -122,17 +129,31 @@ pub struct Ready {
     pub repacked_bytes: u64,
 }
 
+/// A sign of life. A root asks for it between passes, and a worker answers with what it did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beat {
+    /// Passes of one row that it computed; of the root 0.
+    pub passes: u64,
+    /// Microseconds that it computed in them, the waits for other nodes left out; of the root 0.
+    pub busy_us: u64,
+}
+
 /// A forward pass; the tokens of its rows follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pass {
-    /// Position of the first row.
-    pub position: u32,
-    /// Rows.
-    pub rows: u32,
-    /// What is asked of the head.
-    pub logits: Logits,
+    /// The session's, as in its [`Plan`]: a pass of another one is not for this graph.
+    pub epoch: u32,
     /// Of logits, what the root wants: all of them, or each node's best.
     pub wanted: Wanted,
+    /// Rows of each sequence, all together no more than [`MAX_BATCH`].
+    pub runs: heapless::Vec<Run, { MAX_BATCH as usize }>,
+}
+
+impl Pass {
+    /// Rows of all runs.
+    pub fn rows(&self) -> u32 {
+        self.runs.iter().map(|run| run.rows).sum()
+    }
 }
 
 /// Which logits of a row a root wants of the other nodes.
@@ -174,6 +195,8 @@ pub enum Message<'m> {
     Link(SessionId, u32),
     /// A root announces a pass.
     Pass(Pass, Tokens<'m>),
+    /// Somebody is there.
+    Beat(Beat),
     /// The session ends.
     Bye,
 }
@@ -187,6 +210,7 @@ const LINKED: u8 = 6;
 const LINKS: u8 = 7;
 const PASS: u8 = 8;
 const BYE: u8 = 9;
+const BEAT: u8 = 10;
 
 /// Nodes of a plan, each checked when it is read.
 #[derive(Clone, Debug)]
@@ -263,7 +287,8 @@ impl<'m> Message<'m> {
             HAVE => Self::Have(read_have(&mut reader)?),
             PLAN => {
                 let plan = read_plan(&mut reader)?;
-                return Ok(Self::Plan(plan, PlanNodes { rest: core::mem::take(rest), left: plan.nodes }));
+                let nodes = PlanNodes { rest: core::mem::take(rest), left: plan.nodes };
+                return Ok(Self::Plan(plan, nodes));
             }
             READY => Self::Ready(Ready {
                 arena_bytes: reader.u64("bytes of the arena")?,
@@ -274,20 +299,8 @@ impl<'m> Message<'m> {
             LINKED => Self::Linked,
             LINKS => Self::Link(reader.array("session")?, reader.within("node", 1..=MAX_NODES - 1)?),
             PASS => {
-                let pass = Pass {
-                    position: reader.u32("position")?,
-                    rows: reader.within("rows", 1..=MAX_BATCH)?,
-                    logits: match reader.within("wanted logits", 0..=2)? {
-                        0 => Logits::None,
-                        1 => Logits::Last,
-                        _ => Logits::All,
-                    },
-                    wanted: match reader.within("number of best logits", 0..=BEST_MAX)? {
-                        0 => reader.exactly("bound of tokens", 0).map(|()| Wanted::All)?,
-                        count => Wanted::Best(Best { count, below: reader.u32("bound of tokens")? }),
-                    },
-                };
-                let len = 4 * pass.rows as usize;
+                let pass = read_pass(&mut reader)?;
+                let len = 4 * pass.rows() as usize;
                 let Some((tokens, behind)) = rest.split_at_checked(len) else {
                     let found = rest.len() as u64;
                     let fault = Fault::Differs { found, expected: len as u64 };
@@ -297,8 +310,9 @@ impl<'m> Message<'m> {
                 Self::Pass(pass, Tokens(tokens))
             }
             BYE => Self::Bye,
+            BEAT => Self::Beat(Beat { passes: reader.u64("passes")?, busy_us: reader.u64("microseconds")? }),
             found => {
-                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: BYE.into() };
+                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: BEAT.into() };
                 return Err(reader.invalid("kind", fault).into());
             }
         };
@@ -335,7 +349,8 @@ fn read_plan(reader: &mut Source<'_, '_>) -> Result<Plan, ReadError<Infallible>>
     let version = reader.u32("version")?;
     // What follows is this version's.
     reader.same("version", version.into(), VERSION.into())?;
-    let (session, fingerprint) = (reader.array("session")?, reader.array("fingerprint")?);
+    let (session, epoch) = (reader.array("session")?, reader.u32("epoch")?);
+    let fingerprint = reader.array("fingerprint")?;
     let nodes = reader.within("number of nodes", 2..=MAX_NODES)?;
     let node = reader.within("node", 1..=nodes - 1)?;
     let activation = match reader.within("type of activations", 0..=1)? {
@@ -345,7 +360,36 @@ fn read_plan(reader: &mut Source<'_, '_>) -> Result<Plan, ReadError<Infallible>>
     let kv = KvType::ALL[reader.within("type of the KV cache", 0..=KvType::ALL.len() as u32 - 1)? as usize];
     let batch_max = reader.within("rows of a pass", 1..=MAX_BATCH)?;
     let seq_len = reader.within("positions", 1..=u32::MAX)?;
-    Ok(Plan { version, session, fingerprint, node, nodes, activation, kv, batch_max, seq_len })
+    let slots = reader.within("sequences", 1..=MAX_SLOTS)?;
+    let mut stages = heapless::Vec::new();
+    for _ in 0..reader.within("number of stages", 0..=nodes)? {
+        let stage = Stage { nodes: reader.u16("nodes of a stage")?, layers: reader.u16("layers of a stage")? };
+        stages.push(stage).unwrap_or_else(|_| unreachable!("their number was checked"));
+    }
+    Ok(Plan { version, session, epoch, fingerprint, node, nodes, activation, kv, batch_max, seq_len, slots, stages })
+}
+
+fn read_pass(reader: &mut Source<'_, '_>) -> Result<Pass, ReadError<Infallible>> {
+    let epoch = reader.u32("epoch")?;
+    let wanted = match reader.within("number of best logits", 0..=BEST_MAX)? {
+        0 => reader.exactly("bound of tokens", 0).map(|()| Wanted::All)?,
+        count => Wanted::Best(Best { count, below: reader.u32("bound of tokens")? }),
+    };
+    let mut pass = Pass { epoch, wanted, ..Pass::default() };
+    for _ in 0..reader.within("number of runs", 1..=MAX_BATCH)? {
+        let (slot, position) = (reader.u32("slot")?, reader.u32("position")?);
+        let rows = reader.within("rows", 1..=MAX_BATCH - pass.rows().min(MAX_BATCH - 1))?;
+        let logits = match reader.within("wanted logits", 0..=2)? {
+            0 => Logits::None,
+            1 => Logits::Last,
+            _ => Logits::All,
+        };
+        pass.runs
+            .push(Run { slot, position, rows, logits })
+            .unwrap_or_else(|_| unreachable!("their number was checked"));
+    }
+    reader.same("rows beyond a pass", pass.rows().saturating_sub(MAX_BATCH).into(), 0)?;
+    Ok(pass)
 }
 
 /// Writes a [`Have`].
@@ -384,10 +428,15 @@ pub fn write_plan<'n, W: Write>(
     frame(writer, PLAN, |writer| {
         put_u32(writer, plan.version)?;
         writer.write_all(&plan.session)?;
+        put_u32(writer, plan.epoch)?;
         writer.write_all(&plan.fingerprint)?;
-        for word in [plan.nodes, plan.node, u32::from(plan.activation != DType::F32), kv, plan.batch_max, plan.seq_len]
-        {
+        let (activation, stages) = (u32::from(plan.activation != DType::F32), plan.stages.len() as u32);
+        let Plan { nodes: count, node, batch_max, seq_len, slots, .. } = *plan;
+        for word in [count, node, activation, kv, batch_max, seq_len, slots, stages] {
             put_u32(writer, word)?;
+        }
+        for number in plan.stages.iter().flat_map(|stage| [stage.nodes, stage.layers]) {
+            writer.write_all(&number.to_le_bytes())?;
         }
         nodes.clone().try_for_each(|(share, host, port)| {
             assert!(host.len() <= HOST_MAX, "host of {} bytes", host.len());
@@ -453,8 +502,8 @@ pub fn write_link<W: Write>(writer: &mut W, session: &SessionId, node: u32) -> R
 /// # Panics
 /// If there is not a token for each row.
 pub fn write_pass<W: Write>(writer: &mut W, pass: &Pass, tokens: &[u32]) -> Result<(), W::Error> {
-    assert_eq!(tokens.len(), pass.rows as usize, "tokens of a pass");
-    let logits = match pass.logits {
+    assert_eq!(tokens.len(), pass.rows() as usize, "tokens of a pass");
+    let logits = |logits| match logits {
         Logits::None => 0,
         Logits::Last => 1,
         Logits::All => 2,
@@ -464,10 +513,20 @@ pub fn write_pass<W: Write>(writer: &mut W, pass: &Pass, tokens: &[u32]) -> Resu
         Wanted::Best(best) => best,
     };
     frame(writer, PASS, |writer| {
-        for word in [pass.position, pass.rows, logits, count, below].iter().chain(tokens) {
-            put_u32(writer, *word)?;
-        }
-        Ok(())
+        let runs = pass.runs.iter().flat_map(|run| [run.slot, run.position, run.rows, logits(run.logits)]);
+        let words = [pass.epoch, count, below, pass.runs.len() as u32].into_iter().chain(runs);
+        words.chain(tokens.iter().copied()).try_for_each(|word| put_u32(writer, word))
+    })
+}
+
+/// Writes a [`Beat`].
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_beat<W: Write>(writer: &mut W, beat: &Beat) -> Result<(), W::Error> {
+    frame(writer, BEAT, |writer| {
+        put_u64(writer, beat.passes)?;
+        put_u64(writer, beat.busy_us)
     })
 }
 

@@ -128,7 +128,7 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
         models.iter().for_each(say);
     }
     let max_memory = || args.max_memory.unwrap_or_else(memory::usable_bytes);
-    let worker = Worker { pool: &pool, kernels, kv: args.kv.into(), speed, models };
+    let worker = Worker::new(&pool, kernels, args.kv.into(), speed, models);
     let served = worker.serve(&mut listener, max_memory, |event| match event {
         Event::Joined(root, node, nodes, warnings) if !args.quiet => {
             say(format_args!("{root}: node {node} of {nodes}"));

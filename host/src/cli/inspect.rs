@@ -80,7 +80,7 @@ impl Part {
         let bytes = |weight: &Weight| weight.mat_bytes().unwrap_or(0) * u64::from(weight.mats);
         Self {
             weight_bytes: weights.iter().map(|(_, weight)| bytes(weight)).sum(),
-            kv_cache_bytes: kv::cache_bytes(layout, header, cut.kv_heads(header, node), cut.seq_len),
+            kv_cache_bytes: kv::cache_bytes(layout, cut.kv_rows(header, node), cut.seq_len),
             weights,
         }
     }

@@ -35,19 +35,21 @@ impl Links for NativeLinks<'_> {
 impl NativeLinks<'_> {
     /// Gathers the best of each row. The root then has these and its own, and [`f32::MIN`] for all others.
     fn gather_best(&mut self, exchange: &Exchange<'_>, pipe: &mut [u8], best: Best) -> Result<(), NetError> {
-        let (node, part_bytes) = (self.mesh.node(), best.count as usize * PAIR);
-        let row_bytes = part_bytes * exchange.nodes as usize;
-        let rows = pipe.len() / exchange.row_bytes;
+        let (node, rows) = (self.mesh.node(), pipe.len() / exchange.row_bytes);
+        let bounds = pair_bounds(exchange, best);
+        let pairs_exchange =
+            Exchange { row_bytes: 4 * bounds[bounds.len() - 1] as usize, bounds: Some(&bounds), ..*exchange };
+        let row_bytes = pairs_exchange.row_bytes;
         self.pairs.clear();
         self.pairs.resize(rows * row_bytes, 0);
         if node > 0 {
             let part = exchange.part(node);
             for (row, pairs) in pipe.chunks(exchange.row_bytes).zip(self.pairs.chunks_mut(row_bytes)) {
-                let pairs = &mut pairs[node as usize * part_bytes..][..part_bytes];
+                let pairs = &mut pairs[pairs_exchange.part(node)];
                 write_best(&row[part.clone()], (part.start / 4) as u32, best, pairs);
             }
         }
-        self.mesh.exchange(Exchange::equal(Collective::Gather, row_bytes, exchange.nodes), self.pairs)?;
+        self.mesh.exchange(pairs_exchange, self.pairs)?;
         if node > 0 {
             return Ok(());
         }
@@ -57,7 +59,7 @@ impl NativeLinks<'_> {
                 let first = (part.start / 4) as u32;
                 let logits = &mut row[part];
                 logits.as_chunks_mut().0.fill(f32::MIN.to_le_bytes());
-                let pairs = &pairs[other as usize * part_bytes..][..part_bytes];
+                let pairs = &pairs[pairs_exchange.part(other)];
                 for pair in pairs.as_chunks::<PAIR>().0 {
                     let ([logit, token], []) = pair.as_chunks::<4>() else { unreachable!("a pair is two words") };
                     let token = u32::from_le_bytes(*token);
@@ -72,6 +74,17 @@ impl NativeLinks<'_> {
         }
         Ok(())
     }
+}
+
+/// Where each node's pairs of a row begin, in words: nodes without tokens take no part.
+fn pair_bounds(exchange: &Exchange<'_>, best: Best) -> Vec<u32> {
+    let words = best.count * PAIR as u32 / 4;
+    let mut bounds = vec![0];
+    for node in 0..exchange.nodes {
+        let has_tokens = !exchange.part(node).is_empty();
+        bounds.push(bounds[node as usize] + if has_tokens { words } else { 0 });
+    }
+    bounds
 }
 
 /// Writes the best of `logits`, little-endian F32 of the tokens from `first` on.

@@ -52,19 +52,19 @@ pub fn layout(kv: KvType, header: &Header) -> Result<KvLayout, Unfit> {
     KvLayout::new(kv, head_dim as usize).ok_or(Unfit { kv, head_dim })
 }
 
-/// Bytes of the KV cache of a node that keeps `kv_heads` of the model's, for `positions`.
-pub fn cache_bytes(layout: &KvLayout, header: &Header, kv_heads: u32, positions: u32) -> u64 {
+/// Bytes of a KV cache of so many rows ([`Cut::kv_rows`](dair_core::plan::Cut::kv_rows)), for `positions`.
+pub fn cache_bytes(layout: &KvLayout, rows: u64, positions: u32) -> u64 {
     let parts = [KvPart::Keys, KvPart::Values];
     let of_part = |part: &KvPart| layout.head_bytes(*part, positions.into()).unwrap_or(u64::MAX / 2);
     let head_bytes: u64 = parts.iter().map(of_part).sum();
-    head_bytes.saturating_mul(u64::from(kv_heads)).saturating_mul(header.n_layers.into())
+    head_bytes.saturating_mul(rows)
 }
 
-/// Most positions of a node that keeps `kv_heads` of the model's, whose KV cache takes up to `bytes`, in steps that are easy to remember.
-pub fn positions_within(layout: &KvLayout, header: &Header, kv_heads: u32, bytes: u64) -> u32 {
+/// Most positions, up to the model's, of a KV cache of so many rows that takes up to `bytes`, in steps that are easy to remember.
+pub fn positions_within(layout: &KvLayout, header: &Header, rows: u64, bytes: u64) -> u32 {
     // Keys lie in tiles of some positions; a step is whole tiles.
     const STEP: u32 = 256;
-    let step_bytes = cache_bytes(layout, header, kv_heads, STEP).max(1);
+    let step_bytes = cache_bytes(layout, rows, STEP).max(1);
     let steps = (bytes / step_bytes).min(u64::from(header.seq_len / STEP));
     steps as u32 * STEP
 }

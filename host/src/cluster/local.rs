@@ -1,4 +1,4 @@
-//! This machine's part of a model: graph, memory, weights and what computes them.
+//! This machine's part of a model, as a value: graph, memory, weights and what computes them.
 
 use crate::cluster::kv;
 use crate::cluster::room::NoRoom;
@@ -7,13 +7,16 @@ use crate::cluster::tables::GraphTables;
 use crate::machine::arena::ArenaMemory;
 use crate::machine::pool::Threads;
 use crate::model::Model;
-use crate::storage::{Weights, interleaved_bytes};
+use crate::storage::{Repacked, Weights, interleaved_bytes};
 use dair_core::exec::{Engine, Place, Program, Rooms, Step};
-use dair_core::graph::Op;
+use dair_core::graph::{Graph, Op};
 use dair_core::io::Pool;
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{self, Cut};
 use dair_core::wire::native::Ready;
+use self_cell::{MutBorrow, self_cell};
+use std::cell::OnceCell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How this machine computes.
@@ -31,48 +34,149 @@ pub struct Local<'l> {
     pub max_memory: u64,
 }
 
-/// Prepares the part of `node` and hands it to `body`, with the time that repacking took, if anything was repacked.
-/// `announce` is called when the part is known to fit, before weights are repacked; `body` gets what it returns.
-///
-/// # Errors
-/// Those of preparing, of `announce` and of `body`.
-pub fn with_engine<T, R, E: From<RootError>>(
+/// What an engine computes with.
+type PartEngine<'p> = Engine<'p, Weights<'p>, Threads>;
+
+/// The memory that a part's engine lives on. What its size follows from is known only on the way.
+struct Memory<'m> {
+    pool: &'m Threads,
+    tables: MutBorrow<GraphTables>,
+    ops: OnceCell<MutBorrow<Vec<Op>>>,
+    places: OnceCell<MutBorrow<Vec<Place>>>,
+    steps: OnceCell<MutBorrow<Vec<Step>>>,
+    arena: OnceCell<MutBorrow<ArenaMemory>>,
+    weights: OnceCell<Weights<'m>>,
+}
+
+self_cell!(
+    struct Cell<'m> {
+        owner: Memory<'m>,
+        #[not_covariant]
+        dependent: PartEngine,
+    }
+);
+
+/// A part that is ready to compute.
+pub struct Part<'m> {
+    cell: Cell<'m>,
+    repacked: Option<Arc<Repacked>>,
+    repack_time: Option<Duration>,
+}
+
+/// Puts a value where it can be borrowed for as long as the part lives.
+fn lend<T>(place: &OnceCell<MutBorrow<T>>, value: T) -> &mut T {
+    place.get_or_init(|| MutBorrow::new(value)).borrow_mut()
+}
+
+impl<'m> Part<'m> {
+    /// Prepares the part of `node`. `announce` is called when it is known to fit, before weights are repacked. What was `kept` of
+    /// another part is used again, if it is just what this one needs.
+    ///
+    /// # Errors
+    /// Those of preparing and of `announce`.
+    pub fn prepare<T, E: From<RootError>>(
+        model: &'m Model,
+        (cut, node): (&Cut<'_>, u32),
+        local: &Local<'m>,
+        kept: Option<Arc<Repacked>>,
+        announce: impl FnOnce(&Ready) -> Result<T, E>,
+    ) -> Result<(Self, T), E> {
+        let header = model.header();
+        let memory = Memory {
+            pool: local.pool,
+            tables: MutBorrow::new(GraphTables::new(cut.sizes(header))),
+            ops: OnceCell::new(),
+            places: OnceCell::new(),
+            steps: OnceCell::new(),
+            arena: OnceCell::new(),
+            weights: OnceCell::new(),
+        };
+        let (mut repacked, mut repack_time, mut announced) = (None, None, None);
+        let cell = Cell::try_new(memory, |memory| {
+            // Its memory is this part's, whether it is used or given back.
+            let kept_bytes = kept.as_ref().map_or(0, |kept| kept.bytes());
+            let program = check(model, (cut, node), (local, kept_bytes), memory)?;
+            let (graph, start) = (program.graph(), Instant::now());
+            let ready = Ready { arena_bytes: program.arena_bytes() as u64, repacked_bytes: interleaved_bytes(graph) };
+            announced = Some(announce(&ready)?);
+            let arena = lend(&memory.arena, arena_of(model, (cut, node), local, &program)?);
+            if ready.repacked_bytes > 0 {
+                repacked = Some(match kept.filter(|kept| kept.is_of(graph)) {
+                    Some(kept) => kept,
+                    None => Arc::new(repack(model, graph, local.pool)?),
+                });
+                repack_time = Some(start.elapsed());
+            }
+            let weights = memory.weights.get_or_init(|| match &repacked {
+                Some(repacked) => Weights::beside(&model.file, Arc::clone(repacked)),
+                None => Weights::mapped(&model.file),
+            });
+            Ok::<_, E>(Engine::new(&program, weights, memory.pool, local.kernels, arena))
+        })?;
+        let announced = announced.unwrap_or_else(|| unreachable!("a part that is ready was announced"));
+        Ok((Self { cell, repacked, repack_time }, announced))
+    }
+
+    /// Lets `body` compute.
+    pub fn compute<'s, R>(&'s mut self, body: impl for<'p> FnOnce(&'s mut PartEngine<'p>) -> R) -> R {
+        self.cell.with_dependent_mut(|_, engine| body(engine))
+    }
+
+    /// How long repacking took, if weights are repacked.
+    pub fn repack_time(&self) -> Option<Duration> {
+        self.repack_time
+    }
+
+    /// Repacked weights, for the part that takes this one's place.
+    pub fn into_repacked(self) -> Option<Arc<Repacked>> {
+        self.repacked
+    }
+}
+
+/// Builds and checks the graph of `node`, over repacked weights where those are wanted and fit.
+fn check<'p>(
+    model: &Model,
+    (cut, node): (&Cut<'_>, u32),
+    (local, kept_bytes): (&Local<'_>, u64),
+    memory: &'p Memory<'_>,
+) -> Result<Program<'p>, RootError> {
+    let Local { pool, kernels, kv, repack, .. } = *local;
+    let max_memory = local.max_memory.saturating_add(kept_bytes);
+    let header = model.header();
+    let layout = kv::layout(kv, header).map_err(RootError::Kv)?;
+    let tables = memory.tables.borrow_mut().tables();
+    let graph = plan::build(&model.layout, cut, node, tables)
+        .map_err(|error| RootError::Plan(error, plan::node_counts(header).collect()))?;
+    let ops = lend(&memory.ops, vec![Op::default(); graph.ops.len()]);
+    let interleaved = graph.interleaved(ops);
+    let cache_bytes = kv::cache_bytes(&layout, cut.kv_rows(header, node), cut.seq_len);
+    let interleave = kernels.takes_interleaved()
+        && repack.of(interleaved_bytes(&interleaved).saturating_sub(kept_bytes), cache_bytes, max_memory);
+    let graph = if interleave { interleaved } else { graph };
+
+    let places = lend(&memory.places, vec![Place::default(); Program::places_len(&graph)]);
+    let steps = lend(&memory.steps, vec![Step::default(); graph.ops.len()]);
+    let rooms = Rooms { places, steps };
+    let program = Program::new(&graph, model.layout.file_bytes(), kv, pool.lanes(), rooms).map_err(RootError::Graph)?;
+    let needed = (program.arena_bytes() as u64, interleaved_bytes(&graph));
+    NoRoom::check((header, cut, node, &layout), needed, max_memory).map_err(RootError::Room)?;
+    Ok(program)
+}
+
+fn arena_of(
     model: &Model,
     (cut, node): (&Cut<'_>, u32),
     local: &Local<'_>,
-    announce: impl FnOnce(&Ready) -> Result<T, E>,
-    body: impl FnOnce(T, Engine<'_, Weights<'_>, Threads>, Option<Duration>) -> Result<R, E>,
-) -> Result<R, E> {
-    let Local { pool, kernels, kv, repack, max_memory } = *local;
-    let header = model.header();
-    let layout = kv::layout(kv, header).map_err(RootError::Kv)?;
-    let mut tables = GraphTables::new(cut.sizes(header));
-    let graph = plan::build(&model.layout, cut, node, tables.tables())
-        .map_err(|error| RootError::Plan(error, plan::node_counts(header).collect()))?;
-    let mut ops = vec![Op::default(); graph.ops.len()];
-    let interleaved = graph.interleaved(&mut ops);
-    let cache_bytes = kv::cache_bytes(&layout, header, cut.kv_heads(header, node), cut.seq_len);
-    let interleave = kernels.takes_interleaved() && repack.of(interleaved_bytes(&interleaved), cache_bytes, max_memory);
-    let graph = if interleave { interleaved } else { graph };
+    program: &Program<'_>,
+) -> Result<ArenaMemory, RootError> {
+    let layout = kv::layout(local.kv, model.header()).map_err(RootError::Kv)?;
+    let refused = |_| RootError::Room(NoRoom::of((model.header(), cut, node, &layout), None));
+    ArenaMemory::new(program.arena_bytes()).map_err(refused)
+}
 
-    let mut places = vec![Place::default(); Program::places_len(&graph)];
-    let mut steps = vec![Step::default(); graph.ops.len()];
-    let rooms = Rooms { places: &mut places, steps: &mut steps };
-    let program = Program::new(&graph, model.layout.file_bytes(), kv, pool.lanes(), rooms).map_err(RootError::Graph)?;
-    let ready = Ready { arena_bytes: program.arena_bytes() as u64, repacked_bytes: interleaved_bytes(&graph) };
-    let what = (header, cut, node, &layout);
-    NoRoom::check(what, (ready.arena_bytes, ready.repacked_bytes), max_memory).map_err(RootError::Room)?;
-    let mut arena = ArenaMemory::new(program.arena_bytes()).map_err(|_| RootError::Room(NoRoom::of(what, None)))?;
-    let announced = announce(&ready)?;
-    let start = Instant::now();
-    let bytes = ready.repacked_bytes;
-    let weights = if bytes > 0 {
-        Weights::repacked(&model.file, &graph, pool).map_err(|error| {
-            RootError::System(format!("{bytes} bytes to repack weights into (--repack never does without)"), error)
-        })?
-    } else {
-        Weights::mapped(&model.file)
-    };
-    let repack_time = (bytes > 0).then(|| start.elapsed());
-    body(announced, Engine::new(&program, &weights, pool, kernels, &mut arena), repack_time)
+fn repack(model: &Model, graph: &Graph<'_>, pool: &Threads) -> Result<Repacked, RootError> {
+    Repacked::new(&model.file, graph, pool).map_err(|error| {
+        let bytes = interleaved_bytes(graph);
+        RootError::System(format!("{bytes} bytes to repack weights into (--repack never does without)"), error)
+    })
 }

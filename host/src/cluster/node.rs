@@ -1,25 +1,28 @@
 //! A worker: takes a root, computes what it is asked for until the session ends, and is ready for the next root.
 
 use crate::cluster::best::NativeLinks;
-use crate::cluster::local::{self, Local};
+use crate::cluster::local::{Local, Part};
 use crate::cluster::root::{Repack, RootError};
 use crate::cluster::tables::GraphTables;
 use crate::machine::arena::ArenaMemory;
 use crate::machine::pool::Threads;
 use crate::model::{Model, ModelError, fingerprint};
-use crate::net::NetError;
 use crate::net::listen::{Client, Joined, Listener};
 use crate::net::native::{self, Announced, Caller};
-use crate::storage::{Received, group_bytes};
-use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Step};
+use crate::net::{Mesh, NetError};
+use crate::storage::{Received, Repacked, group_bytes};
+use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Run, Step};
 use dair_core::graph::{Op, Sizes};
 use dair_core::io::Pool;
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{Cut, Way};
-use dair_core::wire::native::{Fingerprint, HasModel, Have, MODELS_MAX, Pass, Plan, VERSION};
+use dair_core::wire::native::{Beat, Fingerprint, HasModel, Have, MODELS_MAX, Plan, VERSION};
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
 use std::{fmt, io};
 
 /// What a session did.
@@ -120,18 +123,15 @@ impl From<NetError> for SessionError {
 }
 
 /// What a worker has, and how it computes.
-#[derive(Debug)]
 pub struct Worker<'w> {
     /// Its threads.
-    pub pool: &'w Threads,
-    /// What computes.
-    pub kernels: Kernels,
-    /// Type in which it keeps keys and values where the root does not say.
-    pub kv: KvType,
-    /// Bytes of weights per second that it multiplies, or 0.
-    pub speed: u64,
-    /// Its model files, at most [`MODELS_MAX`].
-    pub models: Vec<OwnModel>,
+    pool: &'w Threads,
+    kernels: Kernels,
+    kv: KvType,
+    speed: u64,
+    models: Vec<OwnModel>,
+    /// What the last session repacked, and of which model, for the next one.
+    repacked: Cell<Option<(Fingerprint, Arc<Repacked>)>>,
 }
 
 /// A model file of a worker.
@@ -174,7 +174,13 @@ impl fmt::Display for OwnModel {
     }
 }
 
-impl Worker<'_> {
+impl<'w> Worker<'w> {
+    /// A worker with these threads and kernels, and up to [`MODELS_MAX`] model files. `kv` is the type in which it keeps keys and
+    /// values where a root does not say, `speed` the bytes of weights per second that it multiplies, or 0.
+    pub fn new(pool: &'w Threads, kernels: Kernels, kv: KvType, speed: u64, models: Vec<OwnModel>) -> Self {
+        Self { pool, kernels, kv, speed, models, repacked: Cell::default() }
+    }
+
     fn have(&self, max_memory: u64) -> Have {
         let models = self.models.iter().take(MODELS_MAX).map(OwnModel::told).collect();
         let (threads, speed) = (self.pool.lanes() as u32, self.speed);
@@ -220,43 +226,53 @@ impl Worker<'_> {
         event: &mut impl FnMut(Event<'_>),
     ) -> Result<Option<Summary>, SessionError> {
         let Some(task) = caller.task()? else { return Ok(None) };
-        let Plan { fingerprint, node, nodes, activation, kv, batch_max, seq_len, .. } = task.plan;
+        let Plan { epoch, fingerprint, node, nodes, activation, kv, batch_max, seq_len, slots, .. } = task.plan;
         event(Event::Joined(caller.root(), node, nodes, &[]));
         let Some(OwnModel { model, .. }) = self.models.iter().find(|model| model.fingerprint == fingerprint) else {
             caller.refuse("it does not have this model");
             return Err(SessionError::Forward("the root's model is not here".into()));
         };
         let shares: Vec<_> = task.nodes.iter().map(|node| node.share).collect();
-        let cut = Cut { way: Way::Rows(&shares), activation, batch_max, seq_len };
+        let way = Way::Rows { shares: &shares, stages: &task.plan.stages };
+        let cut = Cut { way, activation, batch_max, seq_len, slots };
         let (pool, kernels) = (self.pool, self.kernels);
         let local = Local { pool, kernels, kv, repack: Repack::Auto, max_memory };
-        let mut caller = Some(caller);
-        let result = local::with_engine(
-            model,
-            (&cut, node),
-            &local,
-            |ready| Ok::<_, SessionError>(*ready),
-            |ready, mut engine, _| {
-                let caller = caller.take().expect("a session has one caller");
-                let mut mesh = caller.link(listener, &task, &ready)?;
-                let (mut summary, mut pairs) = (Summary { node, nodes, ..Summary::default() }, Vec::new());
-                while let Announced::Pass(pass, tokens) = native::next(&mut mesh)? {
-                    let Pass { position, rows, logits, wanted } = pass;
-                    let mut links = NativeLinks { mesh: &mut mesh, wanted, pairs: &mut pairs };
-                    engine.forward(&mut links, Batch { position, rows, tokens: &tokens, logits })?;
-                    summary.passes += 1;
-                    summary.tokens += u64::from(rows);
-                }
-                (summary.sent_bytes, summary.received_bytes) = (mesh.sent_bytes(), mesh.received_bytes());
-                Ok(Some(summary))
-            },
-        );
-        // What can't be prepared, the root is told.
-        if let (Err(error), Some(caller)) = (&result, &mut caller) {
-            caller.refuse(&error.to_string());
-        }
-        result
+        let kept = self.repacked.take().filter(|(model, _)| *model == fingerprint).map(|(_, repacked)| repacked);
+        let prepared = Part::prepare(model, (&cut, node), &local, kept, |ready| Ok::<_, RootError>(*ready));
+        let (mut part, ready) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                caller.refuse(&error.to_string());
+                return Err(error.into());
+            }
+        };
+        let mut summary = Summary { node, nodes, ..Summary::default() };
+        let result = caller.link(listener, &task, &ready).map_err(SessionError::Net);
+        let result = result.and_then(|mut mesh| compute(&mut part, &mut mesh, epoch, &mut summary));
+        self.repacked.set(part.into_repacked().map(|repacked| (fingerprint, repacked)));
+        result.map(|()| Some(summary))
     }
+}
+
+/// Computes passes of a session of the native dialect until it ends.
+fn compute(part: &mut Part<'_>, mesh: &mut Mesh, epoch: u32, summary: &mut Summary) -> Result<(), SessionError> {
+    let (mut pairs, mut beat) = (Vec::new(), Beat::default());
+    while let Announced::Pass(pass, tokens) = native::next(mesh, &beat)? {
+        if pass.epoch != epoch {
+            return Err(mesh.wrong(0, "a pass of another session").into());
+        }
+        let (start, waited) = (Instant::now(), mesh.waited());
+        let mut links = NativeLinks { mesh, wanted: pass.wanted, pairs: &mut pairs };
+        part.compute(|engine| engine.forward(&mut links, Batch { runs: &pass.runs, tokens: &tokens }))?;
+        if pass.rows() == 1 {
+            beat.passes += 1;
+            beat.busy_us += (start.elapsed() - (mesh.waited() - waited)).as_micros() as u64;
+        }
+        summary.passes += 1;
+        summary.tokens += u64::from(pass.rows());
+        (summary.sent_bytes, summary.received_bytes) = (mesh.sent_bytes(), mesh.received_bytes());
+    }
+    Ok(())
 }
 
 /// What happens to a worker.
@@ -306,8 +322,8 @@ pub fn run(
     let mut engine = Engine::new(&program, &weights, pool, kernels, &mut arena);
     let mut mesh = joined.into_mesh()?;
     while let Some(control) = mesh.next(graph.batch_max, program.seq_len())? {
-        let batch = Batch { position: control.position, rows: control.batch, tokens: &[], logits: Logits::All };
-        engine.forward(&mut mesh, batch)?;
+        let run = Run::new(control.position, control.batch, Logits::All);
+        engine.forward(&mut mesh, Batch { runs: &[run], tokens: &[] })?;
         summary.passes += 1;
         summary.tokens += u64::from(control.batch);
     }

@@ -43,7 +43,7 @@ impl NoRoom {
         if arena_bytes.saturating_add(repacked_bytes) <= usable_bytes {
             return Ok(());
         }
-        let cache_bytes = kv::cache_bytes(layout, header, cut.kv_heads(header, node), cut.seq_len);
+        let cache_bytes = kv::cache_bytes(layout, cut.kv_rows(header, node), cut.seq_len);
         let besides = arena_bytes.saturating_sub(cache_bytes).saturating_add(repacked_bytes);
         let refusal = Self::of((header, cut, node, layout), Some(usable_bytes.saturating_sub(besides)));
         Err(Self { repacked_bytes, ..refusal })
@@ -52,13 +52,13 @@ impl NoRoom {
     /// A refusal where `free_bytes` are there for the cache, as far as they are known.
     pub fn of((header, cut, node, layout): (&Header, &Cut<'_>, u32, &KvLayout), free_bytes: Option<u64>) -> Self {
         let within = |layout: &KvLayout| {
-            kv::positions_within(layout, header, cut.kv_heads(header, node), free_bytes.unwrap_or(0))
+            kv::positions_within(layout, header, cut.kv_rows(header, node), free_bytes.unwrap_or(0))
         };
         let q80 = KvLayout::new(KvType::Q80, header.head_dim as usize).filter(|_| layout.kv() != KvType::Q80);
         Self {
             kv: layout.kv(),
             seq_len: cut.seq_len,
-            cache_bytes: kv::cache_bytes(layout, header, cut.kv_heads(header, node), cut.seq_len),
+            cache_bytes: kv::cache_bytes(layout, cut.kv_rows(header, node), cut.seq_len),
             free_bytes,
             fitting: within(layout),
             fitting_q80: q80.as_ref().map(within),
@@ -104,7 +104,7 @@ mod tests {
         for (kv, nodes) in [(KvType::F16, 1), (KvType::F32, 1), (KvType::Q80, 1), (KvType::F16, 2)] {
             let layout = KvLayout::new(kv, header.head_dim as usize).unwrap();
             let cut = if nodes == 1 { Cut::single(&header) } else { Cut::dllama(&header, nodes) };
-            let arena = |seq_len| kv::cache_bytes(&layout, &header, cut.kv_heads(&header, 0), seq_len) + 1_000_000;
+            let arena = |seq_len| kv::cache_bytes(&layout, cut.kv_rows(&header, 0), seq_len) + 1_000_000;
             let check = |seq_len, usable| {
                 let cut = Cut { seq_len, ..cut };
                 NoRoom::check((&header, &cut, 0, &layout), (arena(seq_len), 500_000), usable)

@@ -1,8 +1,12 @@
 //! The root of a run: node 0, which has the model file, the tokens and the logits. It works alone or drives workers.
+//!
+//! A [`Root`] lives as long as its process wants, its sessions do not: where a worker is lost, the pass that runs fails, and the
+//! next [`Root::session`] calls all workers again.
 
 use crate::cluster::best::NativeLinks;
 use crate::cluster::kv::Unfit;
-use crate::cluster::local::{self, Local};
+use crate::cluster::local::{Local, Part};
+use crate::cluster::pulse::{Pulse, SharedLinks};
 use crate::cluster::room::NoRoom;
 use crate::cluster::tables::GraphTables;
 use crate::machine::cores;
@@ -13,8 +17,8 @@ use crate::machine::speed;
 use crate::model::{Model, fingerprint};
 use crate::net::native::{self, Called};
 use crate::net::{Address, Mesh, NetError, Stage, Timeouts, dial, printable};
-use crate::storage::Weights;
-use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits};
+use crate::storage::Repacked;
+use dair_core::exec::{Batch, Failure, GraphError, Logits, Run};
 use dair_core::graph::Graph;
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError, Share};
@@ -22,6 +26,7 @@ use dair_core::quant::DType;
 use dair_core::wire::dllama::Control;
 use dair_core::wire::native::{BEST_MAX, Best, Fingerprint, Pass, Plan, Ready, SessionId, VERSION, Wanted};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use std::{fmt, io};
@@ -144,6 +149,8 @@ pub enum RootError {
     Net(NetError),
     /// A forward pass failed.
     Forward(String),
+    /// A link was lost, and nobody has called the workers again.
+    NoSession,
     /// It was to end.
     Stopped {
         /// Tokens of the prompt that are in the KV cache.
@@ -171,6 +178,7 @@ impl fmt::Display for RootError {
             Self::System(what, error) => write!(f, "cannot get {what}: {error}"),
             Self::Net(error) => error.fmt(f),
             Self::Forward(error) => f.write_str(error),
+            Self::NoSession => f.write_str("the session with the workers is over"),
             Self::Stopped { .. } => f.write_str("interrupted"),
         }
     }
@@ -182,20 +190,6 @@ impl From<NetError> for RootError {
     fn from(error: NetError) -> Self {
         Self::Net(error)
     }
-}
-
-/// A model that is ready to run.
-pub struct Root<'a> {
-    engine: Engine<'a, Weights<'a>, Threads>,
-    mesh: Mesh,
-    /// Whether passes are announced in the native dialect.
-    native: bool,
-    wanted: Wanted,
-    /// Memory for what [`NativeLinks`] gathers.
-    pairs: Vec<u8>,
-    repack_time: Option<Duration>,
-    /// Bytes on the network before the first forward pass: a plan, or configs and weights.
-    setup_bytes: (u64, u64),
 }
 
 /// Hears what preparing is at, where that takes its time.
@@ -247,49 +241,176 @@ pub fn with_root<R, E: From<RootError>>(
     progress: Progress<'_>,
     body: impl FnOnce(&mut Root<'_>) -> Result<R, E>,
 ) -> Result<R, E> {
-    let header = model.header();
-    let workers = options.workers.len();
-    let mut fingerprint = Fingerprint::default();
-    if workers > 0 {
-        fingerprint = fingerprint::fingerprint(&model.path)
-            .map_err(|error| RootError::System(format!("the content of {}", model.path.display()), error))?;
-    }
-    let others = Others::find(options, &fingerprint, progress).map_err(RootError::Net)?;
     let pool = Threads::new(options.threads)
         .map_err(|error| RootError::System(format!("{} threads", options.threads), error))?;
-    let mut shares = options.shares.clone();
-    if shares.is_empty() {
-        shares = match &others {
-            Others::Native(called) => shares_of(called, &pool, options.kernels)?,
-            Others::Nobody | Others::Dllama => vec![Share::EQUAL; workers + 1],
+    let mut root = Root::new(model, options, &pool, progress)?;
+    root.session()?;
+    let result = body(&mut root);
+    root.end();
+    result
+}
+
+/// A model that runs, alone or with workers.
+pub struct Root<'m> {
+    model: &'m Model,
+    options: &'m Options,
+    pool: &'m Threads,
+    progress: Progress<'m>,
+    fingerprint: Fingerprint,
+    session: Option<Session<'m>>,
+    /// Sessions so far.
+    epoch: u32,
+    /// What the last session repacked, for the next one.
+    repacked: Option<Arc<Repacked>>,
+    /// Bytes sent and received in passes of sessions that are over.
+    past_bytes: (u64, u64),
+    wanted: Wanted,
+    /// Memory for what [`NativeLinks`] gathers.
+    pairs: Vec<u8>,
+}
+
+/// What is set up together and lost together: this machine's part, and the links to all others.
+struct Session<'m> {
+    part: Part<'m>,
+    links: Arc<SharedLinks>,
+    /// Whether passes are announced in the native dialect.
+    is_native: bool,
+    epoch: u32,
+    /// Bytes on the network before the first forward pass: a plan, or configs and weights.
+    setup_bytes: (u64, u64),
+    /// Asks workers for signs of life.
+    _pulse: Option<Pulse>,
+}
+
+impl Session<'_> {
+    fn pass(&mut self, (runs, tokens): (&[Run], &[u32]), wanted: Wanted, pairs: &mut Vec<u8>) -> Result<(), RootError> {
+        let failed = |error| match error {
+            Failure::Stopped => RootError::Stopped { done: 0 },
+            Failure::Links(error) => RootError::Net(error),
+            other => RootError::Forward(other.to_string()),
         };
+        let (batch, mut links) = (Batch { runs, tokens }, self.links.lock());
+        let mesh = links.mesh().map_err(RootError::Net)?;
+        if !self.is_native {
+            mesh.begin(runs[0].position, runs[0].rows);
+            return self.part.compute(|engine| engine.forward(mesh, batch)).map_err(failed);
+        }
+        let pass = Pass { epoch: self.epoch, wanted, runs: runs.iter().copied().collect() };
+        native::announce(mesh, &pass, tokens);
+        let mut links = NativeLinks { mesh, wanted, pairs };
+        self.part.compute(|engine| engine.forward(&mut links, batch)).map_err(failed)?;
+        // A root that computes nothing itself has told nobody yet.
+        links.mesh.flush().map_err(RootError::Net)
     }
-    let cut = match others {
-        Others::Dllama => Cut::dllama(header, workers as u32 + 1),
-        Others::Nobody | Others::Native(_) if shares.len() != workers + 1 => {
-            return Err(RootError::Shares { shares: shares.len(), nodes: workers + 1 }.into());
+
+    /// Bytes sent and received in passes.
+    fn network_bytes(&self) -> (u64, u64) {
+        let (sent, received) = self.links.lock().bytes();
+        (sent - self.setup_bytes.0, received - self.setup_bytes.1)
+    }
+}
+
+impl<'m> Root<'m> {
+    /// A root that has nobody yet.
+    ///
+    /// # Errors
+    /// Where the model file can't be read.
+    pub fn new(
+        model: &'m Model,
+        options: &'m Options,
+        pool: &'m Threads,
+        progress: Progress<'m>,
+    ) -> Result<Self, RootError> {
+        let mut fingerprint = Fingerprint::default();
+        if !options.workers.is_empty() {
+            fingerprint = fingerprint::fingerprint(&model.path)
+                .map_err(|error| RootError::System(format!("the content of {}", model.path.display()), error))?;
         }
-        Others::Nobody | Others::Native(_) => Cut::rows(header, &shares),
-    };
-    let cut = options.applied_to(cut);
-    let local = Local {
-        pool: &pool,
-        kernels: options.kernels,
-        kv: options.kv,
-        repack: options.repack,
-        max_memory: memory::usable_bytes(),
-    };
-    let native = matches!(others, Others::Native(_));
-    let announce = |_: &Ready| match others {
-        Others::Native(called) => {
-            let plan = native_plan(&cut, fingerprint, options.kv)?;
-            Ok(Some(native::plan(called, &plan, &shares, &options.timeouts).map_err(RootError::Net)?))
+        Ok(Self {
+            model,
+            options,
+            pool,
+            progress,
+            fingerprint,
+            session: None,
+            epoch: 0,
+            repacked: None,
+            past_bytes: (0, 0),
+            wanted: Wanted::All,
+            pairs: Vec::new(),
+        })
+    }
+
+    /// Sees to it that passes can be computed: calls all workers where there is no session, or a link was lost. Returns the number
+    /// of the session; with another one, the KV cache is empty.
+    ///
+    /// # Errors
+    /// Names the worker that can't be had, or what this machine can't do.
+    pub fn session(&mut self) -> Result<u32, RootError> {
+        if self.session.as_ref().is_some_and(|session| session.links.lock().mesh().is_err()) {
+            self.lose();
         }
-        Others::Nobody | Others::Dllama => Ok(None),
-    };
-    local::with_engine(model, (&cut, 0), &local, announce, |planned, mut engine, repack_time| {
+        if self.session.is_none() {
+            self.epoch += 1;
+            self.session = Some(self.form()?);
+        }
+        Ok(self.epoch)
+    }
+
+    /// Ends the session, if there is one, and keeps what the next one may need of it.
+    fn lose(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.add_to_past(&session);
+            self.repacked = session.part.into_repacked();
+        }
+    }
+
+    fn add_to_past(&mut self, session: &Session<'_>) {
+        let (sent, received) = session.network_bytes();
+        self.past_bytes = (self.past_bytes.0 + sent, self.past_bytes.1 + received);
+    }
+
+    /// Tells workers that the session is over.
+    pub fn end(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        self.add_to_past(&session);
+        if let Some(mesh) = session.links.lock().take() {
+            if session.is_native {
+                native::end(mesh);
+            } else {
+                mesh.stop(&Control::STOP.emit());
+            }
+        }
+        self.repacked = session.part.into_repacked();
+    }
+
+    fn form(&mut self) -> Result<Session<'m>, RootError> {
+        let Self { model, options, pool, progress, fingerprint, epoch, .. } = *self;
+        let (header, workers) = (model.header(), options.workers.len());
+        let others = Others::find(options, &fingerprint, progress).map_err(RootError::Net)?;
+        let shares = self.shares(&others)?;
+        let cut = options.applied_to(match others {
+            Others::Dllama => Cut::dllama(header, workers as u32 + 1),
+            Others::Nobody | Others::Native(_) => Cut::rows(header, &shares),
+        });
+        let local = Local {
+            pool,
+            kernels: options.kernels,
+            kv: options.kv,
+            repack: options.repack,
+            max_memory: memory::usable_bytes(),
+        };
+        let is_native = matches!(others, Others::Native(_));
+        let announce = |_: &Ready| match others {
+            Others::Native(called) => {
+                let plan = native_plan(&cut, (fingerprint, epoch), options.kv)?;
+                native::plan(called, &plan, &shares, &options.timeouts).map(Some).map_err(RootError::Net)
+            }
+            Others::Nobody | Others::Dllama => Ok(None),
+        };
+        let (mut part, planned) = Part::prepare(model, (&cut, 0), &local, self.repacked.take(), announce)?;
         if let Some(stop) = options.stop {
-            engine.stop_on(stop);
+            part.compute(|engine| engine.stop_on(stop));
         }
         let mesh = match planned {
             Some(planned) => planned.link(progress).map(|(mesh, _)| mesh),
@@ -299,19 +420,26 @@ pub fn with_root<R, E: From<RootError>>(
         let mesh = mesh.map_err(RootError::Net)?;
         if options.pin {
             // Only now: threads that a pinned one starts share its processor.
-            cores::pin(&pool)
-                .map_err(|error| RootError::System("a processor for each thread (--pin)".into(), error))?;
+            cores::pin(pool).map_err(|error| RootError::System("a processor for each thread (--pin)".into(), error))?;
         }
         let setup_bytes = (mesh.sent_bytes(), mesh.received_bytes());
-        let mut root = Root { engine, mesh, native, wanted: Wanted::All, pairs: Vec::new(), repack_time, setup_bytes };
-        let result = body(&mut root);
-        if native {
-            native::end(root.mesh);
-        } else {
-            root.mesh.stop(&Control::STOP.emit());
+        let links = Arc::new(SharedLinks::new(mesh));
+        let pulse = is_native.then(|| Pulse::start(&links)).transpose().map_err(RootError::Net)?;
+        Ok(Session { part, links, is_native, epoch, setup_bytes, _pulse: pulse })
+    }
+
+    /// A share for each node.
+    fn shares(&self, others: &Others) -> Result<Vec<Share>, RootError> {
+        let (given, nodes) = (&self.options.shares, self.options.workers.len() + 1);
+        match others {
+            Others::Nobody | Others::Native(_) if !given.is_empty() && given.len() != nodes => {
+                Err(RootError::Shares { shares: given.len(), nodes })
+            }
+            Others::Native(called) if given.is_empty() => shares_of(called, self.pool, self.options.kernels),
+            _ if given.is_empty() => Ok(vec![Share::EQUAL; nodes]),
+            _ => Ok(given.clone()),
         }
-        result
-    })
+    }
 }
 
 /// Shares in proportion to speeds, the root's own measured now. Where one is not known, and where they hardly differ, all are
@@ -338,13 +466,14 @@ const HARDLY: f64 = 1.2;
 const SHARE: u16 = 1000;
 
 /// What all nodes of a new session agree on.
-fn native_plan(cut: &Cut<'_>, fingerprint: Fingerprint, kv: KvType) -> Result<Plan, RootError> {
+fn native_plan(cut: &Cut<'_>, (fingerprint, epoch): (Fingerprint, u32), kv: KvType) -> Result<Plan, RootError> {
     let mut session = SessionId::default();
     getrandom::fill(&mut session)
         .map_err(|error| RootError::System("random bytes".into(), io::Error::other(error.to_string())))?;
     Ok(Plan {
         version: VERSION,
         session,
+        epoch,
         fingerprint,
         node: 0,
         nodes: cut.nodes(),
@@ -352,6 +481,8 @@ fn native_plan(cut: &Cut<'_>, fingerprint: Fingerprint, kv: KvType) -> Result<Pl
         kv,
         batch_max: cut.batch_max,
         seq_len: cut.seq_len,
+        slots: cut.slots,
+        stages: heapless::Vec::new(),
     })
 }
 
@@ -382,7 +513,8 @@ fn push(
 impl Root<'_> {
     /// Positions of the context.
     pub fn seq_len(&self) -> u32 {
-        self.engine.program().seq_len()
+        let own = self.model.header().seq_len;
+        self.options.max_seq_len.map_or(own, |limit| limit.min(own))
     }
 
     /// Computes `tokens` from `position` on; `logits` asks about the last of them ([`Logits::Last`]) or none.
@@ -404,7 +536,7 @@ impl Root<'_> {
         logits: Logits,
         mut progress: impl FnMut(u32) -> ControlFlow<()>,
     ) -> Result<(), RootError> {
-        let batches = tokens.len().div_ceil(self.engine.program().graph().batch_max as usize);
+        let batches = tokens.len().div_ceil(self.batch_max()? as usize);
         for batch in 0..batches {
             let (start, end) = (tokens.len() * batch / batches, tokens.len() * (batch + 1) / batches);
             if progress(start as u32).is_break() {
@@ -412,12 +544,11 @@ impl Root<'_> {
             }
             let logits = if end < tokens.len() { Logits::None } else { logits };
             let rows = (end - start) as u32;
-            self.pass(Batch { position: position + start as u32, rows, tokens: &tokens[start..end], logits }).map_err(
-                |error| match error {
-                    RootError::Stopped { .. } => RootError::Stopped { done: start as u32 },
-                    other => other,
-                },
-            )?;
+            let run = Run::new(position + start as u32, rows, logits);
+            self.pass(&[run], &tokens[start..end]).map_err(|error| match error {
+                RootError::Stopped { .. } => RootError::Stopped { done: start as u32 },
+                other => other,
+            })?;
         }
         Ok(())
     }
@@ -433,50 +564,59 @@ impl Root<'_> {
         mut each: impl FnMut(usize, &[f32]),
     ) -> Result<(), RootError> {
         // Logits are long rows: fewer of them at a time.
-        let batch_max = self.engine.program().graph().batch_max.min(DLLAMA_BATCH) as usize;
+        let batch_max = self.batch_max()?.min(DLLAMA_BATCH) as usize;
         let mut done = 0;
         for tokens in tokens.chunks(batch_max) {
             let rows = tokens.len() as u32;
-            self.pass(Batch { position: position + done, rows, tokens, logits: Logits::All })?;
+            self.pass(&[Run::new(position + done, rows, Logits::All)], tokens)?;
             for row in 0..rows {
-                each((done + row) as usize, self.engine.logits(row));
+                each((done + row) as usize, self.logits_of(row));
             }
             done += rows;
         }
         Ok(())
     }
 
-    /// How long weights were repacked at the start, if they were.
+    /// Most rows of a pass.
+    fn batch_max(&mut self) -> Result<u32, RootError> {
+        let session = self.session.as_mut().ok_or(RootError::NoSession)?;
+        Ok(session.part.compute(|engine| engine.program().graph().batch_max))
+    }
+
+    /// How long weights were repacked for the session, if they were.
     pub fn repack_time(&self) -> Option<Duration> {
-        self.repack_time
+        self.session.as_ref()?.part.repack_time()
     }
 
     /// Bytes sent to and received from workers before the first forward pass: plans, or configs and weights.
     pub fn setup_bytes(&self) -> (u64, u64) {
-        self.setup_bytes
+        self.session.as_ref().map_or((0, 0), |session| session.setup_bytes)
     }
 
     /// Bytes sent to and received from workers in forward passes so far, if there are workers.
     pub fn network_bytes(&self) -> Option<(u64, u64)> {
-        let (sent, received) = self.setup_bytes;
-        (self.mesh.nodes() > 1).then(|| (self.mesh.sent_bytes() - sent, self.mesh.received_bytes() - received))
+        let (sent, received) = self.session.as_ref().map_or((0, 0), Session::network_bytes);
+        (!self.options.workers.is_empty()).then_some((self.past_bytes.0 + sent, self.past_bytes.1 + received))
     }
 
-    fn pass(&mut self, batch: Batch<'_>) -> Result<(), RootError> {
-        let failed = |error: Failure<_, NetError>| match error {
-            Failure::Stopped => RootError::Stopped { done: 0 },
-            other => RootError::Forward(other.to_string()),
-        };
-        if !self.native {
-            self.mesh.begin(batch.position, batch.rows);
-            return self.engine.forward(&mut self.mesh, batch).map_err(failed);
-        }
+    /// Computes runs of rows of several sequences together; each has the bits that it has alone. Where a worker is lost, so is the
+    /// session.
+    ///
+    /// # Errors
+    /// Where they do not fit, a node fails, or [`Options::stop`] has ended it.
+    ///
+    /// # Panics
+    /// If there is no run.
+    pub fn pass(&mut self, runs: &[Run], tokens: &[u32]) -> Result<(), RootError> {
         // All rows are for those who look at all of each.
-        let wanted = if batch.logits == Logits::Last { self.wanted } else { Wanted::All };
-        let pass = Pass { position: batch.position, rows: batch.rows, logits: batch.logits, wanted };
-        native::announce(&mut self.mesh, &pass, batch.tokens);
-        let mut links = NativeLinks { mesh: &mut self.mesh, wanted, pairs: &mut self.pairs };
-        self.engine.forward(&mut links, batch).map_err(failed)
+        let all = runs.iter().any(|run| run.logits == Logits::All);
+        let wanted = if all { Wanted::All } else { self.wanted };
+        let session = self.session.as_mut().ok_or(RootError::NoSession)?;
+        let result = session.pass((runs, tokens), wanted, &mut self.pairs);
+        if matches!(result, Err(RootError::Net(_))) {
+            self.lose();
+        }
+        result
     }
 
     /// Of how many of the most probable of the first `tokens` tokens the logits are wanted from now on, where only the last
@@ -488,7 +628,20 @@ impl Root<'_> {
     }
 
     /// Logits of the token that was computed last.
+    ///
+    /// # Panics
+    /// If nothing was computed in this session.
     pub fn logits(&mut self) -> &mut [f32] {
-        self.engine.last_logits()
+        let session = self.session.as_mut().expect("there is a session after a pass");
+        session.part.compute(|engine| engine.last_logits())
+    }
+
+    /// Logits of a row of the last pass, for which they were asked.
+    ///
+    /// # Panics
+    /// As [`Self::logits`].
+    pub fn logits_of(&mut self, row: u32) -> &mut [f32] {
+        let session = self.session.as_mut().expect("there is a session after a pass");
+        session.part.compute(|engine| engine.logits(row))
     }
 }

@@ -28,6 +28,8 @@ pub struct Mesh {
     poll: Poll,
     events: Events,
     timeout: Duration,
+    /// Time that exchanges took.
+    waited: Duration,
 }
 
 /// One peer.
@@ -200,7 +202,14 @@ impl Mesh {
             let link = Link { node, peer, stream, ahead, queued, sent, received, outgoing, incoming, patience, seen };
             links.push(link);
         }
-        Ok(Self { node, events: Events::with_capacity(links.len().max(1)), links, poll, timeout })
+        Ok(Self {
+            node,
+            events: Events::with_capacity(links.len().max(1)),
+            links,
+            poll,
+            timeout,
+            waited: Duration::ZERO,
+        })
     }
 
     /// The mesh of a node that is alone.
@@ -220,6 +229,11 @@ impl Mesh {
     pub fn wrong(&self, node: u32, what: &'static str) -> NetError {
         let link = self.links.iter().find(|link| link.node == node);
         NetError::Unexpected { peer: link.map_or_else(String::new, |link| link.peer.clone()), what }
+    }
+
+    /// Time that exchanges took so far, this node's own part in them included.
+    pub fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// All nodes, this one included.
@@ -272,17 +286,48 @@ impl Mesh {
     /// Where the root is gone, or asks for rows or positions that the graph does not have.
     pub fn next(&mut self, batch_max: u32, seq_len: u32) -> Result<Option<Control>, NetError> {
         let mut packet = [0; Control::BYTES];
-        self.hear(&mut packet)?;
+        self.hear(&mut packet, None)?;
         Control::parse(packet, batch_max, seq_len).map_err(|invalid| self.invalid(invalid))
     }
 
-    /// On a worker: waits, as long as it takes, for so many bytes of the root.
-    pub(super) fn hear(&mut self, packet: &mut [u8]) -> Result<(), NetError> {
+    /// On a worker: waits for so many bytes of the root; without a limit, as long as it takes.
+    pub(super) fn hear(&mut self, packet: &mut [u8], limit: Option<Duration>) -> Result<(), NetError> {
         for link in &mut self.links {
             link.outgoing = Flow::default();
             link.incoming = if link.node == 0 { Flow::new(0..packet.len(), packet.len(), 1) } else { Flow::default() };
         }
-        self.run("the wait for a forward pass", None, packet)
+        self.run("the wait for a forward pass", limit, packet)
+    }
+
+    /// On a worker: sends the root something, without an exchange.
+    pub(super) fn tell_root(&mut self, packet: &[u8]) -> Result<(), NetError> {
+        if let Some(root) = self.links.iter_mut().find(|link| link.node == 0) {
+            root.queued.extend_from_slice(packet);
+        }
+        self.flush()
+    }
+
+    /// On the root: waits for `len` bytes of every worker; who said what.
+    pub(super) fn hear_all(&mut self, len: usize) -> Result<Vec<(u32, Vec<u8>)>, NetError> {
+        let row_bytes = len * self.links.len();
+        let mut packets = vec![0; row_bytes];
+        for (index, link) in self.links.iter_mut().enumerate() {
+            link.outgoing = Flow::default();
+            link.incoming = Flow::new(index * len..(index + 1) * len, row_bytes, 1);
+        }
+        self.run("the wait for a sign of life", Some(self.timeout), &mut packets)?;
+        Ok(self.links.iter().map(|link| link.node).zip(packets.chunks(len).map(<[u8]>::to_vec)).collect())
+    }
+
+    /// Sends what was announced and has had no exchange to travel with.
+    ///
+    /// # Errors
+    /// Names the peer that does not take it.
+    pub fn flush(&mut self) -> Result<(), NetError> {
+        for link in &mut self.links {
+            (link.outgoing, link.incoming) = (Flow::default(), Flow::default());
+        }
+        self.run("the announcement of a pass", Some(self.timeout), &mut [])
     }
 
     /// On a worker: what messages call the root.
@@ -342,26 +387,20 @@ impl Links for Mesh {
         assert_eq!(exchange.nodes, self.nodes(), "the graph is for as many nodes as the mesh has");
         let row_bytes = exchange.row_bytes;
         let rows = pipe.len().checked_div(row_bytes).unwrap_or(0);
-        let own = exchange.part(self.node);
         for link in &mut self.links {
-            let (outgoing, incoming) = match exchange.collective {
-                Collective::Broadcast if self.node == 0 => (Some(0..row_bytes), None),
-                Collective::Broadcast if link.node == 0 => (None, Some(0..row_bytes)),
-                Collective::AllGather => (Some(own.clone()), Some(exchange.part(link.node))),
-                Collective::Gather if self.node == 0 => (None, Some(exchange.part(link.node))),
-                Collective::Gather if link.node == 0 => (Some(own.clone()), None),
-                Collective::Broadcast | Collective::Gather => (None, None),
-            };
-            let flow =
-                |part: Option<Range<usize>>| part.map_or_else(Flow::default, |part| Flow::new(part, row_bytes, rows));
-            (link.outgoing, link.incoming) = (flow(outgoing), flow(incoming));
+            let flow = |from, to| Flow::new(exchange.sent(from, to), row_bytes, rows);
+            (link.outgoing, link.incoming) = (flow(self.node, link.node), flow(link.node, self.node));
         }
         let phase = match exchange.collective {
             Collective::Broadcast => "the broadcast of embeddings",
             Collective::AllGather => "the exchange of partial sums",
+            Collective::To(..) => "the exchange of activations",
             Collective::Gather => "the gathering of logits",
         };
-        self.run(phase, Some(self.timeout), pipe)
+        let start = Instant::now();
+        let result = self.run(phase, Some(self.timeout), pipe);
+        self.waited += start.elapsed();
+        result
     }
 }
 
@@ -409,9 +448,9 @@ mod tests {
                 let part = exchange.part(other);
                 match exchange.collective {
                     Collective::Broadcast => out.copy_from_slice(row_of(0)),
-                    Collective::AllGather => out[part.clone()].copy_from_slice(&row_of(other)[part]),
-                    Collective::Gather if node == 0 => out[part.clone()].copy_from_slice(&row_of(other)[part]),
-                    Collective::Gather => {}
+                    Collective::Gather if node > 0 => {}
+                    Collective::To(first, end) if !(u32::from(first)..u32::from(end)).contains(&node) => {}
+                    _ => out[part.clone()].copy_from_slice(&row_of(other)[part]),
                 }
             }
         }
@@ -445,7 +484,7 @@ mod tests {
 
     #[test]
     fn every_exchange_of_any_number_of_nodes_brings_what_it_should() {
-        use Collective::{AllGather, Broadcast, Gather};
+        use Collective::{AllGather, Broadcast, Gather, To};
         for nodes in 1..=4 {
             let mut plan = vec![(Broadcast, 256, 1), (Gather, 640, 1), (AllGather, 68, 1)];
             for rows in [1, 2, 31, 32, 33, 77] {
@@ -454,6 +493,8 @@ mod tests {
                     (AllGather, 68, rows),
                     (AllGather, 2048, rows),
                     (Gather, 13, rows),
+                    (To(1, 3), 52, rows),
+                    (To(0, 1), 52, rows),
                 ]);
             }
             exchange_all(nodes, &plan);

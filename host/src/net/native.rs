@@ -7,8 +7,8 @@ use super::{Address, Mesh, NetError, Stage, Timeouts, printable};
 use dair_core::plan::Share;
 use dair_core::wire::Part;
 use dair_core::wire::native::{
-    self, CALL, GREETING, Have, LINK, Message, Plan, PlanNode, Ready, SessionId, write_bye, write_go, write_have,
-    write_link, write_linked, write_pass, write_plan, write_ready, write_refused,
+    self, Beat, CALL, GREETING, Have, LINK, Message, Plan, PlanNode, Ready, SessionId, write_beat, write_bye, write_go,
+    write_have, write_link, write_linked, write_pass, write_plan, write_ready, write_refused,
 };
 use embedded_io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -159,7 +159,7 @@ pub fn plan(workers: Vec<Called>, plan: &Plan, shares: &[Share], timeouts: &Time
     let mut conns: Vec<_> = workers.into_iter().map(|worker| worker.conn).collect();
     for (node, conn) in (1..).zip(&mut conns) {
         conn.begin(timeouts.progress);
-        let plan = Plan { node, ..*plan };
+        let plan = Plan { node, ..plan.clone() };
         conn.write_with(Part::Message, |conn| write_plan(conn, &plan, nodes.clone()))?;
     }
     Ok(Planned { conns, progress: timeouts.progress })
@@ -205,12 +205,36 @@ pub fn announce(mesh: &mut Mesh, pass: &native::Pass, tokens: &[u32]) {
     mesh.announce(&packet);
 }
 
+/// How often a root asks for signs of life, where no pass runs.
+pub const BEAT_EVERY: Duration = Duration::from_secs(3);
+
+/// On the root: asks all workers for a sign of life, and waits for it.
+///
+/// # Errors
+/// Names the worker that does not give one in time.
+pub fn beat(mesh: &mut Mesh) -> Result<Vec<Beat>, NetError> {
+    let mut question = Vec::new();
+    write_beat(&mut question, &Beat::default())
+        .unwrap_or_else(|error| unreachable!("memory takes what is written to it: {error}"));
+    mesh.announce(&question);
+    let answers = mesh.hear_all(question.len())?;
+    let beat_of = |(node, bytes): (u32, Vec<u8>)| match bytes.split_at_checked(4).map(|(_, body)| Message::parse(body))
+    {
+        Some(Ok(Message::Beat(beat))) if bytes.starts_with(&question[..4]) => Ok(beat),
+        _ => Err(mesh.wrong(node, "something else than a sign of life")),
+    };
+    answers.into_iter().map(beat_of).collect()
+}
+
 /// Ends a session on its links, as far as they can be reached within a second.
 pub fn end(mesh: Mesh) {
     let mut bye = Vec::new();
     write_bye(&mut bye).unwrap_or_else(|error| unreachable!("memory takes what is written to it: {error}"));
     mesh.stop(&bye);
 }
+
+/// A root that gives no sign of life for so long is given up.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// A root that has called a worker.
 #[derive(Debug)]
@@ -271,7 +295,7 @@ impl Caller {
     /// # Errors
     /// Names the peer that is gone, silent or somebody else.
     pub fn link(mut self, listener: &mut Listener, task: &Task, ready: &Ready) -> Result<Mesh, NetError> {
-        let Task { plan: Plan { session, node, nodes, .. }, .. } = task;
+        let Plan { session, node, nodes, .. } = &task.plan;
         self.root.write_with(Part::Message, |root| write_ready(root, ready))?;
         // The slowest worker is waited for by all.
         self.root.begin(PREPARE.max(self.progress));
@@ -300,8 +324,8 @@ impl Caller {
         task: &Task,
         peers: &mut Vec<(u32, Conn)>,
     ) -> Result<(), NetError> {
-        let Plan { session, node, nodes, .. } = task.plan;
-        let (start, mut missing) = (Instant::now(), (node + 1..nodes).collect::<Vec<_>>());
+        let Plan { session, node, nodes, .. } = &task.plan;
+        let (start, mut missing) = (Instant::now(), (node + 1..*nodes).collect::<Vec<_>>());
         while !missing.is_empty() {
             let Some(client) = listener.accept(Some(start + self.progress)).map_err(NetError::System)? else {
                 let names = missing.iter().map(|node| {
@@ -311,7 +335,7 @@ impl Caller {
                 let peer = format!("worker {}", names.collect::<Vec<_>>().join(", "));
                 return Err(NetError::Silent { peer, phase: "the set-up of links", timeout: self.progress });
             };
-            match link_of(client, &session, listener.timeouts()) {
+            match link_of(client, session, listener.timeouts()) {
                 Ok(Some((higher, conn))) if missing.contains(&higher) => {
                     missing.retain(|node| *node != higher);
                     peers.push((higher, conn));
@@ -350,19 +374,27 @@ pub enum Announced {
     End,
 }
 
-/// Waits, as long as it takes, for what the root wants next.
+/// Waits for what the root wants next. Whenever the root asks for a sign of life, `beat` gives it.
 ///
 /// # Errors
-/// Where the root is gone or says something else.
-pub fn next(mesh: &mut Mesh) -> Result<Announced, NetError> {
-    let mut len = [0; 4];
-    mesh.hear(&mut len)?;
-    let mut bytes = vec![0; native::message_len(len).map_err(|invalid| mesh.invalid(invalid))?];
-    mesh.hear(&mut bytes)?;
-    match Message::parse(&bytes).map_err(|invalid| mesh.invalid(invalid))? {
-        Message::Pass(pass, tokens) => Ok(Announced::Pass(pass, tokens.ids().collect())),
-        Message::Bye => Ok(Announced::End),
-        _ => Err(NetError::Unexpected { peer: mesh.root().into(), what: "a message that is not due" }),
+/// Where the root is gone or silent, or says something else.
+pub fn next(mesh: &mut Mesh, beat: &Beat) -> Result<Announced, NetError> {
+    loop {
+        let mut len = [0; 4];
+        mesh.hear(&mut len, Some(SILENCE))?;
+        let mut bytes = vec![0; native::message_len(len).map_err(|invalid| mesh.invalid(invalid))?];
+        mesh.hear(&mut bytes, Some(SILENCE))?;
+        match Message::parse(&bytes).map_err(|invalid| mesh.invalid(invalid))? {
+            Message::Pass(pass, tokens) => return Ok(Announced::Pass(pass, tokens.ids().collect())),
+            Message::Bye => return Ok(Announced::End),
+            Message::Beat(_) => {
+                let mut answer = Vec::new();
+                write_beat(&mut answer, beat)
+                    .unwrap_or_else(|error| unreachable!("memory takes what is written to it: {error}"));
+                mesh.tell_root(&answer)?;
+            }
+            _ => return Err(NetError::Unexpected { peer: mesh.root().into(), what: "a message that is not due" }),
+        }
     }
 }
 

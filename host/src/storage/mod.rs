@@ -9,4 +9,4 @@ mod weights;
 pub use interleaved::{group_bytes, interleaved_bytes};
 pub use mmap::MappedFile;
 pub use received::Received;
-pub use weights::Weights;
+pub use weights::{Repacked, Weights};

@@ -11,16 +11,18 @@ use dair_core::quant::interleave;
 use memmap2::{MmapMut, MmapOptions, UncheckedAdvice};
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Weights in a file, some of them also repacked in memory.
 #[derive(Debug)]
 pub struct Weights<'m> {
     file: &'m MappedFile,
-    repacked: Option<Repacked>,
+    repacked: Option<Arc<Repacked>>,
 }
 
+/// Rows that were interleaved; several may read them, one after the other or together.
 #[derive(Debug)]
-struct Repacked {
+pub struct Repacked {
     /// As long as the file; pages are there where something was repacked.
     map: MmapMut,
     /// What was repacked, in rising order.
@@ -33,11 +35,19 @@ impl<'m> Weights<'m> {
         Self { file, repacked: None }
     }
 
+    /// The file, and beside it what was repacked of it.
+    pub fn beside(file: &'m MappedFile, repacked: Arc<Repacked>) -> Self {
+        assert_eq!(repacked.map.len(), file.len(), "bytes that were repacked of a file");
+        Self { file, repacked: Some(repacked) }
+    }
+}
+
+impl Repacked {
     /// Interleaves the rows of those matrices of `graph` that say so, in all lanes of `pool`.
     ///
     /// # Errors
     /// Where the system has no memory.
-    pub fn repacked(file: &'m MappedFile, graph: &Graph<'_>, pool: &impl Pool) -> io::Result<Self> {
+    pub fn new(file: &MappedFile, graph: &Graph<'_>, pool: &impl Pool) -> io::Result<Self> {
         let mut map = MmapOptions::new().len(file.len()).no_reserve_swap().map_anon()?;
         // Large pages are a matter of speed, and not every system has them.
         #[cfg(target_os = "linux")]
@@ -52,7 +62,17 @@ impl<'m> Weights<'m> {
             file.forget(&piece.span);
         });
         let spans = matrices.into_iter().map(|matrix| matrix.span).collect();
-        Ok(Self { file, repacked: Some(Repacked { map, spans }) })
+        Ok(Self { map, spans })
+    }
+
+    /// Bytes of memory that they take.
+    pub fn bytes(&self) -> u64 {
+        self.spans.iter().map(|span| span.end - span.start).sum()
+    }
+
+    /// Whether these are the rows of those matrices of `graph` that are to be interleaved.
+    pub fn is_of(&self, graph: &Graph<'_>) -> bool {
+        self.spans.iter().eq(interleaved(graph).iter().map(|matrix| &matrix.span))
     }
 }
 
@@ -68,7 +88,7 @@ impl Storage for Weights<'_> {
     }
 
     fn lease(&self, span: Span) -> Result<&[u8], Self::Error> {
-        if let Some(Repacked { map, spans }) = &self.repacked {
+        if let Some(Repacked { map, spans }) = self.repacked.as_deref() {
             let after = spans.partition_point(|repacked| repacked.start <= span.offset);
             if after > 0 && span.offset < spans[after - 1].end {
                 return map[..].lease(span);

@@ -24,8 +24,17 @@ impl Worker {
 
     /// Starts one with more arguments.
     pub fn start_with(args: &[&str]) -> Self {
+        Self::start_on("0", args)
+    }
+
+    /// Starts one where another one was.
+    pub fn start_at(address: &str) -> Self {
+        Self::start_on(address.rsplit(':').next().expect("a port"), &[])
+    }
+
+    fn start_on(port: &str, args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_host-worker"));
-        command.args(["--host", "127.0.0.1", "--port", "0", "--threads", "1"]).args(args);
+        command.args(["--host", "127.0.0.1", "--port", port, "--threads", "1"]).args(args);
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("host-worker starts");
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().expect("piped")).read_line(&mut line).expect("a line");

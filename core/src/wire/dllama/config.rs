@@ -180,7 +180,10 @@ fn read_segment<R: Read>(
                 return Err(reader.invalid("width of a shared pipe", fault).into());
             }
         }
-        tables.syncs.push(Sync { pipe, collective }).map_err(|full| no_slot(reader, "number of syncs", full))?;
+        tables
+            .syncs
+            .push(Sync { pipe, collective, bounds: None })
+            .map_err(|full| no_slot(reader, "number of syncs", full))?;
     }
     for op in 0..ops {
         reader.at = At::Op { segment: index, op };
@@ -203,6 +206,7 @@ fn sync_type(collective: Collective) -> u32 {
         Collective::Broadcast => 0,
         Collective::AllGather => 1,
         Collective::Gather => 2,
+        Collective::To(..) => unreachable!("a graph that is cut by rows does not cross the dllama wire"),
     }
 }
 

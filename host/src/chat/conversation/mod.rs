@@ -41,13 +41,15 @@ pub struct Conversation {
     messages: Vec<Message>,
     /// The tokens that are surely in the KV cache, from position 0 on.
     cached: Vec<u32>,
+    /// The root's session that the cache belongs to.
+    epoch: u32,
 }
 
 impl Conversation {
     /// A conversation without questions yet.
     pub fn new(template: Template, system: Option<String>) -> Self {
-        let mut new =
-            Self { template, tools: None, think: None, ignore_eos: false, messages: Vec::new(), cached: Vec::new() };
+        let (messages, cached) = (Vec::new(), Vec::new());
+        let mut new = Self { template, tools: None, think: None, ignore_eos: false, messages, cached, epoch: 0 };
         new.set_system(system);
         new
     }
@@ -165,6 +167,11 @@ impl Conversation {
     ) -> Result<Turn, GenerateError> {
         let rendered = self.render(tokenizer)?;
         let tokens = tokenizer.encode_rendered(&rendered)?;
+        let epoch = root.session()?;
+        if epoch != self.epoch {
+            self.cached.clear();
+        }
+        self.epoch = epoch;
         let position = self.reuse(&tokens);
         let request = Request { prompt: &tokens, position: position as u32, max_tokens, ignore_eos: self.ignore_eos };
         let mut splitter = Splitter::new(&rendered.text);

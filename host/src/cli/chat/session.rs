@@ -46,7 +46,7 @@ pub struct Session<'s> {
     pub context_full: Option<ContextFull>,
     /// The last answer was cut by the end of the context.
     pub is_full: bool,
-    /// Why nothing more can be computed.
+    /// Why the last question was not answered.
     pub lost: Option<String>,
     /// Figures for `/stats`.
     pub tally: Tally,
@@ -166,12 +166,6 @@ impl Session<'_> {
 
     /// Asks a question, or the last one again, and shows the answer.
     fn ask(&mut self, root: &mut Root<'_>, source: &mut Source, question: Option<&str>) -> Result<(), Failure> {
-        if let Some(why) = &self.lost {
-            terminal::note(format_args!(
-                "no more answers: {why}; /save FILE saves the conversation, /exit ends the chat"
-            ));
-            return Ok(());
-        }
         let again = if question.is_none() || self.conversation.unanswered().is_some() {
             self.conversation.pop_turn()
         } else {
@@ -185,12 +179,15 @@ impl Session<'_> {
         match result {
             Ok(turn) => {
                 self.keep();
+                self.lost = None;
                 self.tally.add(&turn.answer);
                 self.is_full = turn.answer.finish == Finish::Context;
                 self.show(root, network, &turn)
             }
             Err(Failure::Generate(GenerateError::Root(error))) if source.is_person() => {
-                terminal::note(format_args!("{error}; the conversation is here still: /save FILE saves it"));
+                terminal::note(format_args!(
+                    "{error}; the conversation is here still: /retry asks again, /save FILE saves it"
+                ));
                 self.lost = Some(error.to_string());
                 Ok(())
             }
