@@ -14,12 +14,14 @@ use dair_host::net::Timeouts;
 use dair_host::synthetic::model_bytes;
 use dair_tests::models::{self, Case};
 use dair_tests::random::tokens;
+use dair_tests::relay::Relay;
 use dair_tests::worker::{HASTY, PATIENT, Worker};
 use dair_tests::{mesh, run};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 /// A model file that goes away with the test.
 struct File {
@@ -265,4 +267,51 @@ fn nonsense_is_refused_and_the_worker_serves_the_next_root() {
         assert!(reason.ends_with(want), "{reason}: {want}");
     }
     assert!(logits(&file.model(), &options(&[worker], PATIENT), &[1]).is_ok());
+}
+
+/// A worker that is lost ends the pass that runs; the next request forms the session again, with the same bits.
+#[test]
+fn a_session_is_formed_again_after_a_loss() {
+    let file = File::of(&models::tiny()[0], 8);
+    let (model, prompt) = (file.model(), tokens(8, 12, 100));
+    let kept = worker(&file.path, 1, u64::MAX);
+    let relay = Relay::to(&worker(&file.path, 1, u64::MAX).as_address());
+    let mut options = options(&[kept], PATIENT);
+    options.workers.push(relay.address.clone());
+    with_root(&model, &options, &|_| (), |root| {
+        let mut rows = [Vec::new(), Vec::new(), Vec::new()];
+        for (round, rows) in (1..).zip(&mut rows) {
+            assert_eq!(root.session()?, round);
+            root.forward_each(&prompt, 0, |_, row| rows.push(row.to_vec()))?;
+            relay.cut_all();
+            let error = root.forward(&prompt[..1], 12, Logits::Last).unwrap_err().to_string();
+            assert!(error.contains("closed the connection during"), "{error}");
+            let error = root.forward(&prompt[..1], 12, Logits::Last).unwrap_err().to_string();
+            assert_eq!(error, "the session with the workers is over");
+        }
+        assert_eq!(rows[0], rows[1]);
+        assert_eq!(rows[0], rows[2]);
+        Ok::<_, RootError>(())
+    })
+    .unwrap();
+}
+
+/// A loss between requests is found by the signs of life that are missing, before the next one begins.
+#[test]
+fn a_loss_between_requests_disturbs_nobody() {
+    let file = File::of(&models::tiny()[0], 9);
+    let model = file.model();
+    let relay = Relay::to(&worker(&file.path, 1, u64::MAX).as_address());
+    let options = Options { workers: vec![relay.address.clone()], timeouts: PATIENT, ..Options::alone(1) };
+    with_root(&model, &options, &|_| (), |root| {
+        root.forward(&[1], 0, Logits::Last)?;
+        relay.cut_all();
+        let formed = (0..200).any(|_| {
+            thread::sleep(Duration::from_millis(100));
+            root.session().is_ok_and(|epoch| epoch == 2)
+        });
+        assert!(formed, "a session that is lost is formed again");
+        root.forward(&[1], 0, Logits::Last)
+    })
+    .unwrap();
 }

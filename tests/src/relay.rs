@@ -1,0 +1,78 @@
+//! A relay before a worker, whose connections a test can cut.
+
+use dair_core::wire::native::{CALL, GREETING};
+use dair_host::net::Address;
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// Both ends of every connection that was made.
+type Streams = Arc<Mutex<Vec<TcpStream>>>;
+
+/// Listens until the test process ends.
+#[derive(Debug)]
+pub struct Relay {
+    /// Where it listens.
+    pub address: Address,
+    streams: Streams,
+}
+
+impl Relay {
+    /// Starts one before a worker that speaks the native dialect.
+    ///
+    /// # Panics
+    /// If there is no port for it.
+    pub fn to(worker: &Address) -> Self {
+        let (listener, questions) = (0..100)
+            .find_map(|_| {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let questions = UdpSocket::bind(listener.local_addr().unwrap()).ok()?;
+                Some((listener, questions))
+            })
+            .expect("a port that is free for both protocols");
+        let address = Address { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+        thread::spawn(move || answer(&questions));
+        let (streams, worker) = (Streams::default(), (worker.host.clone(), worker.port));
+        let connections = Arc::clone(&streams);
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                // Whose worker is not there hears it at once.
+                let Ok(server) = TcpStream::connect((worker.0.as_str(), worker.1)) else { continue };
+                carry(&connections, &client, &server);
+                carry(&connections, &server, &client);
+            }
+        });
+        Self { address, streams }
+    }
+
+    /// Cuts all connections. New ones can be made.
+    ///
+    /// # Panics
+    /// If a thread of the relay has panicked.
+    pub fn cut_all(&self) {
+        for stream in self.streams.lock().unwrap().drain(..) {
+            // It may be cut on the other side.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn answer(questions: &UdpSocket) {
+    let mut question = [0; CALL.len()];
+    while let Ok((_, from)) = questions.recv_from(&mut question) {
+        // Whoever does not hear it asks again.
+        let _ = questions.send_to(&GREETING, from);
+    }
+}
+
+fn carry(streams: &Streams, from: &TcpStream, to: &TcpStream) {
+    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+    to.set_nodelay(true).unwrap();
+    streams.lock().unwrap().push(from.try_clone().unwrap());
+    thread::spawn(move || {
+        // An end of either side is one of both.
+        let _ = io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Both);
+    });
+}
