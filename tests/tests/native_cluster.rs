@@ -4,6 +4,7 @@ use dair_core::exec::Logits;
 use dair_core::io::Serial;
 use dair_core::kernels::KvType;
 use dair_core::plan::Share;
+use dair_core::text::{Candidate, Filters, Looks, Sampler};
 use dair_core::wire::dllama::{ACK, Hello, write_hello};
 use dair_core::wire::native::{CALL, GREETING};
 use dair_host::cluster::node::OwnModel;
@@ -127,7 +128,7 @@ fn the_best_logits_of_a_row_cross_the_network_alone() {
     let vocab_size = case.header.vocab_size;
     let rows = |count: Option<u32>| {
         with_root(&model, &options(&workers, PATIENT), &|_| (), |root| {
-            root.want_best(count, vocab_size - 7);
+            root.want(count.map_or(Looks::All, Looks::Best), vocab_size - 7);
             let mut rows = Vec::new();
             for (token, position) in prompt.iter().zip(0..) {
                 root.forward(&[*token], position, Logits::Last)?;
@@ -155,6 +156,49 @@ fn the_best_logits_of_a_row_cross_the_network_alone() {
             assert!(all_bytes - bytes > saved * 9 / 10, "{all_bytes} and {bytes} bytes for the best {count}");
         }
     }
+}
+
+/// Tokens of a nucleus are those that whole rows give, whether the best of each node are enough or not.
+#[test]
+fn tokens_are_drawn_as_from_whole_rows() {
+    let mut case = models::tiny().into_iter().find(|case| case.name.contains("q40")).unwrap();
+    case.header.vocab_size = 4096;
+    let file = File::of(&case, 3);
+    let model = file.model();
+    let workers = [worker(&file.path, 1, u64::MAX), worker(&file.path, 1, u64::MAX)];
+    let drawn = |options: &Options, (temperature, min_p): (f32, f32)| {
+        let mut sampler = Sampler::new(temperature, 0.9, 7).unwrap().with(Filters { min_p, ..Filters::OFF });
+        let mut scratch = vec![Candidate::default(); 4096];
+        with_root(&model, options, &|_| (), |root| {
+            root.want(sampler.looks_at(), 4090);
+            let mut tokens = vec![1];
+            for position in 0..60 {
+                root.forward(&tokens[tokens.len() - 1..], position, Logits::Last)?;
+                let partial = root.partial();
+                let known = partial.and_then(|partial| {
+                    sampler.sample_partial(&root.logits()[..4090], &partial, &mut scratch).unwrap().ok()
+                });
+                if partial.is_some() && known.is_none() {
+                    root.rest()?;
+                }
+                tokens.push(match known {
+                    Some(token) => token,
+                    None => sampler.sample(&mut root.logits()[..4090], &[], &mut scratch).unwrap(),
+                });
+            }
+            Ok::<_, RootError>((tokens, root.rests()))
+        })
+        .unwrap()
+    };
+    let alone = Options::alone(1);
+    let mut rests = Vec::new();
+    for settings in [(0.02, 0.0), (0.3, 0.0), (1.0, 0.0), (1.0, 0.3), (5.0, 0.01)] {
+        let (want, none) = drawn(&alone, settings);
+        let (got, some) = drawn(&options(&workers, PATIENT), settings);
+        assert_eq!((got, none), (want, 0), "{settings:?}");
+        rests.push(some);
+    }
+    assert!(rests.contains(&0) && rests.contains(&60), "{rests:?}");
 }
 
 #[test]
@@ -247,7 +291,7 @@ fn nonsense_is_refused_and_the_worker_serves_the_next_root() {
     let worker = Worker::with_models(vec![OwnModel::open(&file.path).unwrap()], HASTY, 1, KvType::F16, u64::MAX);
     let frame = |bytes: &[u8]| [&(bytes.len() as u32).to_le_bytes()[..], bytes].concat();
     for (words, want) in [
-        (frame(&[77]), "kind is 77; allowed: 1 to 10"),
+        (frame(&[77]), "kind is 77; allowed: 1 to 11"),
         (frame(&[5]), "sent a message that is not due"),
         (frame(&[5, 0]), "length has 1 bytes too many"),
         (frame(&[2, 9, 0, 0, 0]), "version is 9; it must be 1"),

@@ -8,11 +8,11 @@ use dair_core::quant::DType;
 use dair_core::wire::native::{
     Beat, Best, HasModel, Have, MESSAGE_MAX, MODELS_MAX, Message, Pass, Plan, PlanNode, REASON_MAX, Ready, VERSION,
     Wanted, message_len, write_beat, write_bye, write_go, write_have, write_link, write_linked, write_pass, write_plan,
-    write_ready, write_refused,
+    write_ready, write_refused, write_rest,
 };
 use dair_tests::random::Random;
 
-const BEST: Wanted = Wanted::Best(Best { count: 40, below: 128_000 });
+const BEST: Wanted = Wanted::Best(Best { count: 40, below: 128_000, scale: 1.8 });
 
 fn have() -> Have {
     let model = |index: u8| HasModel {
@@ -67,7 +67,7 @@ fn pass() -> Pass {
 fn messages() -> Vec<Vec<u8>> {
     let nodes = nodes();
     let places = nodes.iter().map(|node| (node.share, node.host.as_str(), node.port));
-    let mut out = vec![Vec::new(); 10];
+    let mut out = vec![Vec::new(); 11];
     write_have(&mut out[0], &have()).unwrap();
     write_plan(&mut out[1], &plan(), places).unwrap();
     write_ready(&mut out[2], &Ready { arena_bytes: 5, repacked_bytes: u64::MAX }).unwrap();
@@ -78,6 +78,7 @@ fn messages() -> Vec<Vec<u8>> {
     write_pass(&mut out[7], &pass(), &[1, 2, u32::MAX]).unwrap();
     write_bye(&mut out[8]).unwrap();
     write_beat(&mut out[9], &BEAT).unwrap();
+    write_rest(&mut out[10]).unwrap();
     out
 }
 
@@ -101,7 +102,7 @@ fn what_is_written_is_read() {
     assert!(matches!(read(6), Message::Link(session, 5) if session == [3; 16]));
     let Message::Pass(pass, tokens) = read(7) else { panic!("not a pass") };
     assert_eq!(pass, self::pass());
-    assert!(matches!(read(9), Message::Beat(beat) if beat == BEAT));
+    assert!(matches!(read(9), Message::Beat(beat) if beat == BEAT) && matches!(read(10), Message::Rest));
     assert_eq!(tokens.ids().collect::<Vec<_>>(), [1, 2, u32::MAX]);
 }
 

@@ -253,6 +253,17 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         Ok(())
     }
 
+    /// Exchanges the logits of the last batch once more.
+    ///
+    /// # Errors
+    /// Where a peer is gone, silent or misbehaves.
+    pub fn exchange_logits<L: Links>(&mut self, links: &mut L) -> Result<(), Failure<S::Error, L::Error>> {
+        match self.program.graph.segments.last().filter(|segment| segment.head) {
+            Some(head) => self.exchange(links, head),
+            None => Ok(()),
+        }
+    }
+
     /// Logits of a row of the last batch, for which they were asked.
     ///
     /// # Panics

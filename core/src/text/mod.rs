@@ -12,6 +12,6 @@ mod vocabulary;
 
 pub use decode::Decoder;
 pub use encode::{EncodeError, EncodeOptions, MAX_TEXT_BYTES, encode_scratch_len};
-pub use sampler::{Candidate, Filters, SampleError, Sampler};
+pub use sampler::{Candidate, Filters, Looks, OCTAVES, Octaves, Partial, SampleError, Sampler, Unknown};
 pub use stop::{Stop, StopDetector};
 pub use vocabulary::Vocabulary;

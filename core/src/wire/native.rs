@@ -7,6 +7,7 @@
 //! Go                                                                LINK, Link
 //!                                     Linked
 //! Pass, …                             [activations, see `crate::io::Links`]
+//! Rest                                [logits that were not sent before]
 //! Beat                                Beat
 //! Bye
 //! ```
@@ -139,7 +140,7 @@ pub struct Beat {
 }
 
 /// A forward pass; the tokens of its rows follow.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pass {
     /// The session's, as in its [`Plan`]: a pass of another one is not for this graph.
     pub epoch: u32,
@@ -157,7 +158,7 @@ impl Pass {
 }
 
 /// Which logits of a row a root wants of the other nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Wanted {
     /// All of them.
     #[default]
@@ -167,12 +168,15 @@ pub enum Wanted {
 }
 
 /// The best logits of a node's part of a row: pairs of logit and token, the best first, of equal ones the lower token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Best {
     /// How many, up to [`BEST_MAX`].
     pub count: u32,
     /// Only tokens below this one count: a model may have more rows than tokens.
     pub below: u32,
+    /// With what logits are multiplied for the sums over all of them that follow the pairs
+    /// ([`Octaves`](crate::text::Octaves)); 0 where none are wanted.
+    pub scale: f32,
 }
 
 /// A message. What may be long stays where it was read.
@@ -197,6 +201,8 @@ pub enum Message<'m> {
     Pass(Pass, Tokens<'m>),
     /// Somebody is there.
     Beat(Beat),
+    /// The root wants all logits of the last pass after all.
+    Rest,
     /// The session ends.
     Bye,
 }
@@ -211,6 +217,7 @@ const LINKS: u8 = 7;
 const PASS: u8 = 8;
 const BYE: u8 = 9;
 const BEAT: u8 = 10;
+const REST: u8 = 11;
 
 /// Nodes of a plan, each checked when it is read.
 #[derive(Clone, Debug)]
@@ -310,9 +317,10 @@ impl<'m> Message<'m> {
                 Self::Pass(pass, Tokens(tokens))
             }
             BYE => Self::Bye,
+            REST => Self::Rest,
             BEAT => Self::Beat(Beat { passes: reader.u64("passes")?, busy_us: reader.u64("microseconds")? }),
             found => {
-                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: BEAT.into() };
+                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: REST.into() };
                 return Err(reader.invalid("kind", fault).into());
             }
         };
@@ -372,8 +380,15 @@ fn read_plan(reader: &mut Source<'_, '_>) -> Result<Plan, ReadError<Infallible>>
 fn read_pass(reader: &mut Source<'_, '_>) -> Result<Pass, ReadError<Infallible>> {
     let epoch = reader.u32("epoch")?;
     let wanted = match reader.within("number of best logits", 0..=BEST_MAX)? {
-        0 => reader.exactly("bound of tokens", 0).map(|()| Wanted::All)?,
-        count => Wanted::Best(Best { count, below: reader.u32("bound of tokens")? }),
+        0 => Wanted::All,
+        count => {
+            let (below, scale) = (reader.u32("bound of tokens")?, reader.f32("scale of logits")?);
+            if !scale.is_finite() || scale < 0.0 {
+                let fault = Fault::Range { found: scale.to_bits().into(), min: 0, max: f32::MAX.to_bits().into() };
+                return Err(reader.invalid("scale of logits, in bits", fault).into());
+            }
+            Wanted::Best(Best { count, below, scale })
+        }
     };
     let mut pass = Pass { epoch, wanted, ..Pass::default() };
     for _ in 0..reader.within("number of runs", 1..=MAX_BATCH)? {
@@ -508,14 +523,17 @@ pub fn write_pass<W: Write>(writer: &mut W, pass: &Pass, tokens: &[u32]) -> Resu
         Logits::Last => 1,
         Logits::All => 2,
     };
-    let Best { count, below } = match pass.wanted {
-        Wanted::All => Best { count: 0, below: 0 },
-        Wanted::Best(best) => best,
-    };
     frame(writer, PASS, |writer| {
         let runs = pass.runs.iter().flat_map(|run| [run.slot, run.position, run.rows, logits(run.logits)]);
-        let words = [pass.epoch, count, below, pass.runs.len() as u32].into_iter().chain(runs);
-        words.chain(tokens.iter().copied()).try_for_each(|word| put_u32(writer, word))
+        put_u32(writer, pass.epoch)?;
+        match pass.wanted {
+            Wanted::All => put_u32(writer, 0)?,
+            Wanted::Best(Best { count, below, scale }) => {
+                [count, below, scale.to_bits()].into_iter().try_for_each(|word| put_u32(writer, word))?;
+            }
+        }
+        put_u32(writer, pass.runs.len() as u32)?;
+        runs.chain(tokens.iter().copied()).try_for_each(|word| put_u32(writer, word))
     })
 }
 
@@ -528,6 +546,14 @@ pub fn write_beat<W: Write>(writer: &mut W, beat: &Beat) -> Result<(), W::Error>
         put_u64(writer, beat.passes)?;
         put_u64(writer, beat.busy_us)
     })
+}
+
+/// Writes that all logits of the last pass are wanted.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_rest<W: Write>(writer: &mut W) -> Result<(), W::Error> {
+    frame(writer, REST, |_| Ok(()))
 }
 
 /// Writes that the session ends.

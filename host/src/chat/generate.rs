@@ -229,7 +229,7 @@ impl<'v> Generator<'v> {
         self.sampled = 0;
         self.recent.extend_from_slice(prompt);
 
-        root.want_best(self.sampler.looks_at(), self.vocab.vocab_size());
+        root.want(self.sampler.looks_at(), self.vocab.vocab_size());
         let start = Instant::now();
         let total = new.len() as u32;
         match root.feed(new, position, Logits::Last, |done| on_event(Event::Prompt(done, total))) {
@@ -260,7 +260,7 @@ impl<'v> Generator<'v> {
         let mut decoder = Decoder::new();
         let mut piece = String::new();
         while answer.tokens < max_tokens {
-            let token = sample(self.vocab, &mut self.sampler, &self.recent, &mut self.candidates, root.logits())?;
+            let token = sample(self.vocab, &mut self.sampler, &self.recent, &mut self.candidates, root)?;
             answer.tokens += 1;
             self.recent.push(token);
             self.sampled += 1;
@@ -307,17 +307,28 @@ impl<'v> Generator<'v> {
     }
 }
 
-/// Draws from the logits of the tokens that have a text; the rest of a padded output matrix is left out.
+/// Draws the next token; gets logits from other nodes where those that are here do not tell.
 fn sample(
     vocab: &Vocabulary<'_>,
     sampler: &mut Sampler,
     recent: &[u32],
     candidates: &mut [Candidate],
-    logits: &mut [f32],
+    root: &mut Root<'_>,
 ) -> Result<u32, GenerateError> {
+    if let Some(partial) = root.partial() {
+        let logits = with_text(vocab, root.logits())?;
+        if let Ok(token) = sampler.sample_partial(logits, &partial, candidates)? {
+            return Ok(token);
+        }
+        root.rest()?;
+    }
+    Ok(sampler.sample(with_text(vocab, root.logits())?, recent, candidates)?)
+}
+
+/// The logits of the tokens that have a text; the rest of a padded output matrix is left out.
+fn with_text<'l>(vocab: &Vocabulary<'_>, logits: &'l mut [f32]) -> Result<&'l mut [f32], GenerateError> {
     let (tokenizer, model) = (vocab.vocab_size(), logits.len() as u32);
-    let logits = logits.get_mut(..tokenizer as usize).ok_or(GenerateError::Vocabulary { tokenizer, model })?;
-    Ok(sampler.sample(logits, recent, candidates)?)
+    logits.get_mut(..tokenizer as usize).ok_or(GenerateError::Vocabulary { tokenizer, model })
 }
 
 #[cfg(test)]

@@ -3,10 +3,13 @@
 use crate::net::{Mesh, NetError};
 use dair_core::graph::Collective;
 use dair_core::io::{Exchange, Links};
+use dair_core::text::{OCTAVES, Octaves, Partial};
 use dair_core::wire::native::{Best, Wanted};
 
 /// Bytes of a logit and its token.
 const PAIR: usize = 8;
+/// Bytes of a sum over all tokens of a node.
+const MASSES: usize = 4 + 8 * OCTAVES;
 /// Stands where a node has fewer tokens than it is asked for.
 const NOTHING: (f32, u32) = (f32::MIN, u32::MAX);
 
@@ -17,8 +20,17 @@ pub struct NativeLinks<'m> {
     pub mesh: &'m mut Mesh,
     /// What is wanted.
     pub wanted: Wanted,
-    /// Memory that is used again, for pairs.
-    pub pairs: &'m mut Vec<u8>,
+    /// What nodes sent instead of logits.
+    pub gathered: &'m mut Gathered,
+}
+
+/// What was gathered instead of rows of logits.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// Memory that is used again, for what crosses the network.
+    bytes: Vec<u8>,
+    /// On the root, where sums were asked for: of each row, what is known of its logits.
+    pub partials: Vec<Partial>,
 }
 
 impl Links for NativeLinks<'_> {
@@ -36,55 +48,100 @@ impl NativeLinks<'_> {
     /// Gathers the best of each row. The root then has these and its own, and [`f32::MIN`] for all others.
     fn gather_best(&mut self, exchange: &Exchange<'_>, pipe: &mut [u8], best: Best) -> Result<(), NetError> {
         let (node, rows) = (self.mesh.node(), pipe.len() / exchange.row_bytes);
-        let bounds = pair_bounds(exchange, best);
-        let pairs_exchange =
-            Exchange { row_bytes: 4 * bounds[bounds.len() - 1] as usize, bounds: Some(&bounds), ..*exchange };
-        let row_bytes = pairs_exchange.row_bytes;
-        self.pairs.clear();
-        self.pairs.resize(rows * row_bytes, 0);
-        if node > 0 {
-            let part = exchange.part(node);
-            for (row, pairs) in pipe.chunks(exchange.row_bytes).zip(self.pairs.chunks_mut(row_bytes)) {
-                let pairs = &mut pairs[pairs_exchange.part(node)];
-                write_best(&row[part.clone()], (part.start / 4) as u32, best, pairs);
-            }
+        let bounds = bounds(exchange, best);
+        let small = Exchange { row_bytes: 4 * bounds[bounds.len() - 1] as usize, bounds: Some(&bounds), ..*exchange };
+        let Gathered { bytes, partials } = &mut *self.gathered;
+        partials.clear();
+        bytes.clear();
+        bytes.resize(rows * small.row_bytes, 0);
+        // The root's own stay where they are, but it adds them up as others do.
+        let (from, to) = (exchange.part(node), small.part(node));
+        for (row, out) in pipe.chunks(exchange.row_bytes).zip(bytes.chunks_mut(small.row_bytes)) {
+            write_part(&row[from.clone()], (from.start / 4) as u32, best, &mut out[to.clone()]);
         }
-        self.mesh.exchange(pairs_exchange, self.pairs)?;
+        self.mesh.exchange(small, bytes)?;
         if node > 0 {
             return Ok(());
         }
-        for (row, pairs) in pipe.chunks_mut(exchange.row_bytes).zip(self.pairs.chunks(row_bytes)) {
-            for other in 1..exchange.nodes {
-                let part = exchange.part(other);
-                let first = (part.start / 4) as u32;
-                let logits = &mut row[part];
-                logits.as_chunks_mut().0.fill(f32::MIN.to_le_bytes());
-                let pairs = &pairs[pairs_exchange.part(other)];
-                for pair in pairs.as_chunks::<PAIR>().0 {
-                    let ([logit, token], []) = pair.as_chunks::<4>() else { unreachable!("a pair is two words") };
-                    let token = u32::from_le_bytes(*token);
-                    if token == NOTHING.1 {
-                        continue;
-                    }
-                    // What another node says about a token of somebody else's counts for nothing.
-                    let place = token.checked_sub(first).and_then(|at| logits.as_chunks_mut().0.get_mut(at as usize));
-                    *place.ok_or_else(|| self.mesh.wrong(other, "a logit of a token that is not its own"))? = *logit;
+        for (row, parts) in pipe.chunks_mut(exchange.row_bytes).zip(bytes.chunks(small.row_bytes)) {
+            let mut partial: Option<Partial> = None;
+            for other in (0..exchange.nodes).filter(|other| !exchange.part(*other).is_empty()) {
+                let (part, from) = (exchange.part(other), &parts[small.part(other)]);
+                let (pairs, masses) = from.split_at(best.count as usize * PAIR);
+                let mut floor = f32::MIN;
+                if other > 0 {
+                    floor = read_pairs(pairs, (part.start / 4) as u32, &mut row[part])
+                        .ok_or_else(|| self.mesh.wrong(other, "a logit of a token that is not its own"))?;
+                }
+                if let Some(octaves) = read_octaves(masses) {
+                    partial = Some(match partial {
+                        None => Partial { octaves, floor },
+                        Some(all) => Partial { octaves: all.octaves.with(&octaves), floor: all.floor.max(floor) },
+                    });
                 }
             }
+            partials.extend(partial);
         }
         Ok(())
     }
 }
 
-/// Where each node's pairs of a row begin, in words: nodes without tokens take no part.
-fn pair_bounds(exchange: &Exchange<'_>, best: Best) -> Vec<u32> {
-    let words = best.count * PAIR as u32 / 4;
+/// Where what each node sends of a row begins, in words: nodes without tokens send nothing.
+fn bounds(exchange: &Exchange<'_>, best: Best) -> Vec<u32> {
+    let masses = if best.scale > 0.0 { MASSES } else { 0 };
+    let words = (best.count as usize * PAIR + masses) as u32 / 4;
     let mut bounds = vec![0];
     for node in 0..exchange.nodes {
         let has_tokens = !exchange.part(node).is_empty();
         bounds.push(bounds[node as usize] + if has_tokens { words } else { 0 });
     }
     bounds
+}
+
+/// Writes what a node sends instead of `logits`, those of the tokens from `first` on: the best, and where they are asked for,
+/// sums over all.
+fn write_part(logits: &[u8], first: u32, best: Best, out: &mut [u8]) {
+    if out.is_empty() {
+        return;
+    }
+    let (pairs, masses) = out.split_at_mut(best.count as usize * PAIR);
+    write_best(logits, first, best, pairs);
+    let Some((highest, sums)) = masses.split_first_chunk_mut() else { return };
+    let tokens = (best.below.saturating_sub(first) as usize).min(logits.len() / 4);
+    let values: Vec<f32> = logits.as_chunks().0[..tokens].iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let octaves = Octaves::of(&values, values.iter().copied().fold(f32::MIN, f32::max), best.scale);
+    *highest = octaves.highest.to_le_bytes();
+    for (out, sum) in sums.as_chunks_mut().0.iter_mut().zip(octaves.sums) {
+        *out = sum.to_le_bytes();
+    }
+}
+
+/// Reads sums, if there are some.
+fn read_octaves(masses: &[u8]) -> Option<Octaves> {
+    let (highest, sums) = masses.split_first_chunk()?;
+    let mut octaves = Octaves { highest: i32::from_le_bytes(*highest), sums: [0; OCTAVES] };
+    for (sum, bytes) in octaves.sums.iter_mut().zip(sums.as_chunks().0) {
+        *sum = u64::from_le_bytes(*bytes);
+    }
+    Some(octaves)
+}
+
+/// Writes pairs of a node into its part of a row, whose first token is `first`; returns the logit that others of the node may
+/// have, at most. `None` where a token is not in its part.
+fn read_pairs(pairs: &[u8], first: u32, logits: &mut [u8]) -> Option<f32> {
+    let logits = logits.as_chunks_mut().0;
+    logits.fill(f32::MIN.to_le_bytes());
+    let mut floor = f32::MIN;
+    for pair in pairs.as_chunks::<PAIR>().0 {
+        let ([logit, token], []) = pair.as_chunks::<4>() else { unreachable!("a pair is two words") };
+        let token = u32::from_le_bytes(*token);
+        if token == NOTHING.1 {
+            return Some(f32::MIN);
+        }
+        *logits.get_mut(token.checked_sub(first)? as usize)? = *logit;
+        floor = f32::from_le_bytes(*logit);
+    }
+    Some(floor)
 }
 
 /// Writes the best of `logits`, little-endian F32 of the tokens from `first` on.
@@ -127,14 +184,14 @@ mod tests {
     #[test]
     fn equal_logits_are_in_the_order_of_tokens_and_padding_is_none() {
         let logits = [1.0, 3.0, 3.0, 2.0, 3.0, 9.0];
-        let of = |count, below| best(&logits, 10, Best { count, below });
+        let of = |count, below| best(&logits, 10, Best { count, below, scale: 0.0 });
         assert_eq!(of(1, 15), [(3.0, 11)]);
         assert_eq!(of(2, 15), [(3.0, 11), (3.0, 12)]);
         assert_eq!(of(4, 15), [(3.0, 11), (3.0, 12), (3.0, 14), (2.0, 13)]);
         assert_eq!(of(2, 100), [(9.0, 15), (3.0, 11)]);
         assert_eq!(of(2, 11), [(1.0, 10), NOTHING]);
         assert_eq!(of(1, 3), [NOTHING], "all of its tokens are padding");
-        assert!(best(&[1.0, f32::NAN, 5.0], 0, Best { count: 1, below: 9 })[0].0.is_nan());
+        assert!(best(&[1.0, f32::NAN, 5.0], 0, Best { count: 1, below: 9, scale: 0.0 })[0].0.is_nan());
     }
 
     proptest! {
@@ -144,7 +201,7 @@ mod tests {
             let mut sorted: Vec<_> = logits.iter().copied().zip(0..).collect();
             sorted.sort_by(|a: &(f32, u32), b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             sorted.resize(count as usize, NOTHING);
-            prop_assert_eq!(best(&logits, 0, Best { count, below: 1000 }), sorted);
+            prop_assert_eq!(best(&logits, 0, Best { count, below: 1000, scale: 0.0 }), sorted);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A worker: takes a root, computes what it is asked for until the session ends, and is ready for the next root.
 
-use crate::cluster::best::NativeLinks;
+use crate::cluster::best::{Gathered, NativeLinks};
 use crate::cluster::local::{Local, Part};
 use crate::cluster::root::{Repack, RootError};
 use crate::cluster::tables::GraphTables;
@@ -256,13 +256,21 @@ impl<'w> Worker<'w> {
 
 /// Computes passes of a session of the native dialect until it ends.
 fn compute(part: &mut Part<'_>, mesh: &mut Mesh, epoch: u32, summary: &mut Summary) -> Result<(), SessionError> {
-    let (mut pairs, mut beat) = (Vec::new(), Beat::default());
-    while let Announced::Pass(pass, tokens) = native::next(mesh, &beat)? {
+    let (mut gathered, mut beat) = (Gathered::default(), Beat::default());
+    loop {
+        let (pass, tokens) = match native::next(mesh, &beat)? {
+            Announced::Pass(pass, tokens) => (pass, tokens),
+            Announced::Rest => {
+                part.compute(|engine| engine.exchange_logits(mesh))?;
+                continue;
+            }
+            Announced::End => return Ok(()),
+        };
         if pass.epoch != epoch {
             return Err(mesh.wrong(0, "a pass of another session").into());
         }
         let (start, waited) = (Instant::now(), mesh.waited());
-        let mut links = NativeLinks { mesh, wanted: pass.wanted, pairs: &mut pairs };
+        let mut links = NativeLinks { mesh, wanted: pass.wanted, gathered: &mut gathered };
         part.compute(|engine| engine.forward(&mut links, Batch { runs: &pass.runs, tokens: &tokens }))?;
         if pass.rows() == 1 {
             beat.passes += 1;
@@ -272,7 +280,6 @@ fn compute(part: &mut Part<'_>, mesh: &mut Mesh, epoch: u32, summary: &mut Summa
         summary.tokens += u64::from(pass.rows());
         (summary.sent_bytes, summary.received_bytes) = (mesh.sent_bytes(), mesh.received_bytes());
     }
-    Ok(())
 }
 
 /// What happens to a worker.

@@ -3,7 +3,7 @@
 //! A [`Root`] lives as long as its process wants, its sessions do not: where a worker is lost, the pass that runs fails, and the
 //! next [`Root::session`] calls all workers again.
 
-use crate::cluster::best::NativeLinks;
+use crate::cluster::best::{Gathered, NativeLinks};
 use crate::cluster::kv::Unfit;
 use crate::cluster::local::{Local, Part};
 use crate::cluster::pulse::{Pulse, SharedLinks};
@@ -23,6 +23,7 @@ use dair_core::graph::Graph;
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError, Share};
 use dair_core::quant::DType;
+use dair_core::text::{Looks, Partial};
 use dair_core::wire::dllama::Control;
 use dair_core::wire::native::{BEST_MAX, Best, Fingerprint, Pass, Plan, Ready, SessionId, VERSION, Wanted};
 use std::ops::ControlFlow;
@@ -265,8 +266,9 @@ pub struct Root<'m> {
     /// Bytes sent and received in passes of sessions that are over.
     past_bytes: (u64, u64),
     wanted: Wanted,
-    /// Memory for what [`NativeLinks`] gathers.
-    pairs: Vec<u8>,
+    gathered: Gathered,
+    /// Rows of logits that were asked for after all.
+    rests: u64,
 }
 
 /// What is set up together and lost together: this machine's part, and the links to all others.
@@ -283,12 +285,12 @@ struct Session<'m> {
 }
 
 impl Session<'_> {
-    fn pass(&mut self, (runs, tokens): (&[Run], &[u32]), wanted: Wanted, pairs: &mut Vec<u8>) -> Result<(), RootError> {
-        let failed = |error| match error {
-            Failure::Stopped => RootError::Stopped { done: 0 },
-            Failure::Links(error) => RootError::Net(error),
-            other => RootError::Forward(other.to_string()),
-        };
+    fn pass(
+        &mut self,
+        (runs, tokens): (&[Run], &[u32]),
+        wanted: Wanted,
+        gathered: &mut Gathered,
+    ) -> Result<(), RootError> {
         let (batch, mut links) = (Batch { runs, tokens }, self.links.lock());
         let mesh = links.mesh().map_err(RootError::Net)?;
         if !self.is_native {
@@ -297,16 +299,31 @@ impl Session<'_> {
         }
         let pass = Pass { epoch: self.epoch, wanted, runs: runs.iter().copied().collect() };
         native::announce(mesh, &pass, tokens);
-        let mut links = NativeLinks { mesh, wanted, pairs };
+        let mut links = NativeLinks { mesh, wanted, gathered };
         self.part.compute(|engine| engine.forward(&mut links, batch)).map_err(failed)?;
         // A root that computes nothing itself has told nobody yet.
         links.mesh.flush().map_err(RootError::Net)
+    }
+
+    fn rest(&mut self) -> Result<(), RootError> {
+        let mut links = self.links.lock();
+        let mesh = links.mesh().map_err(RootError::Net)?;
+        native::ask_for_rest(mesh);
+        self.part.compute(|engine| engine.exchange_logits(mesh)).map_err(failed)
     }
 
     /// Bytes sent and received in passes.
     fn network_bytes(&self) -> (u64, u64) {
         let (sent, received) = self.links.lock().bytes();
         (sent - self.setup_bytes.0, received - self.setup_bytes.1)
+    }
+}
+
+fn failed<S: fmt::Display>(error: Failure<S, NetError>) -> RootError {
+    match error {
+        Failure::Stopped => RootError::Stopped { done: 0 },
+        Failure::Links(error) => RootError::Net(error),
+        other => RootError::Forward(other.to_string()),
     }
 }
 
@@ -337,7 +354,8 @@ impl<'m> Root<'m> {
             repacked: None,
             past_bytes: (0, 0),
             wanted: Wanted::All,
-            pairs: Vec::new(),
+            gathered: Gathered::default(),
+            rests: 0,
         })
     }
 
@@ -460,6 +478,8 @@ fn shares_of(workers: &[Called], pool: &Threads, kernels: Kernels) -> Result<Vec
     Ok(speeds.iter().map(share).map(|share| Share { layers: share, head: share }).collect())
 }
 
+/// The most probable tokens that each node tells where tokens of a nucleus are wanted: they are enough for almost all.
+const NUCLEUS: u32 = 32;
 /// Speeds that are measured twice differ by as much.
 const HARDLY: f64 = 1.2;
 /// The share of the fastest node.
@@ -612,19 +632,48 @@ impl Root<'_> {
         let all = runs.iter().any(|run| run.logits == Logits::All);
         let wanted = if all { Wanted::All } else { self.wanted };
         let session = self.session.as_mut().ok_or(RootError::NoSession)?;
-        let result = session.pass((runs, tokens), wanted, &mut self.pairs);
+        self.gathered.partials.clear();
+        let result = session.pass((runs, tokens), wanted, &mut self.gathered);
         if matches!(result, Err(RootError::Net(_))) {
             self.lose();
         }
         result
     }
 
-    /// Of how many of the most probable of the first `tokens` tokens the logits are wanted from now on, where only the last
-    /// token of a pass is asked about; none for all. Others may be [`f32::MIN`] then: from workers that have a copy of the model,
-    /// they do not cross the network.
-    pub fn want_best(&mut self, count: Option<u32>, tokens: u32) {
-        let best = count.filter(|count| (1..=BEST_MAX).contains(count));
-        self.wanted = best.map_or(Wanted::All, |count| Wanted::Best(Best { count, below: tokens }));
+    /// What of the logits of the first `tokens` tokens is looked at from now on, where only the last token of a run is asked about.
+    /// Others may be [`f32::MIN`] then: from workers that have a copy of the model, they do not cross the network.
+    pub fn want(&mut self, looks: Looks, tokens: u32) {
+        let best = |count, scale| Wanted::Best(Best { count, below: tokens, scale });
+        self.wanted = match looks {
+            Looks::Best(count) if (1..=BEST_MAX).contains(&count) => best(count, 0.0),
+            Looks::Nucleus(scale) if scale.is_finite() => best(NUCLEUS, scale),
+            _ => Wanted::All,
+        };
+    }
+
+    /// What is known of the logits of the last row of the last pass, if not all are there and that is enough by itself.
+    pub fn partial(&self) -> Option<Partial> {
+        self.gathered.partials.last().copied()
+    }
+
+    /// Gets the logits of the last pass that were left where they are.
+    ///
+    /// # Errors
+    /// Where a worker is lost.
+    pub fn rest(&mut self) -> Result<(), RootError> {
+        let session = self.session.as_mut().ok_or(RootError::NoSession)?;
+        let result = session.rest();
+        if matches!(result, Err(RootError::Net(_))) {
+            self.lose();
+        }
+        self.gathered.partials.clear();
+        self.rests += 1;
+        result
+    }
+
+    /// How often [`Self::rest`] was called.
+    pub fn rests(&self) -> u64 {
+        self.rests
     }
 
     /// Logits of the token that was computed last.

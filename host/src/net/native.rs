@@ -8,7 +8,7 @@ use dair_core::plan::Share;
 use dair_core::wire::Part;
 use dair_core::wire::native::{
     self, Beat, CALL, GREETING, Have, LINK, Message, Plan, PlanNode, Ready, SessionId, write_beat, write_bye, write_go,
-    write_have, write_link, write_linked, write_pass, write_plan, write_ready, write_refused,
+    write_have, write_link, write_linked, write_pass, write_plan, write_ready, write_refused, write_rest,
 };
 use embedded_io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -205,6 +205,13 @@ pub fn announce(mesh: &mut Mesh, pass: &native::Pass, tokens: &[u32]) {
     mesh.announce(&packet);
 }
 
+/// Tells all workers that the logits of the last pass are wanted; it travels with their exchange.
+pub fn ask_for_rest(mesh: &mut Mesh) {
+    let mut packet = Vec::new();
+    write_rest(&mut packet).unwrap_or_else(|error| unreachable!("memory takes what is written to it: {error}"));
+    mesh.announce(&packet);
+}
+
 /// How often a root asks for signs of life, where no pass runs.
 pub const BEAT_EVERY: Duration = Duration::from_secs(3);
 
@@ -370,6 +377,8 @@ fn link_of(
 pub enum Announced {
     /// Compute these tokens.
     Pass(native::Pass, Vec<u32>),
+    /// The logits of the last pass that were not sent.
+    Rest,
     /// The session is over.
     End,
 }
@@ -386,6 +395,7 @@ pub fn next(mesh: &mut Mesh, beat: &Beat) -> Result<Announced, NetError> {
         mesh.hear(&mut bytes, Some(SILENCE))?;
         match Message::parse(&bytes).map_err(|invalid| mesh.invalid(invalid))? {
             Message::Pass(pass, tokens) => return Ok(Announced::Pass(pass, tokens.ids().collect())),
+            Message::Rest => return Ok(Announced::Rest),
             Message::Bye => return Ok(Announced::End),
             Message::Beat(_) => {
                 let mut answer = Vec::new();

@@ -24,6 +24,12 @@ impl Filters {
     pub const OFF: Self =
         Self { top_k: 0, min_p: 0.0, repeat_penalty: 1.0, presence_penalty: 0.0, frequency_penalty: 0.0, last_n: 0 };
 
+    /// The lowest logit that `min_p` leaves beside the highest one, if it takes out any.
+    pub(super) fn lowest(&self, highest: f32) -> Option<f32> {
+        // e^(logit - highest) is how probable a token is beside the most probable one.
+        (self.min_p > 0.0).then(|| highest + libm::logf(self.min_p))
+    }
+
     pub(super) fn has_penalties(&self) -> bool {
         self.last_n > 0 && (self.repeat_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0)
     }
@@ -58,9 +64,7 @@ pub(super) fn narrow(logits: &mut [f32], most_probable: u32, filters: &Filters, 
             logits[candidate.id as usize] = f32::NEG_INFINITY;
         }
     }
-    if filters.min_p > 0.0 {
-        // e^(logit - highest) is how probable a token is beside the most probable one.
-        let lowest = logits[most_probable as usize] + libm::logf(filters.min_p);
+    if let Some(lowest) = filters.lowest(logits[most_probable as usize]) {
         for logit in logits {
             *logit = if *logit < lowest { f32::NEG_INFINITY } else { *logit };
         }

@@ -7,13 +7,15 @@
 
 mod draw;
 mod filters;
+mod octaves;
 mod random;
 mod softmax;
 
 use core::fmt;
-use draw::{sample_all, sample_nucleus};
+use draw::{Masses, sample_all, sample_nucleus};
 pub use filters::Filters;
 use filters::{narrow, penalize};
+pub use octaves::{OCTAVES, Octaves};
 use random::Random;
 use softmax::{most_probable_of, softmax};
 
@@ -26,6 +28,30 @@ pub struct Candidate {
     p: f32,
     id: u32,
 }
+
+/// What of logits a choice depends on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Looks {
+    /// On all of them.
+    All,
+    /// On so many of the highest; others may be anything lower.
+    Best(u32),
+    /// On the highest, and on the sum of all: [`Partial`], made with this scale.
+    Nucleus(f32),
+}
+
+/// What is known of logits where only the highest are there, the others being [`f32::MIN`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Partial {
+    /// The sum over all tokens, with the scale of [`Looks::Nucleus`].
+    pub octaves: Octaves,
+    /// Of tokens with this logit or a lower one, some may be missing; [`f32::MIN`] if none is.
+    pub floor: f32,
+}
+
+/// Tokens matter that are not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown;
 
 /// Chooses the next token: the most probable one, or one at random among the probable.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,16 +94,25 @@ impl Sampler {
         vocab_size as usize
     }
 
-    /// How many of the most probable tokens the choice depends on, where it is not on all: the logits of others may be
-    /// anything lower.
-    pub fn looks_at(&self) -> Option<u32> {
+    /// What of logits the choice depends on.
+    pub fn looks_at(&self) -> Looks {
         match (self.filters.has_penalties(), self.temperature, self.filters.top_k) {
             // They may bring others to the top.
-            (true, ..) => None,
-            (false, 0.0, _) => Some(1),
-            (false, _, 0) => None,
-            (false, _, top_k) => Some(top_k),
+            (true, ..) => Looks::All,
+            (false, 0.0, _) => Looks::Best(1),
+            (false, _, 0) if self.has_nucleus() => Looks::Nucleus(self.scale()),
+            (false, _, 0) => Looks::All,
+            (false, _, top_k) => Looks::Best(top_k),
         }
+    }
+
+    fn has_nucleus(&self) -> bool {
+        self.top_p > 0.0 && self.top_p < 1.0
+    }
+
+    /// Of logits, so that probabilities are proportional to powers of two.
+    fn scale(&self) -> f32 {
+        core::f32::consts::LOG2_E / self.temperature
     }
 
     /// How many recent tokens the penalties look at, if scratch memory has as many candidates; less memory, fewer tokens.
@@ -115,13 +150,55 @@ impl Sampler {
         if !highest.is_finite() {
             return Err(SampleError::NotFinite { id: most_probable, found: highest });
         }
+        let top = logits[most_probable as usize];
         narrow(logits, most_probable, &self.filters, scratch);
-        softmax(logits, self.temperature, highest);
         let coin = self.random.next();
-        if self.top_p <= 0.0 || self.top_p >= 1.0 {
+        if !self.has_nucleus() {
+            softmax(logits, self.temperature, highest);
             return Ok(sample_all(logits, coin));
         }
-        Ok(sample_nucleus(logits, self.top_p, coin, scratch).unwrap_or(most_probable))
+        let octaves = Octaves::of(logits, top, self.scale());
+        let masses = Masses { octaves: &octaves, scale: self.scale(), lowest: f32::MIN, floor: f32::MIN };
+        let token = sample_nucleus(logits, masses, (self.top_p, coin), scratch);
+        Ok(token.ok().flatten().unwrap_or(most_probable))
+    }
+
+    /// As [`sample`](Self::sample), which chooses the same token, where only the highest logits are there and
+    /// [`looks_at`](Self::looks_at) says that they may do. Where they do not, nothing is changed, and no random number taken.
+    ///
+    /// # Errors
+    /// As [`sample`](Self::sample); [`Unknown`], inside, where others matter.
+    ///
+    /// # Panics
+    /// As [`sample`](Self::sample).
+    pub fn sample_partial(
+        &mut self,
+        logits: &[f32],
+        partial: &Partial,
+        scratch: &mut [Candidate],
+    ) -> Result<Result<u32, Unknown>, SampleError> {
+        let most_probable = most_probable_of(logits)?;
+        let (top, scale) = (logits[most_probable as usize], self.scale());
+        let highest = top / self.temperature;
+        if !highest.is_finite() {
+            return Err(SampleError::NotFinite { id: most_probable, found: highest });
+        }
+        let mut masses = Masses { octaves: &partial.octaves, scale, lowest: f32::MIN, floor: partial.floor };
+        let narrowed;
+        if let Some(lowest) = self.filters.lowest(top) {
+            // The sum is that of what is left then.
+            narrowed = Octaves::of_those(logits, lowest, top, scale);
+            masses = Masses { octaves: &narrowed, lowest, floor: f32::MIN, ..masses };
+            if lowest <= partial.floor && partial.floor > f32::MIN {
+                return Ok(Err(Unknown));
+            }
+        }
+        let mut random = self.random.clone();
+        let token = sample_nucleus(logits, masses, (self.top_p, random.next()), scratch);
+        Ok(token.map(|token| {
+            self.random = random;
+            token.unwrap_or(most_probable)
+        }))
     }
 }
 
