@@ -104,6 +104,16 @@ pub trait Links {
     /// Why an exchange failed; names the peer.
     type Error: core::error::Error;
 
+    /// Begins an exchange as far as that needs no waiting; [`exchange`](Self::exchange) with the same rows is the next call, and
+    /// completes it. What this node sends does not change in between.
+    ///
+    /// # Errors
+    /// As there.
+    fn begin(&mut self, exchange: Exchange<'_>, pipe: &[u8]) -> Result<(), Self::Error> {
+        let _ = (exchange, pipe);
+        Ok(())
+    }
+
     /// Exchanges all rows of `pipe` (`rows * row_bytes` bytes) and returns when this node's side is complete.
     ///
     /// # Errors

@@ -88,6 +88,9 @@ impl Links for Peers {
     }
 }
 
+/// Batches of so many rows are computed in two halves.
+const HALVE_FROM: u32 = 4;
+
 /// Logits of every token of a sequence, computed by all nodes of `cut` together; `pool` makes each node's threads.
 pub fn logits<P: Pool>(
     file: &[u8],
@@ -99,6 +102,7 @@ pub fn logits<P: Pool>(
     on_all(cut.nodes(), |mut peers| {
         let pool = pool();
         with_engine(file, (cut, kv, peers.node), (&pool, kernels), 0xFF, |engine| {
+            engine.halve_from(HALVE_FROM);
             feed(engine, &mut peers, tokens, 0, batches)
         })
     })
@@ -114,6 +118,7 @@ pub fn passes<P: Pool>(
     on_all(cut.nodes(), |mut peers| {
         let pool = pool();
         with_engine(file, (cut, kv, peers.node), (&pool, kernels), 0xFF, |engine| {
+            engine.halve_from(HALVE_FROM);
             let mut rows = Vec::new();
             for (runs, tokens) in passes {
                 engine.forward(&mut peers, Batch { runs, tokens }).unwrap();

@@ -211,6 +211,8 @@ pub struct Engine<'a, S: Storage + ?Sized, P: Pool> {
     /// Of the last batch.
     rows: BatchRows,
     stop: Option<&'a AtomicBool>,
+    /// Fewer rows are computed as a whole.
+    halve_from: usize,
 }
 
 impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
@@ -224,13 +226,28 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         let arena = Arena::new(arena, program.arena.bytes);
         // SAFETY: nobody else has the arena yet.
         program.frequencies.fill(unsafe { arena.frequencies(&program.arena) });
-        Self { program: *program, storage, pool, kernels, arena, rows: BatchRows::new(), stop: None }
+        Self {
+            program: *program,
+            storage,
+            pool,
+            kernels,
+            arena,
+            rows: BatchRows::new(),
+            stop: None,
+            halve_from: usize::MAX,
+        }
     }
 
     /// Passes end with [`Failure::Stopped`] soon after `flag` is set, before the next op. Beside other nodes they do not: those
     /// would wait for what was promised to them.
     pub fn stop_on(&mut self, flag: &'a AtomicBool) {
         self.stop = Some(flag).filter(|_| self.program.graph.nodes == 1);
+    }
+
+    /// Batches of at least `rows` rows are computed in two halves from now on: while one computes, the other one's exchange is on its
+    /// way. All nodes must do the same.
+    pub fn halve_from(&mut self, rows: u32) {
+        self.halve_from = rows.max(2) as usize;
     }
 
     /// The program that runs here.
@@ -245,12 +262,31 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
     /// batch are undefined, those before it stay valid.
     pub fn forward<L: Links>(&mut self, links: &mut L, batch: Batch<'_>) -> Result<(), Failure<S::Error, L::Error>> {
         self.accept(&batch)?;
-        let program = self.program;
+        let (program, rows) = (self.program, self.rows.at().len());
+        let whole = [0..rows, rows..rows];
+        let halves = [0..rows / 2, rows / 2..rows];
+        let is_halved = rows >= self.halve_from && program.graph.nodes > 1;
+        // An exchange that was begun: the segment before it, and its rows.
+        let mut begun: Option<(&Segment, Range<usize>)> = None;
         for run in program.runs() {
-            self.compute(run.clone(), &batch)?;
-            self.exchange(links, &program.graph.segments[run.end - 1])?;
+            let segments = &program.graph.segments[run.clone()];
+            let last = &segments[segments.len() - 1];
+            // Rows that need logits may be in both halves.
+            let is_head = segments.iter().any(|segment| segment.head);
+            let parts = if is_halved && !is_head { &halves } else { &whole };
+            for rows in parts.iter().filter(|rows| !rows.is_empty()) {
+                if let Some((segment, begun)) = begun.take_if(|(_, begun)| is_head || begun == rows) {
+                    self.exchange(links, segment, &begun)?;
+                }
+                self.compute(run.clone(), &batch, rows)?;
+                if let Some((segment, begun)) = begun.take() {
+                    self.exchange(links, segment, &begun)?;
+                }
+                self.begin(links, last, rows)?;
+                begun = Some((last, rows.clone()));
+            }
         }
-        Ok(())
+        begun.map_or(Ok(()), |(segment, rows)| self.exchange(links, segment, &rows))
     }
 
     /// Exchanges the logits of the last batch once more.
@@ -259,7 +295,7 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
     /// Where a peer is gone, silent or misbehaves.
     pub fn exchange_logits<L: Links>(&mut self, links: &mut L) -> Result<(), Failure<S::Error, L::Error>> {
         match self.program.graph.segments.last().filter(|segment| segment.head) {
-            Some(head) => self.exchange(links, head),
+            Some(head) => self.exchange(links, head, &(0..self.rows.at().len())),
             None => Ok(()),
         }
     }
@@ -329,12 +365,17 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         }
     }
 
-    /// Runs the ops of some segments in every lane.
-    fn compute<E>(&mut self, segments: Range<usize>, batch: &Batch<'_>) -> Result<(), Failure<S::Error, E>> {
+    /// Runs the ops of some segments in every lane, for a part of the batch.
+    fn compute<E>(
+        &mut self,
+        segments: Range<usize>,
+        batch: &Batch<'_>,
+        of: &Range<usize>,
+    ) -> Result<(), Failure<S::Error, E>> {
         let Program { graph, steps, .. } = self.program;
         if graph.segments[segments.clone()]
             .iter()
-            .all(|segment| segment.ops.is_empty() || self.rows_of(segment).is_none())
+            .all(|segment| segment.ops.is_empty() || self.rows_of(segment, of).is_none())
         {
             return Ok(());
         }
@@ -342,7 +383,7 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         let stopped = || self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
         self.pool.run(&|lane| {
             for (next, segment) in (segments.start + 1..).zip(&graph.segments[segments.clone()]) {
-                let Some(rows) = self.rows_of(segment) else { continue };
+                let Some(rows) = self.rows_of(segment, of) else { continue };
                 if lane.index == 0 {
                     self.prefetch(graph.segments.get(next));
                 }
@@ -374,14 +415,40 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         if stopped() { Err(Failure::Stopped) } else { Ok(()) }
     }
 
+    /// Begins the first exchange behind a segment.
+    fn begin<L: Links>(
+        &mut self,
+        links: &mut L,
+        segment: &Segment,
+        of: &Range<usize>,
+    ) -> Result<(), Failure<S::Error, L::Error>> {
+        self.for_exchanges(segment, of, 1, |exchange, pipe| links.begin(exchange, pipe))
+    }
+
     /// Exchanges what a segment has computed.
-    fn exchange<L: Links>(&mut self, links: &mut L, segment: &Segment) -> Result<(), Failure<S::Error, L::Error>> {
+    fn exchange<L: Links>(
+        &mut self,
+        links: &mut L,
+        segment: &Segment,
+        of: &Range<usize>,
+    ) -> Result<(), Failure<S::Error, L::Error>> {
+        self.for_exchanges(segment, of, usize::MAX, |exchange, pipe| links.exchange(exchange, pipe))
+    }
+
+    /// Hands the first exchanges behind a segment to `body`, each with the rows that it is about.
+    fn for_exchanges<E>(
+        &mut self,
+        segment: &Segment,
+        of: &Range<usize>,
+        count: usize,
+        mut body: impl FnMut(Exchange<'_>, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), Failure<S::Error, E>> {
         let graph = &self.program.graph;
-        let Some(rows) = self.rows_of(segment) else { return Ok(()) };
+        let Some(rows) = self.rows_of(segment, of) else { return Ok(()) };
         if graph.nodes == 1 {
             return Ok(());
         }
-        for sync in graph.syncs_of(segment) {
+        for sync in graph.syncs_of(segment).iter().take(count) {
             let place = self.program.places[sync.pipe as usize];
             let row_bytes = place.row_bytes;
             let (offset, bytes) = (place.offset + rows.start * row_bytes, rows.len() * row_bytes);
@@ -389,14 +456,14 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
             let pipe = unsafe { self.arena.bytes_mut(offset, bytes) };
             let (dtype, bounds) = (graph.pipes[sync.pipe as usize].dtype, graph.bounds_from(sync.bounds));
             let exchange = Exchange { collective: sync.collective, row_bytes, nodes: graph.nodes, dtype, bounds };
-            links.exchange(exchange, pipe).map_err(Failure::Links)?;
+            body(exchange, pipe).map_err(Failure::Links)?;
         }
         Ok(())
     }
 
-    /// The rows that a segment computes, or `None` where nothing is asked of it.
-    fn rows_of(&self, segment: &Segment) -> Option<Range<usize>> {
-        let rows = if segment.head { self.rows.head.clone() } else { 0..self.rows.at().len() };
+    /// The rows of a part of the batch that a segment computes, or `None` where nothing is asked of it.
+    fn rows_of(&self, segment: &Segment, of: &Range<usize>) -> Option<Range<usize>> {
+        let rows = if segment.head { self.rows.head.clone() } else { of.clone() };
         Some(rows).filter(|rows| !rows.is_empty())
     }
 }

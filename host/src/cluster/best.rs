@@ -36,6 +36,14 @@ pub struct Gathered {
 impl Links for NativeLinks<'_> {
     type Error = NetError;
 
+    fn begin(&mut self, exchange: Exchange<'_>, pipe: &[u8]) -> Result<(), NetError> {
+        match (exchange.collective, self.wanted) {
+            // What crosses is made when it is exchanged.
+            (Collective::Gather, Wanted::Best(_)) => Ok(()),
+            _ => self.mesh.begin(exchange, pipe),
+        }
+    }
+
     fn exchange(&mut self, exchange: Exchange<'_>, pipe: &mut [u8]) -> Result<(), NetError> {
         match (exchange.collective, self.wanted) {
             (Collective::Gather, Wanted::Best(best)) => self.gather_best(&exchange, pipe, best),

@@ -294,7 +294,7 @@ impl Session<'_> {
         let (batch, mut links) = (Batch { runs, tokens }, self.links.lock());
         let mesh = links.mesh().map_err(RootError::Net)?;
         if !self.is_native {
-            mesh.begin(runs[0].position, runs[0].rows);
+            mesh.announce_control(runs[0].position, runs[0].rows);
             return self.part.compute(|engine| engine.forward(mesh, batch)).map_err(failed);
         }
         let pass = Pass { epoch: self.epoch, wanted, runs: runs.iter().copied().collect() };

@@ -30,6 +30,8 @@ pub struct Mesh {
     timeout: Duration,
     /// Time that exchanges took.
     waited: Duration,
+    /// The flows are those of an exchange that was begun.
+    has_begun: bool,
 }
 
 /// One peer.
@@ -209,6 +211,7 @@ impl Mesh {
             poll,
             timeout,
             waited: Duration::ZERO,
+            has_begun: false,
         })
     }
 
@@ -252,7 +255,7 @@ impl Mesh {
     }
 
     /// On the root: announces a forward pass to every worker, in the `dllama` dialect.
-    pub fn begin(&mut self, position: u32, batch: u32) {
+    pub fn announce_control(&mut self, position: u32, batch: u32) {
         self.announce(&Control { position, batch }.emit());
     }
 
@@ -380,10 +383,9 @@ impl Mesh {
     }
 }
 
-impl Links for Mesh {
-    type Error = NetError;
-
-    fn exchange(&mut self, exchange: Exchange<'_>, pipe: &mut [u8]) -> Result<(), NetError> {
+impl Mesh {
+    /// What crosses which link in an exchange.
+    fn set_flows(&mut self, exchange: &Exchange<'_>, pipe: &[u8]) {
         assert_eq!(exchange.nodes, self.nodes(), "the graph is for as many nodes as the mesh has");
         let row_bytes = exchange.row_bytes;
         let rows = pipe.len().checked_div(row_bytes).unwrap_or(0);
@@ -391,12 +393,36 @@ impl Links for Mesh {
             let flow = |from, to| Flow::new(exchange.sent(from, to), row_bytes, rows);
             (link.outgoing, link.incoming) = (flow(self.node, link.node), flow(link.node, self.node));
         }
-        let phase = match exchange.collective {
-            Collective::Broadcast => "the broadcast of embeddings",
-            Collective::AllGather => "the exchange of partial sums",
-            Collective::To(..) => "the exchange of activations",
-            Collective::Gather => "the gathering of logits",
-        };
+    }
+}
+
+fn phase_of(exchange: &Exchange<'_>) -> &'static str {
+    match exchange.collective {
+        Collective::Broadcast => "the broadcast of embeddings",
+        Collective::AllGather => "the exchange of partial sums",
+        Collective::To(..) => "the exchange of activations",
+        Collective::Gather => "the gathering of logits",
+    }
+}
+
+impl Links for Mesh {
+    type Error = NetError;
+
+    /// Sends what the sockets take at once: their buffers carry it on while this node computes.
+    fn begin(&mut self, exchange: Exchange<'_>, pipe: &[u8]) -> Result<(), NetError> {
+        self.set_flows(&exchange, pipe);
+        self.has_begun = true;
+        for link in &mut self.links {
+            link.send(pipe).map_err(|error| NetError::io(&link.peer, phase_of(&exchange), error))?;
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self, exchange: Exchange<'_>, pipe: &mut [u8]) -> Result<(), NetError> {
+        if !std::mem::take(&mut self.has_begun) {
+            self.set_flows(&exchange, pipe);
+        }
+        let phase = phase_of(&exchange);
         let start = Instant::now();
         let result = self.run(phase, Some(self.timeout), pipe);
         self.waited += start.elapsed();
@@ -519,7 +545,7 @@ mod tests {
             assert_eq!(worker.next(32, 64).unwrap(), None);
             (worker.sent_bytes(), worker.received_bytes())
         });
-        root.begin(5, 2);
+        root.announce_control(5, 2);
         root.exchange(exchange, &mut noise(1, 128)).unwrap();
         assert_eq!((root.sent_bytes(), root.received_bytes()), (136, 0));
         root.stop(&Control::STOP.emit());
@@ -551,7 +577,7 @@ mod tests {
     #[test]
     fn control_packets_beyond_the_graph_are_refused() {
         let [mut root, mut worker] = <[Mesh; 2]>::try_from(meshes(2, TIMEOUT)).unwrap();
-        root.begin(100_000, 1);
+        root.announce_control(100_000, 1);
         let exchange = Exchange::equal(Collective::Broadcast, 2, 2);
         root.exchange(exchange, &mut [0; 2]).unwrap();
         let error = worker.next(32, 64).unwrap_err().to_string();
