@@ -134,7 +134,7 @@ fn the_best_logits_of_a_row_cross_the_network_alone() {
                 root.forward(&[*token], position, Logits::Last)?;
                 rows.push(root.logits()[..vocab_size as usize - 7].to_vec());
             }
-            Ok::<_, RootError>((rows, root.network_bytes().unwrap().1))
+            Ok::<_, RootError>((rows, root.traffic().unwrap().received))
         })
         .unwrap()
     };

@@ -43,6 +43,7 @@ fn plan() -> Plan {
         batch_max: 128,
         seq_len: 8192,
         slots: 4,
+        halve_from: 64,
         stages: [Stage { nodes: 1, layers: 12 }, Stage { nodes: 3, layers: 20 }].into_iter().collect(),
     }
 }

@@ -106,6 +106,8 @@ pub struct Plan {
     pub seq_len: u32,
     /// Sequences that it has room for.
     pub slots: u32,
+    /// Passes of so many rows are computed in two halves, whose exchanges travel while the other one computes.
+    pub halve_from: u32,
     /// Which nodes compute which layers; none where all compute all.
     pub stages: heapless::Vec<Stage, { MAX_NODES as usize }>,
 }
@@ -369,12 +371,27 @@ fn read_plan(reader: &mut Source<'_, '_>) -> Result<Plan, ReadError<Infallible>>
     let batch_max = reader.within("rows of a pass", 1..=MAX_BATCH)?;
     let seq_len = reader.within("positions", 1..=u32::MAX)?;
     let slots = reader.within("sequences", 1..=MAX_SLOTS)?;
+    let halve_from = reader.within("rows to be halved", 2..=u32::MAX)?;
     let mut stages = heapless::Vec::new();
     for _ in 0..reader.within("number of stages", 0..=nodes)? {
         let stage = Stage { nodes: reader.u16("nodes of a stage")?, layers: reader.u16("layers of a stage")? };
         stages.push(stage).unwrap_or_else(|_| unreachable!("their number was checked"));
     }
-    Ok(Plan { version, session, epoch, fingerprint, node, nodes, activation, kv, batch_max, seq_len, slots, stages })
+    Ok(Plan {
+        version,
+        session,
+        epoch,
+        fingerprint,
+        node,
+        nodes,
+        activation,
+        kv,
+        batch_max,
+        seq_len,
+        slots,
+        halve_from,
+        stages,
+    })
 }
 
 fn read_pass(reader: &mut Source<'_, '_>) -> Result<Pass, ReadError<Infallible>> {
@@ -446,8 +463,8 @@ pub fn write_plan<'n, W: Write>(
         put_u32(writer, plan.epoch)?;
         writer.write_all(&plan.fingerprint)?;
         let (activation, stages) = (u32::from(plan.activation != DType::F32), plan.stages.len() as u32);
-        let Plan { nodes: count, node, batch_max, seq_len, slots, .. } = *plan;
-        for word in [count, node, activation, kv, batch_max, seq_len, slots, stages] {
+        let Plan { nodes: count, node, batch_max, seq_len, slots, halve_from, .. } = *plan;
+        for word in [count, node, activation, kv, batch_max, seq_len, slots, halve_from, stages] {
             put_u32(writer, word)?;
         }
         for number in plan.stages.iter().flat_map(|stage| [stage.nodes, stage.layers]) {

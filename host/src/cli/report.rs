@@ -2,6 +2,7 @@
 
 use crate::chat::generate::{Answer, Phase};
 use crate::machine::{memory, terminal};
+use crate::net::Traffic;
 use console::style;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -17,8 +18,8 @@ pub struct Report<'r> {
     pub repack: Option<Duration>,
     /// What was computed.
     pub answer: &'r Answer,
-    /// Bytes sent to and received from workers, if there are any.
-    pub network: Option<(u64, u64)>,
+    /// What crossed the network, if there are workers.
+    pub network: Option<Traffic>,
 }
 
 impl Report<'_> {
@@ -35,8 +36,12 @@ impl Report<'_> {
         line("load", format!("{:.2} s{}", self.load.as_secs_f64(), repack.unwrap_or_default()));
         line("prefill", phase(&self.answer.prefill));
         line("decode", phase(&self.answer.decode));
-        if let Some((sent, received)) = self.per_token() {
-            line("network", format!("{:.1} kB sent, {:.1} kB received per token", sent / 1e3, received / 1e3));
+        if let (Some((sent, received)), Some(network)) = (self.per_token(), self.network) {
+            let (kb, seconds) = ([sent / 1e3, received / 1e3], network.exchanging.as_secs_f64());
+            line(
+                "network",
+                format!("{:.1} kB sent, {:.1} kB received per token, {seconds:.2} s in exchanges", kb[0], kb[1]),
+            );
         }
         line("memory", format!("{:.1} MB at its peak", memory::peak_bytes() as f64 / 1e6));
     }
@@ -46,7 +51,8 @@ impl Report<'_> {
         let phase = |phase: &Phase| json!({"tokens": phase.tokens, "seconds": phase.time.as_secs_f64(), "tokens_per_second": phase.rate()});
         let network = self
             .per_token()
-            .map(|(sent, received)| json!({"sent_bytes_per_token": sent, "received_bytes_per_token": received}));
+            .zip(self.network)
+            .map(|((sent, received), network)| json!({"sent_bytes_per_token": sent, "received_bytes_per_token": received, "exchange_seconds": network.exchanging.as_secs_f64()}));
         json!({
             "text": text,
             "finish_reason": self.answer.finish.name(),
@@ -62,7 +68,7 @@ impl Report<'_> {
     }
 
     fn per_token(&self) -> Option<(f64, f64)> {
-        let (sent, received) = self.network?;
+        let Traffic { sent, received, .. } = self.network?;
         let tokens = f64::from(self.answer.prefill.tokens + self.answer.decode.tokens);
         Some((sent as f64 / tokens, received as f64 / tokens))
     }

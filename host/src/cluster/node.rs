@@ -226,7 +226,8 @@ impl<'w> Worker<'w> {
         event: &mut impl FnMut(Event<'_>),
     ) -> Result<Option<Summary>, SessionError> {
         let Some(task) = caller.task()? else { return Ok(None) };
-        let Plan { epoch, fingerprint, node, nodes, activation, kv, batch_max, seq_len, slots, .. } = task.plan;
+        let Plan { epoch, fingerprint, node, nodes, activation, kv, batch_max, seq_len, slots, halve_from, .. } =
+            task.plan;
         event(Event::Joined(caller.root(), node, nodes, &[]));
         let Some(OwnModel { model, .. }) = self.models.iter().find(|model| model.fingerprint == fingerprint) else {
             caller.refuse("it does not have this model");
@@ -246,6 +247,7 @@ impl<'w> Worker<'w> {
                 return Err(error.into());
             }
         };
+        part.compute(|engine| engine.halve_from(halve_from));
         let mut summary = Summary { node, nodes, ..Summary::default() };
         let result = caller.link(listener, &task, &ready).map_err(SessionError::Net);
         let result = result.and_then(|mut mesh| compute(&mut part, &mut mesh, epoch, &mut summary));
@@ -269,12 +271,13 @@ fn compute(part: &mut Part<'_>, mesh: &mut Mesh, epoch: u32, summary: &mut Summa
         if pass.epoch != epoch {
             return Err(mesh.wrong(0, "a pass of another session").into());
         }
-        let (start, waited) = (Instant::now(), mesh.waited());
+        let (start, before) = (Instant::now(), mesh.traffic());
         let mut links = NativeLinks { mesh, wanted: pass.wanted, gathered: &mut gathered };
         part.compute(|engine| engine.forward(&mut links, Batch { runs: &pass.runs, tokens: &tokens }))?;
         if pass.rows() == 1 {
             beat.passes += 1;
-            beat.busy_us += (start.elapsed() - (mesh.waited() - waited)).as_micros() as u64;
+            let waits = mesh.traffic().since(before).exchanging;
+            beat.busy_us += start.elapsed().saturating_sub(waits).as_micros() as u64;
         }
         summary.passes += 1;
         summary.tokens += u64::from(pass.rows());

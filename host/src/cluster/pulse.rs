@@ -1,7 +1,7 @@
 //! Signs of life: between passes, a root asks its workers for them, so that a loss is known before the next request.
 
 use crate::net::native::{self, BEAT_EVERY};
-use crate::net::{Mesh, NetError};
+use crate::net::{Mesh, NetError, Traffic};
 use dair_core::wire::native::Beat;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -17,8 +17,8 @@ pub struct SharedLinks {
 #[derive(Debug)]
 pub struct Links {
     mesh: Option<Mesh>,
-    /// Bytes sent and received when they were last there.
-    bytes: (u64, u64),
+    /// What had crossed them when they were last there.
+    traffic: Traffic,
     lost: Option<NetError>,
     /// What workers said last, in their order.
     beats: Vec<Beat>,
@@ -27,8 +27,7 @@ pub struct Links {
 impl SharedLinks {
     /// Links that are there.
     pub fn new(mesh: Mesh) -> Self {
-        let bytes = (mesh.sent_bytes(), mesh.received_bytes());
-        let links = Links { mesh: Some(mesh), bytes, lost: None, beats: Vec::new() };
+        let links = Links { traffic: mesh.traffic(), mesh: Some(mesh), lost: None, beats: Vec::new() };
         Self { links: Mutex::new(links), ended: Condvar::new() }
     }
 
@@ -51,13 +50,13 @@ impl Links {
 
     /// Takes the links away.
     pub fn take(&mut self) -> Option<Mesh> {
-        self.bytes = self.bytes();
+        self.traffic = self.traffic();
         self.mesh.take()
     }
 
-    /// Bytes sent and received so far.
-    pub fn bytes(&self) -> (u64, u64) {
-        self.mesh.as_ref().map_or(self.bytes, |mesh| (mesh.sent_bytes(), mesh.received_bytes()))
+    /// What has crossed them so far.
+    pub fn traffic(&self) -> Traffic {
+        self.mesh.as_ref().map_or(self.traffic, Mesh::traffic)
     }
 
     /// What workers said of themselves when they were last asked.

@@ -16,7 +16,7 @@ use crate::machine::pool::Threads;
 use crate::machine::speed;
 use crate::model::{Model, fingerprint};
 use crate::net::native::{self, Called};
-use crate::net::{Address, Mesh, NetError, Stage, Timeouts, dial, printable};
+use crate::net::{Address, Mesh, NetError, Stage, Timeouts, Traffic, dial, printable};
 use crate::storage::Repacked;
 use dair_core::exec::{Batch, Failure, GraphError, Logits, Run};
 use dair_core::graph::Graph;
@@ -232,6 +232,15 @@ impl Others {
     }
 }
 
+impl Others {
+    /// From how many rows on a pass is computed in halves: never where exchanges take hardly any time.
+    fn halve_from(&self) -> u32 {
+        let Self::Native(called) = self else { return u32::MAX };
+        let is_far = called.iter().any(|worker| worker.round_trip > NEAR);
+        if is_far { HALVED_ROWS } else { u32::MAX }
+    }
+}
+
 /// Prepares `model` as `options` say and hands it to `body`; everything is released when `body` returns.
 ///
 /// # Errors
@@ -263,8 +272,8 @@ pub struct Root<'m> {
     epoch: u32,
     /// What the last session repacked, for the next one.
     repacked: Option<Arc<Repacked>>,
-    /// Bytes sent and received in passes of sessions that are over.
-    past_bytes: (u64, u64),
+    /// Of the passes of sessions that are over.
+    past: Traffic,
     wanted: Wanted,
     gathered: Gathered,
     /// Rows of logits that were asked for after all.
@@ -278,8 +287,8 @@ struct Session<'m> {
     /// Whether passes are announced in the native dialect.
     is_native: bool,
     epoch: u32,
-    /// Bytes on the network before the first forward pass: a plan, or configs and weights.
-    setup_bytes: (u64, u64),
+    /// Before the first forward pass: a plan, or configs and weights.
+    setup: Traffic,
     /// Asks workers for signs of life.
     _pulse: Option<Pulse>,
 }
@@ -312,10 +321,9 @@ impl Session<'_> {
         self.part.compute(|engine| engine.exchange_logits(mesh)).map_err(failed)
     }
 
-    /// Bytes sent and received in passes.
-    fn network_bytes(&self) -> (u64, u64) {
-        let (sent, received) = self.links.lock().bytes();
-        (sent - self.setup_bytes.0, received - self.setup_bytes.1)
+    /// Of the passes.
+    fn traffic(&self) -> Traffic {
+        self.links.lock().traffic().since(self.setup)
     }
 }
 
@@ -352,7 +360,7 @@ impl<'m> Root<'m> {
             session: None,
             epoch: 0,
             repacked: None,
-            past_bytes: (0, 0),
+            past: Traffic::default(),
             wanted: Wanted::All,
             gathered: Gathered::default(),
             rests: 0,
@@ -378,20 +386,15 @@ impl<'m> Root<'m> {
     /// Ends the session, if there is one, and keeps what the next one may need of it.
     fn lose(&mut self) {
         if let Some(session) = self.session.take() {
-            self.add_to_past(&session);
+            self.past += session.traffic();
             self.repacked = session.part.into_repacked();
         }
-    }
-
-    fn add_to_past(&mut self, session: &Session<'_>) {
-        let (sent, received) = session.network_bytes();
-        self.past_bytes = (self.past_bytes.0 + sent, self.past_bytes.1 + received);
     }
 
     /// Tells workers that the session is over.
     pub fn end(&mut self) {
         let Some(session) = self.session.take() else { return };
-        self.add_to_past(&session);
+        self.past += session.traffic();
         if let Some(mesh) = session.links.lock().take() {
             if session.is_native {
                 native::end(mesh);
@@ -419,17 +422,21 @@ impl<'m> Root<'m> {
             max_memory: memory::usable_bytes(),
         };
         let is_native = matches!(others, Others::Native(_));
+        let halve_from = others.halve_from();
         let announce = |_: &Ready| match others {
             Others::Native(called) => {
-                let plan = native_plan(&cut, (fingerprint, epoch), options.kv)?;
+                let plan = Plan { halve_from, ..native_plan(&cut, (fingerprint, epoch), options.kv)? };
                 native::plan(called, &plan, &shares, &options.timeouts).map(Some).map_err(RootError::Net)
             }
             Others::Nobody | Others::Dllama => Ok(None),
         };
         let (mut part, planned) = Part::prepare(model, (&cut, 0), &local, self.repacked.take(), announce)?;
-        if let Some(stop) = options.stop {
-            part.compute(|engine| engine.stop_on(stop));
-        }
+        part.compute(|engine| {
+            engine.halve_from(halve_from);
+            if let Some(stop) = options.stop {
+                engine.stop_on(stop);
+            }
+        });
         let mesh = match planned {
             Some(planned) => planned.link(progress).map(|(mesh, _)| mesh),
             None if workers == 0 => Mesh::alone(),
@@ -440,10 +447,10 @@ impl<'m> Root<'m> {
             // Only now: threads that a pinned one starts share its processor.
             cores::pin(pool).map_err(|error| RootError::System("a processor for each thread (--pin)".into(), error))?;
         }
-        let setup_bytes = (mesh.sent_bytes(), mesh.received_bytes());
+        let setup = mesh.traffic();
         let links = Arc::new(SharedLinks::new(mesh));
         let pulse = is_native.then(|| Pulse::start(&links)).transpose().map_err(RootError::Net)?;
-        Ok(Session { part, links, is_native, epoch, setup_bytes, _pulse: pulse })
+        Ok(Session { part, links, is_native, epoch, setup, _pulse: pulse })
     }
 
     /// A share for each node.
@@ -480,6 +487,10 @@ fn shares_of(workers: &[Called], pool: &Threads, kernels: Kernels) -> Result<Vec
 
 /// The most probable tokens that each node tells where tokens of a nucleus are wanted: they are enough for almost all.
 const NUCLEUS: u32 = 32;
+/// A round trip on this machine, or to a neighbour in the same rack.
+const NEAR: Duration = Duration::from_micros(150);
+/// Halves of fewer rows would cost more, weights being read twice, than what they hide.
+const HALVED_ROWS: u32 = 32;
 /// Speeds that are measured twice differ by as much.
 const HARDLY: f64 = 1.2;
 /// The share of the fastest node.
@@ -502,6 +513,7 @@ fn native_plan(cut: &Cut<'_>, (fingerprint, epoch): (Fingerprint, u32), kv: KvTy
         batch_max: cut.batch_max,
         seq_len: cut.seq_len,
         slots: cut.slots,
+        halve_from: u32::MAX,
         stages: heapless::Vec::new(),
     })
 }
@@ -610,13 +622,14 @@ impl Root<'_> {
 
     /// Bytes sent to and received from workers before the first forward pass: plans, or configs and weights.
     pub fn setup_bytes(&self) -> (u64, u64) {
-        self.session.as_ref().map_or((0, 0), |session| session.setup_bytes)
+        self.session.as_ref().map_or((0, 0), |session| (session.setup.sent, session.setup.received))
     }
 
-    /// Bytes sent to and received from workers in forward passes so far, if there are workers.
-    pub fn network_bytes(&self) -> Option<(u64, u64)> {
-        let (sent, received) = self.session.as_ref().map_or((0, 0), Session::network_bytes);
-        (!self.options.workers.is_empty()).then_some((self.past_bytes.0 + sent, self.past_bytes.1 + received))
+    /// What crossed the network in forward passes so far, if there are workers.
+    pub fn traffic(&self) -> Option<Traffic> {
+        let mut all = self.past;
+        all += self.session.as_ref().map(Session::traffic).unwrap_or_default();
+        (!self.options.workers.is_empty()).then_some(all)
     }
 
     /// Computes runs of rows of several sequences together; each has the bits that it has alone. Where a worker is lost, so is the

@@ -20,6 +20,37 @@ const MAX_RUNS: usize = 32;
 /// How long links are tried again and again, the processor offered to others in between, before the thread sleeps.
 const SPIN: Duration = Duration::from_micros(20);
 
+/// What crossed the network, and how long that took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes to all peers.
+    pub sent: u64,
+    /// Bytes from all peers.
+    pub received: u64,
+    /// Time in exchanges, the waits for nodes that still compute included.
+    pub exchanging: Duration,
+}
+
+impl Traffic {
+    /// What came after `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            sent: self.sent.saturating_sub(before.sent),
+            received: self.received.saturating_sub(before.received),
+            exchanging: self.exchanging.saturating_sub(before.exchanging),
+        }
+    }
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.received += other.received;
+        self.exchanging += other.exchanging;
+    }
+}
+
 /// The other nodes of a network, each behind a socket. A node without peers is a mesh too.
 #[derive(Debug)]
 pub struct Mesh {
@@ -29,7 +60,7 @@ pub struct Mesh {
     events: Events,
     timeout: Duration,
     /// Time that exchanges took.
-    waited: Duration,
+    exchanging: Duration,
     /// The flows are those of an exchange that was begun.
     has_begun: bool,
 }
@@ -210,7 +241,7 @@ impl Mesh {
             links,
             poll,
             timeout,
-            waited: Duration::ZERO,
+            exchanging: Duration::ZERO,
             has_begun: false,
         })
     }
@@ -234,9 +265,10 @@ impl Mesh {
         NetError::Unexpected { peer: link.map_or_else(String::new, |link| link.peer.clone()), what }
     }
 
-    /// Time that exchanges took so far, this node's own part in them included.
-    pub fn waited(&self) -> Duration {
-        self.waited
+    /// What crossed since the connections were made.
+    pub fn traffic(&self) -> Traffic {
+        let (sent, received) = (self.sent_bytes(), self.received_bytes());
+        Traffic { sent, received, exchanging: self.exchanging }
     }
 
     /// All nodes, this one included.
@@ -425,7 +457,7 @@ impl Links for Mesh {
         let phase = phase_of(&exchange);
         let start = Instant::now();
         let result = self.run(phase, Some(self.timeout), pipe);
-        self.waited += start.elapsed();
+        self.exchanging += start.elapsed();
         result
     }
 }

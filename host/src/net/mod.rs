@@ -24,7 +24,7 @@ mod patience;
 
 pub use address::{Address, AddressError, DEFAULT_PORT};
 pub use error::NetError;
-pub use mesh::Mesh;
+pub use mesh::{Mesh, Traffic};
 
 use std::time::Duration;
 

@@ -26,6 +26,8 @@ pub struct Called {
     address: Address,
     /// What it says of itself.
     pub have: Have,
+    /// From the question what it has to the first byte of the answer.
+    pub round_trip: Duration,
 }
 
 impl Called {
@@ -125,8 +127,10 @@ fn call_one(worker: &Address, timeouts: &Timeouts) -> Result<Option<Called>, Net
         NetError::Silent { timeout, .. } => NetError::Unanswered { address: worker.clone(), timeout },
         error => error,
     };
+    let start = Instant::now();
     conn.write_with(Part::Handshake, |conn| conn.write_all(&CALL))?;
     let answer: [u8; 4] = conn.read_bytes(Part::Handshake).map_err(unanswered)?;
+    let round_trip = start.elapsed();
     if answer != GREETING {
         return Err(NetError::Unexpected { peer: conn.peer().into(), what: "something that no worker answers" });
     }
@@ -136,7 +140,7 @@ fn call_one(worker: &Address, timeouts: &Timeouts) -> Result<Option<Called>, Net
         _ => None,
     })?;
     match have {
-        Ok(have) => Ok(Some(Called { conn, address: worker.clone(), have })),
+        Ok(have) => Ok(Some(Called { conn, address: worker.clone(), have, round_trip })),
         Err(reason) => Err(NetError::Refused { peer: conn.peer().into(), reason: printable(&reason) }),
     }
 }

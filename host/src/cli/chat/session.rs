@@ -14,6 +14,7 @@ use crate::cli::report::Report;
 use crate::cli::{Failure, interrupt, progress};
 use crate::cluster::root::Root;
 use crate::machine::terminal;
+use crate::net::Traffic;
 use console::style;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -174,7 +175,7 @@ impl Session<'_> {
         let Some(question) = question.or(again.as_deref()) else { return Ok(()) };
         self.conversation.push_question(question);
         self.keep();
-        let network = root.network_bytes();
+        let network = root.traffic();
         let result = self.answer(root, source);
         match result {
             Ok(turn) => {
@@ -344,11 +345,10 @@ impl Session<'_> {
         interrupt::set_kept(self.keeper.path().is_some());
     }
 
-    fn show(&self, root: &Root<'_>, before: Option<(u64, u64)>, turn: &Turn) -> Result<(), Failure> {
+    fn show(&self, root: &Root<'_>, before: Option<Traffic>, turn: &Turn) -> Result<(), Failure> {
         let answer = &turn.answer;
         if self.args.json {
-            let since = |((sent, received), (s, r)): ((u64, u64), (u64, u64))| (sent - s, received - r);
-            let network = root.network_bytes().zip(before).map(since);
+            let network = root.traffic().zip(before).map(|(now, before)| now.since(before));
             let report = Report { load: self.load, seed: self.seed, repack: root.repack_time(), answer, network };
             let mut report = report.json(&turn.text);
             if let Some(reasoning) = &turn.reasoning {

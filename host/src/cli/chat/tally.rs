@@ -4,6 +4,7 @@ use crate::chat::conversation::Conversation;
 use crate::chat::generate::{Answer, Phase};
 use crate::cluster::root::Root;
 use crate::machine::memory;
+use crate::net::Traffic;
 use console::style;
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ impl Tally {
             ("decode", phase(&self.decode)),
             ("memory", format!("{:.1} MB at its peak", memory::peak_bytes() as f64 / 1e6)),
         ];
-        if let Some((sent, received)) = root.network_bytes() {
+        if let Some(Traffic { sent, received, .. }) = root.traffic() {
             lines.push((
                 "network",
                 format!("{:.1} MB sent, {:.1} MB received", sent as f64 / 1e6, received as f64 / 1e6),
