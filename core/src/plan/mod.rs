@@ -5,12 +5,15 @@
 //! One node alone is a cut by rows with one part.
 
 mod columns;
+pub mod cost;
 pub mod names;
 mod parts;
 mod rows;
+mod stage;
 mod weights;
 
 pub use parts::{Parts, Quantity, Share};
+pub use stage::Stage;
 
 use crate::format::{Arch, Header, Layout};
 use crate::graph::{Full, Graph, MAX_NODES, Sizes, Tables};

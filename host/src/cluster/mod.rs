@@ -4,6 +4,7 @@ pub mod best;
 pub mod kv;
 pub mod local;
 pub mod node;
+pub mod planner;
 pub mod room;
 pub mod root;
 pub mod tables;
