@@ -23,6 +23,8 @@
 
 mod shape;
 mod software;
+#[cfg(test)]
+mod tests;
 
 pub use shape::Shape;
 pub use software::Software;

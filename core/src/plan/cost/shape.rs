@@ -3,7 +3,7 @@
 use crate::format::Header;
 use crate::format::layout::{LayerTensor, Layout, TensorId};
 use crate::plan::{is_moe, parts::Own};
-use crate::quant::{DType, NormBlock};
+use crate::quant::{BLOCK, DType, NormBlock};
 
 /// Bytes of a model by what nodes may have parts of.
 #[derive(Clone, Copy, Debug)]
@@ -112,12 +112,41 @@ impl Shape {
         u64::from(self.batch) * (whole + parts)
     }
 
+    /// What a node wants that has `part` (0 to 1) of `layers`, in whole heads and blocks: bytes of weights, and of cache and
+    /// activations.
+    pub fn wanted(&self, layers: u32, part: f64) -> (u64, u64) {
+        let header = &self.header;
+        let some = |len: u32, unit: u32| ((f64::from(len.div_ceil(unit)) * part).ceil() as u32 * unit).min(len);
+        let (heads, group) = (some(header.n_heads, 1), header.n_heads / header.n_kv_heads);
+        let block = BLOCK as u32;
+        let own = Own {
+            heads,
+            kv_heads: heads.div_ceil(group),
+            residual: some(header.dim, block),
+            hidden: some(header.ff_dim(), block),
+        };
+        let layers = u64::from(layers);
+        let cache = layers.saturating_mul(self.cache(&own));
+        (layers.saturating_mul(self.kept(&own)), cache.saturating_add(self.activations(&own)))
+    }
+
+    /// Bytes of a whole layer that a token makes be read.
+    pub fn layer_read_bytes(&self) -> u64 {
+        let Header { n_heads: heads, n_kv_heads: kv_heads, dim: residual, .. } = self.header;
+        self.read(&Own { heads, kv_heads, residual, hidden: self.header.ff_dim() }).iter().sum()
+    }
+
+    /// Bytes of the output matrix.
+    pub fn head_bytes(&self) -> u64 {
+        u64::from(self.header.vocab_size) * self.vocab_row
+    }
+
     /// A normed row as nodes exchange it.
     fn normed(&self) -> u64 {
         let dim = u64::from(self.header.dim);
         match self.activation {
             DType::F32 | DType::F16 => 4 * dim,
-            DType::Q80 | DType::Q40 => dim.div_ceil(crate::quant::BLOCK as u64) * 4 * NormBlock::WORDS as u64,
+            DType::Q80 | DType::Q40 => dim.div_ceil(BLOCK as u64) * 4 * NormBlock::WORDS as u64,
         }
     }
 
