@@ -3,6 +3,7 @@
 pub mod best;
 pub mod kv;
 pub mod local;
+pub mod measured;
 pub mod node;
 pub mod planner;
 pub mod room;

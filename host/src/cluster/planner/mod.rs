@@ -6,15 +6,22 @@
 //! ways with up to [`EXHAUSTIVE`] nodes, with more those that `ways.rs` lists. One node alone and equal parts are always among
 //! them, so that no plan is worse.
 
+pub mod facts;
+pub mod file;
 pub mod published;
 mod shares;
+pub mod simulation;
 #[cfg(test)]
 mod tests;
 mod ways;
 
+use crate::cluster::kv;
+use dair_core::format::{Header, Layout};
 use dair_core::graph::MAX_NODES;
+use dair_core::kernels::KvLayout;
 use dair_core::plan::cost::{self, Division, Machine, NodeCost, Shape, Software};
-use dair_core::plan::{Share, Stage};
+use dair_core::plan::{BATCH, Cut, PlanError, Share, Stage, Way as CutWay};
+use dair_core::quant::DType;
 use std::fmt;
 use ways::Way;
 
@@ -96,6 +103,13 @@ impl fmt::Display for NoPlan {
 
 impl std::error::Error for NoPlan {}
 
+/// The model that `layout` describes, computed with inputs of products in `activation`, with room for `positions` of keys and values
+/// as `kv` lays them out.
+pub fn shape(layout: &Layout, activation: DType, kv: &KvLayout, positions: u32) -> Shape {
+    let one_layer = Header { n_layers: 1, ..*layout.header() };
+    Shape::new(layout, activation, BATCH, kv::cache_bytes(kv, &one_layer, 1, positions))
+}
+
 impl Task<'_> {
     /// The best plan.
     ///
@@ -133,6 +147,22 @@ impl Task<'_> {
         let division = Division::Stages { stages: &stages, shares: &shares };
         let seconds = cost::predict(self.shape, self.software, &machines, division, &mut costs);
         Proposal { nodes, stages, shares, seconds, costs }
+    }
+
+    /// What equal parts by columns would take, or everything by way of the root, as Distributed-Llama did at first.
+    ///
+    /// # Errors
+    /// Where this model does not fall into so many.
+    pub fn predict_dllama(&self, is_star: bool) -> Result<Proposal, PlanError> {
+        let (header, count) = (self.shape.header(), self.machines.len());
+        let cut = Cut::dllama(header, u32::try_from(count).unwrap_or(u32::MAX));
+        cut.check(header)?;
+        let CutWay::Columns { exchange, .. } = cut.way else { unreachable!("the cut of that dialect is by columns") };
+        let division = if is_star { Division::Star { exchange } } else { Division::Columns { exchange } };
+        let mut costs = vec![NodeCost::default(); count];
+        let seconds = cost::predict(self.shape, self.software, self.machines, division, &mut costs);
+        let stages = vec![Stage { nodes: count as u16, layers: self.n_layers() }];
+        Ok(Proposal { nodes: (0..count).collect(), stages, shares: vec![Share::EQUAL; count], seconds, costs })
     }
 
     /// Nodes that a plan can have.

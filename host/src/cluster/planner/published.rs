@@ -6,10 +6,11 @@
 //! of a layer; speed and exchange were published with them. Round trips are those of programs that spin (half of what `ping` says,
 //! which wakes both sides).
 
+use super::Task;
 use crate::synthetic;
-use dair_core::format::{Header, Layout};
-use dair_core::plan::DLLAMA_BATCH;
-use dair_core::plan::cost::{self, Division, Link, Machine, NodeCost, Shape, Software};
+use dair_core::format::Layout;
+use dair_core::kernels::{KvLayout, KvType};
+use dair_core::plan::cost::{Link, Machine, Software};
 use dair_core::quant::DType;
 
 /// Gigabit Ethernet as boards have it: 117 MB/s of payload.
@@ -87,27 +88,24 @@ impl Figure {
     /// What the cost model says of it, in milliseconds per token.
     ///
     /// # Panics
-    /// If the model is no preset.
+    /// If the model is no preset, or can't be cut for so many nodes.
     pub fn predicted_ms(&self) -> f64 {
         let header = synthetic::preset(self.model).expect("a figure of a preset");
-        let shape = shape_of(&header);
-        let exchange = DType::Q80;
-        let (software, division) = match self.board {
-            Board::Pi4 => (DLLAMA_0_1, Division::Star { exchange }),
-            Board::Pi5 => (DLLAMA_0_16, Division::Columns { exchange }),
+        let layout = Layout::new(&header).expect("a preset has a layout");
+        let kv = KvLayout::new(KvType::F32, header.head_dim as usize).expect("F32 takes any head");
+        let shape = super::shape(&layout, DType::Q80, &kv, POSITIONS);
+        let (software, is_star) = match self.board {
+            Board::Pi4 => (DLLAMA_0_1, true),
+            Board::Pi5 => (DLLAMA_0_16, false),
         };
         let machines = vec![self.board.machine(); self.nodes];
-        let mut costs = vec![NodeCost::default(); self.nodes];
-        1e3 * cost::predict(&shape, &software, &machines, division, &mut costs)
+        let task = Task { shape: &shape, software: &software, machines: &machines };
+        1e3 * task.predict_dllama(is_star).expect("a figure of a cut that there is").seconds
     }
 }
 
-/// Published runs were short: a context of 2048 positions, kept in F32.
-fn shape_of(header: &Header) -> Shape {
-    const POSITIONS: u64 = 2048;
-    let layout = Layout::new(header).expect("a preset has a layout");
-    Shape::new(&layout, DType::Q80, DLLAMA_BATCH, 2 * 4 * POSITIONS * u64::from(header.head_dim))
-}
+/// Runs were short: with a longer context, keys and values in F32 would not fit one board.
+const POSITIONS: u32 = 2048;
 
 #[cfg(test)]
 mod tests {
