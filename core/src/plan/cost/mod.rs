@@ -105,18 +105,14 @@ impl NodeCost {
         self.weight_bytes.saturating_add(self.cache_bytes).saturating_add(self.activation_bytes)
     }
 
-    fn pace(&self, machine: &Machine) -> f64 {
-        let disk_s = if self.missing > 0.0 { self.missing / machine.disk_bytes_per_s } else { 0.0 };
-        1.0 / machine.bytes_per_s + disk_s
-    }
-
     /// Adds the reading of weights `times`, and says how long it takes each time.
     fn read(&mut self, machine: &Machine, bytes: u64, times: f64) -> f64 {
-        let (bytes, pace) = (bytes as f64, self.pace(machine));
+        let bytes = bytes as f64;
         let compute_s = bytes / machine.bytes_per_s;
+        let disk_s = if self.missing > 0.0 { bytes * self.missing / machine.disk_bytes_per_s } else { 0.0 };
         self.compute_s += times * compute_s;
-        self.disk_s += times * (bytes * pace - compute_s);
-        bytes * pace
+        self.disk_s += times * disk_s;
+        compute_s + disk_s
     }
 }
 

@@ -2,8 +2,13 @@
 
 use super::{Board, Cluster, Decision, Figure};
 use crate::cluster::planner::{Choice, Proposal};
+use dair_core::graph::MAX_NODES;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+
+/// Lines up to which a table is shown whole, and lines that are shown of a longer one.
+const ROWS_MAX: usize = 40;
+const ROWS_SHOWN: usize = 20;
 
 /// A way of cutting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,11 +165,15 @@ impl View<'_> {
                 _ => rows.push((node, node, text)),
             }
         }
+        let hidden = if rows.len() > ROWS_MAX { rows.split_off(ROWS_SHOWN) } else { Vec::new() };
         for (start, end, text) in rows {
             let nodes = if start == end { start.to_string() } else { format!("{start} to {end}") };
             writeln!(out, "{nodes:>9}  {text}")?;
         }
-        Ok(())
+        match (hidden.first(), hidden.last()) {
+            (Some((start, ..)), Some((_, end, _))) => writeln!(out, "and {start} to {end}: --json lists them"),
+            _ => Ok(()),
+        }
     }
 
     /// Why this cut.
@@ -187,15 +196,18 @@ impl View<'_> {
                 None => format!("{name} does not fit"),
             })
             .collect();
-        if !others.is_empty() {
+        if !others.is_empty() && self.cluster.machines.len() > 1 {
             reasons.push(format!("other ways: {}", others.join(", ")));
         }
         let idle = self.cluster.machines.len() - proposal.nodes.len();
         if idle > 0 {
             let (nodes, have) = if idle == 1 { ("node", "has") } else { ("nodes", "have") };
-            reasons.push(format!(
-                "{idle} {nodes} {have} nothing to do: with more of them a token would hardly be faster, or slower"
-            ));
+            let why = if proposal.nodes.len() == MAX_NODES as usize {
+                format!("a plan has up to {MAX_NODES}")
+            } else {
+                "a token would hardly be faster by more, or slower".to_owned()
+            };
+            reasons.push(format!("{idle} {nodes} {have} nothing to do: {why}"));
         }
         reasons
     }

@@ -4,7 +4,7 @@
 //! Given the nodes of each stage, layers go to the stages with the fastest layers, as many as fit, and within a stage shares are such
 //! that all finish at the same time (`shares.rs`). Which nodes take part, and how they fall into stages, is tried out: all
 //! ways with up to [`EXHAUSTIVE`] nodes, with more those that `ways.rs` lists. One node alone and equal parts are always among
-//! them, so that no plan is worse.
+//! them: no plan is slower than these. Of plans that take about as long, the one with the fewest nodes is best.
 
 pub mod facts;
 pub mod file;
@@ -22,6 +22,8 @@ use dair_core::kernels::KvLayout;
 use dair_core::plan::cost::{self, Division, Machine, NodeCost, Shape, Software};
 use dair_core::plan::{BATCH, Cut, PlanError, Share, Stage, Way as CutWay};
 use dair_core::quant::DType;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use ways::Way;
 
@@ -54,15 +56,29 @@ pub struct Proposal {
     pub costs: Vec<NodeCost>,
 }
 
-impl Proposal {
-    /// Whether `other` takes longer; a few nodes are preferred to more of them that hardly help.
-    fn beats(&self, other: &Self) -> bool {
-        const HARDLY: f64 = 0.995;
-        if self.nodes.len() > other.nodes.len() {
-            self.seconds < HARDLY * other.seconds
-        } else {
-            HARDLY * self.seconds < other.seconds && self.seconds.is_finite()
+/// The fastest plan for each number of nodes.
+#[derive(Default)]
+struct Fastest(BTreeMap<usize, Proposal>);
+
+impl Fastest {
+    fn consider(&mut self, proposal: Proposal) {
+        if !proposal.seconds.is_finite() {
+            return;
         }
+        match self.0.entry(proposal.nodes.len()) {
+            Entry::Occupied(mut best) if proposal.seconds < best.get().seconds => drop(best.insert(proposal)),
+            Entry::Occupied(_) => {}
+            Entry::Vacant(place) => drop(place.insert(proposal)),
+        }
+    }
+
+    /// The plan of the fewest nodes that is no slower than `limit_s` and hardly slower than the fastest: each node more is one
+    /// more that may fail.
+    fn best(&self, limit_s: f64) -> Option<&Proposal> {
+        const HARDLY: f64 = 1.005;
+        let least = self.0.values().map(|plan| plan.seconds).reduce(f64::min)?;
+        let enough = least.max(limit_s.min(HARDLY * least));
+        self.0.values().find(|plan| plan.seconds <= enough)
     }
 }
 
@@ -119,25 +135,23 @@ impl Task<'_> {
     /// # Panics
     /// Without a machine.
     pub fn choose(&self) -> Result<Choice, NoPlan> {
-        let (mut rows, mut layers) = (None, None);
-        let mut consider = |proposal: Proposal| {
-            let best = match (proposal.nodes.len(), proposal.stages.len()) {
-                (1, _) => return,
-                (_, 1) => &mut rows,
-                _ => &mut layers,
-            };
-            if proposal.seconds.is_finite() && best.as_ref().is_none_or(|best| proposal.beats(best)) {
-                *best = Some(proposal);
-            }
+        let (mut rows, mut layers) = (Fastest::default(), Fastest::default());
+        let (alone, equal) = (self.alone(), self.equal());
+        let plain: Vec<_> = alone.iter().chain(&equal).cloned().chain(self.single_workers()).collect();
+        let limit_s = plain.iter().map(|plan| plan.seconds).fold(f64::INFINITY, f64::min);
+        let mut consider = |proposal: Proposal| match (proposal.nodes.len(), proposal.stages.len()) {
+            (1, _) => {}
+            (_, 1) => rows.consider(proposal),
+            _ => layers.consider(proposal),
         };
-        let alone = self.alone();
-        let equal = self.equal();
-        equal.iter().cloned().chain(self.single_workers()).for_each(&mut consider);
+        plain.into_iter().for_each(&mut consider);
         ways::each(self, |way| self.propose(&way).into_iter().for_each(&mut consider));
-        let of_all = [&alone, &rows, &layers].into_iter().flatten();
-        let best = of_all.cloned().reduce(|best, other| if other.beats(&best) { other } else { best });
-        let best = best.ok_or_else(|| self.no_plan())?;
-        Ok(Choice { best, rows, layers, alone, equal })
+        let of_kind = |plans: &Fastest| plans.best(f64::INFINITY).cloned();
+        let (best_rows, best_layers) = (of_kind(&rows), of_kind(&layers));
+        let mut all = rows;
+        layers.0.into_values().chain(alone.clone()).for_each(|plan| all.consider(plan));
+        let best = all.best(limit_s).cloned().ok_or_else(|| self.no_plan())?;
+        Ok(Choice { best, rows: best_rows, layers: best_layers, alone, equal })
     }
 
     /// What `stages` and `shares` over these machines would take.

@@ -1,9 +1,11 @@
 use super::published::{GIGABIT, PI5};
 use super::*;
+use crate::cluster::tables::GraphTables;
 use crate::synthetic::preset;
-use dair_core::format::Layout;
+use dair_core::exec::{Place, Program, Rooms, Step};
+use dair_core::kernels::KvType;
 use dair_core::plan::cost::Link;
-use dair_core::plan::{BATCH, activations_of};
+use dair_core::plan::{self, activations_of};
 use proptest::prelude::*;
 use std::time::Instant;
 
@@ -78,7 +80,7 @@ proptest! {
                     .into_iter()
                     .flatten()
                     .for_each(|proposal| check(&task, proposal));
-                prop_assert!(choice.best.seconds <= least / 0.99, "{} s, a plain plan {least} s", choice.best.seconds);
+                prop_assert!(choice.best.seconds <= least, "{} s, a plain plan {least} s", choice.best.seconds);
             }
             Err(_) => prop_assert!(least.is_infinite()),
         }
@@ -110,8 +112,8 @@ fn slow_links_make_stages_or_one_node_of_what_fast_ones_make_rows() {
     assert_eq!(with("llama3.2-1b", far, 7_000_000_000).best.nodes, [0]);
     // Too little memory for one.
     let Choice { best, rows, .. } = with("llama3-8b", far, 3_000_000_000);
-    assert!(best.stages.len() > 1 && best.stages.iter().all(|stage| stage.nodes == 1), "{best:?}");
-    assert!(rows.unwrap().seconds > 1.2 * best.seconds);
+    assert!(best.stages.len() > 1 && best.stages[0].nodes == 1, "{best:?}");
+    assert!(rows.unwrap().seconds > 1.15 * best.seconds);
 }
 
 #[test]
@@ -149,4 +151,28 @@ fn a_thousand_nodes_and_the_largest_shape_are_planned_at_once() {
     assert!(best.nodes.len() <= MAX_NODES as usize);
     let seconds = start.elapsed().as_secs_f64();
     assert!(seconds < 10.0, "{seconds} s, where this is compiled with few optimisations");
+}
+
+/// Both count the same rows; what lanes work with, and the edges of parts, are missing in the estimate.
+#[test]
+fn estimated_activations_are_near_what_a_program_takes() {
+    for name in ["smollm2-135m", "llama3.2-1b", "qwen3-30b-a3b"] {
+        let header = Header { seq_len: 256, ..preset(name).unwrap() };
+        let layout = Layout::new(&header).unwrap();
+        let kv = KvLayout::new(KvType::F16, header.head_dim as usize).unwrap();
+        let shares = [Share::EQUAL; 3];
+        let cut = Cut::rows(&header, &shares);
+        let shape = super::shape(&layout, cut.activation, &kv, header.seq_len);
+        let task = Task { shape: &shape, software: &Software::DAIR, machines: &[SERVER; 3] };
+        for (node, cost) in (0..).zip(&task.equal().unwrap().costs) {
+            let mut tables = GraphTables::new(cut.sizes(&header));
+            let graph = plan::build(&layout, &cut, node, tables.tables()).unwrap();
+            let mut places = vec![Place::default(); Program::places_len(&graph)];
+            let mut steps = vec![Step::default(); graph.ops.len()];
+            let rooms = Rooms { places: &mut places, steps: &mut steps };
+            let program = Program::new(&graph, layout.file_bytes(), KvType::F16, 1, rooms).unwrap();
+            let ratio = (cost.cache_bytes + cost.activation_bytes) as f64 / program.arena_bytes() as f64;
+            assert!(ratio > 0.8 && ratio < 1.1, "{name}, node {node}: {ratio} of {}", program.arena_bytes());
+        }
+    }
 }
