@@ -40,6 +40,24 @@ pub enum Quantity {
     Vocab,
 }
 
+/// How much of a layer a node computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Own {
+    pub heads: u32,
+    pub kv_heads: u32,
+    /// Values of the residual stream.
+    pub residual: u32,
+    /// Values of the hidden layer, of each expert.
+    pub hidden: u32,
+}
+
+impl Own {
+    /// Whether it computes none of the layer's products.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The parts of all nodes, by arithmetic.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'s> {
@@ -123,18 +141,50 @@ impl<'s> Parts<'s> {
             Quantity::Vocab => u64::from(share.head),
             _ => u64::from(share.layers),
         };
+        let all: u64 = shares.iter().map(share).sum();
+        let bound = |node: u32| {
+            let before = node.clamp(nodes.start, nodes.end) - nodes.start;
+            self.bound(quantity, shares[..before as usize].iter().map(share).sum(), all)
+        };
+        bound(node)..bound(node + 1)
+    }
+
+    /// Where the part behind shares of `before` in `all` starts.
+    fn bound(&self, quantity: Quantity, before: u64, all: u64) -> u32 {
         // Values are cut between blocks, and between the groups of rows that are interleaved.
         let unit = if quantity == Quantity::Heads { self.head_unit } else { BLOCK as u32 };
         let len = self.len(quantity);
         let units = u64::from(len.div_ceil(unit));
-        let all: u64 = shares.iter().map(share).sum();
-        let bound = |node: u32| {
-            let before = node.clamp(nodes.start, nodes.end) - nodes.start;
-            let before: u64 = shares[..before as usize].iter().map(share).sum();
-            let units = (2 * units * before + all).checked_div(2 * all).unwrap_or(0);
-            (units as u32).saturating_mul(unit).min(len)
+        let units = (2 * units * before + all).checked_div(2 * all).unwrap_or(0);
+        (units as u32).saturating_mul(unit).min(len)
+    }
+
+    /// What each node computes of a layer, in the order of the nodes.
+    pub(super) fn each(&self) -> impl Iterator<Item = Own> + Clone + '_ {
+        let all = self.shares.iter().map(|share| u64::from(share.layers)).sum();
+        let bounds = move |quantity, before, with| {
+            let bound = |share| self.bound(quantity, share, all);
+            bound(before)..bound(with)
         };
-        bound(node)..bound(node + 1)
+        self.shares.iter().scan(0, move |before, share| {
+            let with = *before + u64::from(share.layers);
+            let [heads, residual, hidden] =
+                [Quantity::Heads, Quantity::Residual, Quantity::Hidden].map(|quantity| bounds(quantity, *before, with));
+            *before = with;
+            let len = |range: &Range<u32>| range.end - range.start;
+            let kv_heads = len(&self.kv_heads(&heads));
+            Some(Own { heads: len(&heads), kv_heads, residual: len(&residual), hidden: len(&hidden) })
+        })
+    }
+
+    /// How many tokens' logits each node computes.
+    pub(super) fn vocab(&self) -> impl Iterator<Item = u32> + Clone + '_ {
+        let all = self.shares.iter().map(|share| u64::from(share.head)).sum();
+        self.shares.iter().scan(0, move |before, share| {
+            let start = self.bound(Quantity::Vocab, *before, all);
+            *before += u64::from(share.head);
+            Some(self.bound(Quantity::Vocab, *before, all) - start)
+        })
     }
 
     /// The KV heads that query heads read.

@@ -66,7 +66,7 @@ fn size(text: &str) -> Option<u64> {
 /// are: one per core of the first level, and one of each other.
 #[cfg(target_os = "macos")]
 pub fn detect() -> Vec<Cache> {
-    use super::sysctl::number;
+    use crate::machine::sysctl::number;
     let cores = number("hw.perflevel0.physicalcpu").or_else(|| number("hw.physicalcpu")).unwrap_or(1);
     let of = |level: u32, names: [&str; 2], count: u64| {
         let bytes = names.iter().find_map(|name| number(name)).filter(|bytes| *bytes > 0)?;

@@ -34,7 +34,7 @@ pub fn detect() -> Vec<&'static str> {
 #[cfg(not(target_arch = "aarch64"))]
 fn listed(field: &str, names: &[(&str, &'static str)]) -> Vec<&'static str> {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let words = super::cpu_name::field(&cpuinfo, field).unwrap_or_default();
+    let words = crate::machine::cpu_name::field(&cpuinfo, field).unwrap_or_default();
     let is_here = |name: &str| words.split_whitespace().any(|word| word == name);
     names.iter().filter(|(linux, _)| is_here(linux)).map(|(_, ours)| *ours).collect()
 }

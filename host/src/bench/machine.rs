@@ -1,7 +1,7 @@
 //! What this machine is: processor, caches, memory, instruction sets.
 
-use super::{caches, cpu_name, features};
-use crate::machine::{cpu, memory};
+use super::{caches, features};
+use crate::machine::{cpu, cpu_name, memory};
 use dair_core::kernels::Isa;
 
 pub use super::caches::Cache;

@@ -7,7 +7,6 @@
 pub mod bandwidth;
 pub mod buffer;
 mod caches;
-mod cpu_name;
 mod error;
 mod features;
 pub mod kernels;
@@ -15,8 +14,6 @@ mod labels;
 pub mod machine;
 pub mod model;
 pub mod plot;
-#[cfg(target_os = "macos")]
-mod sysctl;
 
 pub use error::BenchError;
 

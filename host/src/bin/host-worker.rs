@@ -6,9 +6,10 @@ use clap::Parser;
 use dair_core::wire::native::MODELS_MAX;
 use dair_host::cli::{self, KernelArgs};
 use dair_host::cluster::kv::Kv;
+use dair_host::cluster::measured::{self, Before};
 use dair_host::cluster::node::{Event, OwnModel, Worker};
 use dair_host::machine::pool::{MAX_LANES, Threads};
-use dair_host::machine::{cores, cpu, memory, speed, terminal};
+use dair_host::machine::{cores, cpu, memory, terminal};
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, DEFAULT_PORT, Timeouts};
 use std::fs;
@@ -61,6 +62,9 @@ struct Args {
     /// Type in which keys and values are kept: f32 is exact and doubles the memory, q80 nearly halves it at some cost of quality
     #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
     kv: Kv,
+    /// Measure how fast this machine computes, even if that was done before: where it was busy then, or has changed
+    #[arg(long)]
+    measure_again: bool,
     /// Print errors only
     #[arg(long, short)]
     quiet: bool,
@@ -112,8 +116,9 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     // Roots that send weights cut them into equal parts.
     let mut speed = 0;
     if !models.is_empty() {
-        speed =
-            speed::bytes_per_s(&pool, kernels).map_err(|error| format!("cannot measure the speed: {error}"))? as u64;
+        let before = if args.measure_again { Before::Forgotten } else { Before::Counts };
+        speed = measured::speed(&pool, kernels, before).map_err(|error| format!("cannot measure the speed: {error}"))?
+            as u64;
     }
     let progress = Duration::from_secs(args.timeout_s);
     let address = Address { host: args.host.clone(), port: args.port };

@@ -14,6 +14,7 @@ mod model_files;
 mod nodes;
 mod perplexity;
 mod piped;
+mod plan;
 mod progress;
 mod render;
 mod report;
@@ -54,6 +55,7 @@ enum Command {
     Inspect(inspect::Args),
     Bench(bench::Args),
     Nodes(nodes::Args),
+    Plan(plan::Args),
     Tokenize(tokenize::TokenizeArgs),
     Detokenize(tokenize::DetokenizeArgs),
 }
@@ -74,6 +76,7 @@ pub fn run() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Nodes(args) => nodes::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),
         Command::Detokenize(args) => tokenize::detokenize(&args),
     };

@@ -3,7 +3,9 @@
 pub mod best;
 pub mod kv;
 pub mod local;
+pub mod measured;
 pub mod node;
+pub mod planner;
 pub mod pulse;
 pub mod room;
 pub mod root;

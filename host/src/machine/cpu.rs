@@ -118,6 +118,18 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// What limits of control groups leave of the time of processors, as Linux writes them (`cpu.max`), from this process's group
+/// upwards; empty without one. A machine with another limit is another machine.
+pub fn quotas() -> String {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let Some(path) = groups.lines().find_map(|line| line.strip_prefix("0::/")) else { return String::new() };
+    let root = std::path::Path::new("/sys/fs/cgroup");
+    let group = root.join(path);
+    let above = group.ancestors().take_while(|group| group.starts_with(root));
+    let limits = above.filter_map(|group| std::fs::read_to_string(group.join("cpu.max")).ok());
+    limits.map(|limit| limit.trim().to_owned()).filter(|limit| !limit.starts_with("max")).collect::<Vec<_>>().join(", ")
+}
+
 /// Threads to compute with unless the user says otherwise ([`cores`](crate::machine::cores)).
 pub fn threads() -> usize {
     crate::machine::cores::default_lanes()

@@ -3,9 +3,12 @@
 pub mod arena;
 pub mod cores;
 pub mod cpu;
+pub mod cpu_name;
 pub mod disk;
 pub mod file;
 pub mod memory;
 pub mod pool;
 pub mod speed;
+#[cfg(target_os = "macos")]
+pub mod sysctl;
 pub mod terminal;

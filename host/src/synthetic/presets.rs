@@ -45,11 +45,18 @@ const BASE: Header = Header {
     header_bytes: EMITTED_BYTES as u32,
 };
 
+const LLAMA31: Header = Header {
+    seq_len: 131_072,
+    rope: RopeKind::Llama31,
+    rope_scaling: RopeScaling { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, orig_seq_len: 8192 },
+    ..BASE
+};
+
 const QWEN3: Header = Header { arch: Arch::Qwen3, rope: RopeKind::Falcon, rope_theta: 1e6, norm_epsilon: 1e-6, ..BASE };
 
 /// Published dimensions as in the models' `config.json`. The tiny ones can be cut for 2 nodes, most of them for 4,
 /// with every type of weights; all but one have `head_dim * n_heads` ≠ `dim`, and their GQA groups are 1 to 4.
-pub const PRESETS: [Preset; 9] = [
+pub const PRESETS: [Preset; 13] = [
     Preset {
         name: "tiny-llama",
         header: Header {
@@ -130,6 +137,34 @@ pub const PRESETS: [Preset; 9] = [
         },
     },
     Preset {
+        name: "llama2-7b",
+        header: Header {
+            dim: 4096,
+            hidden_dim: 11_008,
+            n_layers: 32,
+            n_heads: 32,
+            n_kv_heads: 32,
+            head_dim: 128,
+            vocab_size: 32_000,
+            seq_len: 4096,
+            ..BASE
+        },
+    },
+    Preset {
+        name: "llama2-70b",
+        header: Header {
+            dim: 8192,
+            hidden_dim: 28_672,
+            n_layers: 80,
+            n_heads: 64,
+            n_kv_heads: 8,
+            head_dim: 128,
+            vocab_size: 32_000,
+            seq_len: 4096,
+            ..BASE
+        },
+    },
+    Preset {
         name: "llama3.2-1b",
         header: Header {
             dim: 2048,
@@ -159,6 +194,34 @@ pub const PRESETS: [Preset; 9] = [
             seq_len: 8192,
             rope_theta: 500_000.0,
             ..BASE
+        },
+    },
+    Preset {
+        name: "llama3.3-70b",
+        header: Header {
+            dim: 8192,
+            hidden_dim: 28_672,
+            n_layers: 80,
+            n_heads: 64,
+            n_kv_heads: 8,
+            head_dim: 128,
+            vocab_size: 128_256,
+            rope_theta: 5e5,
+            ..LLAMA31
+        },
+    },
+    Preset {
+        name: "llama3.1-405b",
+        header: Header {
+            dim: 16_384,
+            hidden_dim: 53_248,
+            n_layers: 126,
+            n_heads: 128,
+            n_kv_heads: 8,
+            head_dim: 128,
+            vocab_size: 128_256,
+            rope_theta: 5e5,
+            ..LLAMA31
         },
     },
     Preset {
@@ -228,6 +291,10 @@ mod tests {
         assert_eq!(parameters("smollm2-135m"), 134_515_008);
         assert_eq!(parameters("llama3.2-1b"), 1_235_814_400);
         assert_eq!(parameters("llama3-8b") + 128_256 * 4096, 8_030_261_248);
+        assert_eq!(parameters("llama2-7b") + 32_000 * 4096, 6_738_415_616);
+        assert_eq!(parameters("llama2-70b") + 32_000 * 8192, 68_976_648_192);
+        assert_eq!(parameters("llama3.3-70b") + 128_256 * 8192, 70_553_706_496);
+        assert_eq!(parameters("llama3.1-405b") + 128_256 * 16_384, 405_853_388_800);
         assert_eq!(parameters("qwen3-0.6b"), 596_049_920);
         assert_eq!(parameters("qwen3-30b-a3b") + 151_936 * 2048, 30_532_122_624);
     }

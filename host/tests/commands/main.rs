@@ -11,6 +11,7 @@ mod inspect;
 mod model;
 mod network;
 mod opening;
+mod plan;
 mod published;
 mod refusals;
 mod run;

@@ -1,7 +1,7 @@
 //! A root and workers as processes of their own, and peers that are none.
 
 use crate::model::{Files, header};
-use crate::run::{Outcome, dair, host_worker};
+use crate::run::{CACHE, Outcome, dair, host_worker};
 use dair_core::format::Header;
 use dair_core::quant::DType;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -35,6 +35,7 @@ impl Worker {
     fn start_on(port: &str, args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_host-worker"));
         command.args(["--host", "127.0.0.1", "--port", port, "--threads", "1"]).args(args);
+        command.env("DAIR_CACHE", CACHE);
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("host-worker starts");
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().expect("piped")).read_line(&mut line).expect("a line");

@@ -59,20 +59,26 @@ pub struct Entry {
     _in_use: File,
 }
 
+/// The folder of this user for what can be made again: `DAIR_CACHE`, or `dair` where the system keeps such things. It need not be
+/// there yet.
+///
+/// # Errors
+/// Where there is no such place.
+pub fn folder_of_user() -> Result<PathBuf, CacheError> {
+    if let Some(folder) = std::env::var_os(VARIABLE).filter(|folder| !folder.is_empty()) {
+        return Ok(folder.into());
+    }
+    let strategy = etcetera::base_strategy::choose_native_strategy().map_err(|_| CacheError::NoHome)?;
+    Ok(strategy.cache_dir().join("dair"))
+}
+
 impl Cache {
-    /// The cache of this user: `DAIR_CACHE`, or the folder `dair` where the system keeps what can be made again.
+    /// The cache of this user, in [`folder_of_user`].
     ///
     /// # Errors
     /// Where there is no such place.
     pub fn of_user() -> Result<Self, CacheError> {
-        let folder = match std::env::var_os(VARIABLE).filter(|folder| !folder.is_empty()) {
-            Some(folder) => folder.into(),
-            None => etcetera::base_strategy::choose_native_strategy()
-                .map_err(|_| CacheError::NoHome)?
-                .cache_dir()
-                .join("dair"),
-        };
-        Ok(Self::at(&folder))
+        Ok(Self::at(&folder_of_user()?))
     }
 
     /// A cache in this folder, which need not be there yet.
