@@ -19,9 +19,12 @@ mod render;
 mod report;
 mod sample_args;
 mod stream;
+mod table;
 mod template_args;
 mod text_args;
 mod tokenize;
+mod verify;
+mod worker_args;
 
 pub use args::parse;
 use clap::{Parser, Subcommand};
@@ -54,6 +57,7 @@ enum Command {
     Inspect(inspect::Args),
     Bench(bench::Args),
     Nodes(nodes::Args),
+    Verify(verify::Args),
     Tokenize(tokenize::TokenizeArgs),
     Detokenize(tokenize::DetokenizeArgs),
 }
@@ -74,6 +78,7 @@ pub fn run() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Nodes(args) => nodes::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),
         Command::Detokenize(args) => tokenize::detokenize(&args),
     };

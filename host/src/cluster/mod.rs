@@ -1,9 +1,13 @@
 //! Who computes a model: a root, alone or with workers, and what a worker does for it.
 
 pub mod best;
+pub mod discovery;
+pub mod hashing;
 pub mod kv;
 pub mod local;
 pub mod node;
+pub mod nodes_file;
 pub mod room;
 pub mod root;
 pub mod tables;
+pub mod workers;

@@ -5,14 +5,15 @@ use crate::cluster::kv::Unfit;
 use crate::cluster::local::{self, Local};
 use crate::cluster::room::NoRoom;
 use crate::cluster::tables::GraphTables;
+use crate::cluster::workers;
 use crate::machine::cores;
 use crate::machine::cpu;
 use crate::machine::memory;
 use crate::machine::pool::Threads;
 use crate::machine::speed;
-use crate::model::{Model, fingerprint};
+use crate::model::{Model, identity};
 use crate::net::native::{self, Called};
-use crate::net::{Address, Mesh, NetError, Stage, Timeouts, dial, printable};
+use crate::net::{Address, Mesh, NetError, Stage, Timeouts, dial};
 use crate::storage::Weights;
 use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits};
 use dair_core::graph::Graph;
@@ -20,7 +21,9 @@ use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError, Share};
 use dair_core::quant::DType;
 use dair_core::wire::dllama::Control;
-use dair_core::wire::native::{BEST_MAX, Best, Fingerprint, Pass, Plan, Ready, SessionId, VERSION, Wanted};
+use dair_core::wire::native::{
+    BEST_MAX, Best, Digest, Fingerprint, HasModel, Pass, Plan, Ready, SessionId, VERSION, Wanted,
+};
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -49,6 +52,8 @@ pub struct Options {
     pub dialect: Dialect,
     /// A share for each node that speaks the native dialect, the root's first; none for shares by speed.
     pub shares: Vec<Share>,
+    /// Digest of the model, where it is known: workers that know theirs, too, must have the same.
+    pub digest: Option<Digest>,
     /// How long to wait for them.
     pub timeouts: Timeouts,
     /// Set from elsewhere, it ends passes of a node that works alone.
@@ -95,6 +100,7 @@ impl Options {
             workers: Vec::new(),
             dialect: Dialect::default(),
             shares: Vec::new(),
+            digest: None,
             timeouts: Timeouts::default(),
             stop: None,
         }
@@ -210,30 +216,13 @@ enum Others {
 
 impl Others {
     /// Finds out who the workers of `options` are.
-    fn find(options: &Options, fingerprint: &Fingerprint, progress: Progress<'_>) -> Result<Self, NetError> {
-        if options.workers.is_empty() {
-            return Ok(Self::Nobody);
-        }
+    fn find(options: &Options, wanted: &HasModel, progress: Progress<'_>) -> Result<Self, NetError> {
         if options.dialect == Dialect::Dllama {
             return Ok(Self::Dllama);
         }
         let called = native::call(&options.workers, &options.timeouts, progress)?;
-        // One that has no file at all takes weights; all are treated alike.
-        if called.iter().any(|worker| worker.as_ref().is_none_or(|worker| worker.have.models.is_empty())) {
-            return Ok(Self::Dllama);
-        }
-        let called: Vec<_> = called.into_iter().flatten().collect();
-        for worker in &called {
-            let peer = || worker.peer().to_owned();
-            if worker.have.version != VERSION {
-                return Err(NetError::Version { peer: peer(), version: worker.have.version });
-            }
-            if !worker.have.models.iter().any(|model| model.fingerprint == *fingerprint) {
-                let models = worker.have.models.iter().map(|model| (printable(&model.name), model.bytes)).collect();
-                return Err(NetError::OtherModels { peer: peer(), models });
-            }
-        }
-        Ok(Self::Native(called))
+        let called = workers::with_model(&options.workers, called, wanted, progress)?;
+        Ok(called.map_or(Self::Dllama, Self::Native))
     }
 }
 
@@ -249,12 +238,13 @@ pub fn with_root<R, E: From<RootError>>(
 ) -> Result<R, E> {
     let header = model.header();
     let workers = options.workers.len();
-    let mut fingerprint = Fingerprint::default();
+    let (mut others, mut fingerprint) = (Others::Nobody, Fingerprint::default());
     if workers > 0 {
-        fingerprint = fingerprint::fingerprint(&model.path)
+        let wanted = identity::identity(model, options.digest)
             .map_err(|error| RootError::System(format!("the content of {}", model.path.display()), error))?;
+        others = Others::find(options, &wanted, progress).map_err(RootError::Net)?;
+        fingerprint = wanted.fingerprint;
     }
-    let others = Others::find(options, &fingerprint, progress).map_err(RootError::Net)?;
     let pool = Threads::new(options.threads)
         .map_err(|error| RootError::System(format!("{} threads", options.threads), error))?;
     let mut shares = options.shares.clone();

@@ -7,5 +7,6 @@ pub mod disk;
 pub mod file;
 pub mod memory;
 pub mod pool;
+pub mod priority;
 pub mod speed;
 pub mod terminal;

@@ -3,8 +3,19 @@
 use crate::run::dair;
 use std::collections::BTreeSet;
 
-const COMMANDS: [&str; 10] =
-    ["convert", "generate", "chat", "perplexity", "render", "inspect", "bench", "nodes", "tokenize", "detokenize"];
+const COMMANDS: [&str; 11] = [
+    "convert",
+    "generate",
+    "chat",
+    "perplexity",
+    "render",
+    "inspect",
+    "bench",
+    "nodes",
+    "verify",
+    "tokenize",
+    "detokenize",
+];
 
 /// Flags as they appear in a text.
 fn flags(text: &str) -> BTreeSet<&str> {

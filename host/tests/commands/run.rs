@@ -11,6 +11,9 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// Where conversations are kept that no test looks at: not among those of whoever runs the tests.
 pub const STATE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/state");
 
+/// Whatever a test does, the cache of the user who runs it stays as it is.
+pub const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/cache");
+
 /// How a command ended.
 #[derive(Debug)]
 pub struct Outcome {
@@ -57,8 +60,7 @@ pub fn host_worker_knowing(variables: &[(&str, &str)], args: &[&str]) -> Outcome
 fn run(binary: &str, input: &[u8], args: &[&str], variables: &[(&str, &str)]) -> Outcome {
     let mut command = Command::new(binary);
     command.args(args).env_remove("RUST_BACKTRACE").env("XDG_STATE_HOME", STATE);
-    // Whatever a test does, the cache of the user who runs it stays as it is.
-    command.env("DAIR_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache")).envs(variables.iter().copied());
+    command.env("DAIR_CACHE", CACHE).envs(variables.iter().copied());
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     // It may end before it reads anything; that is not for this function to judge.

@@ -12,10 +12,12 @@
 //! A version gets its name when it is complete, so that nobody sees half a pair. Versions that a change of the source has left
 //! behind go when their source is converted again, those whose source is gone with any conversion; never while somebody uses them.
 
+mod digests;
 mod error;
 mod identity;
 mod slot;
 
+pub use digests::{Digests, FileState};
 pub use error::CacheError;
 
 use super::convert::{self, Options, Progress};
@@ -28,6 +30,19 @@ use std::path::{Path, PathBuf};
 
 /// The environment variable that names another folder.
 pub const VARIABLE: &str = "DAIR_CACHE";
+
+/// The cache folder of this user.
+///
+/// # Errors
+/// Where there is no such place.
+fn folder_of_user() -> Result<PathBuf, CacheError> {
+    match std::env::var_os(VARIABLE).filter(|folder| !folder.is_empty()) {
+        Some(folder) => Ok(folder.into()),
+        None => etcetera::base_strategy::choose_native_strategy()
+            .map(|strategy| strategy.cache_dir().join("dair"))
+            .map_err(|_| CacheError::NoHome),
+    }
+}
 
 /// A folder of converted models.
 #[derive(Clone, Debug)]
@@ -65,14 +80,7 @@ impl Cache {
     /// # Errors
     /// Where there is no such place.
     pub fn of_user() -> Result<Self, CacheError> {
-        let folder = match std::env::var_os(VARIABLE).filter(|folder| !folder.is_empty()) {
-            Some(folder) => folder.into(),
-            None => etcetera::base_strategy::choose_native_strategy()
-                .map_err(|_| CacheError::NoHome)?
-                .cache_dir()
-                .join("dair"),
-        };
-        Ok(Self::at(&folder))
+        Ok(Self::at(&folder_of_user()?))
     }
 
     /// A cache in this folder, which need not be there yet.
