@@ -28,8 +28,8 @@ pub struct WorkerArgs {
     /// Find the workers that announce themselves on this network; those without this model are left out
     #[arg(long, conflicts_with_all = ["workers", "nodes_file"])]
     discover: bool,
-    /// Find only those with this name of a cluster [default: dair]
-    #[arg(long, value_name = "NAME", requires = "discover")]
+    /// Find those of the cluster with this name [default: dair]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["workers", "nodes_file"])]
     cluster: Option<ClusterName>,
 }
 
@@ -45,12 +45,16 @@ pub struct Workers {
 impl WorkerArgs {
     /// Whether any were asked for.
     pub fn are_given(&self) -> bool {
-        self.discover || self.nodes_file.is_some() || !self.workers.is_empty()
+        self.discovers() || self.nodes_file.is_some() || !self.workers.is_empty()
+    }
+
+    fn discovers(&self) -> bool {
+        self.discover || self.cluster.is_some()
     }
 
     /// These, or all that are found where none were asked for.
     pub fn or_discovered(&self) -> Self {
-        Self { discover: !self.are_given() || self.discover, ..self.clone() }
+        Self { discover: self.discovers() || !self.are_given(), ..self.clone() }
     }
 
     /// The workers that were asked for; none where none were. Of those that are found, all are.
@@ -60,7 +64,7 @@ impl WorkerArgs {
     pub fn workers(&self, quiet: bool) -> Result<Workers, Failure> {
         let list = match &self.nodes_file {
             Some(path) => nodes_file::read(path).map_err(|error| error.to_string())?,
-            None if self.discover => return Ok(Workers { addresses: self.found(quiet)?, dialect: Dialect::Ask }),
+            None if self.discovers() => return Ok(Workers { addresses: self.found(quiet)?, dialect: Dialect::Ask }),
             None => self.workers.clone(),
         };
         let said = list.iter().find(|worker| worker.is_dllama);
@@ -86,7 +90,7 @@ impl WorkerArgs {
         quiet: bool,
     ) -> Result<Workers, Failure> {
         let workers = self.workers(quiet)?;
-        if !self.discover {
+        if !self.discovers() {
             return Ok(workers);
         }
         let wanted = identity::identity(model, digest)?;

@@ -312,23 +312,4 @@ mod tests {
             assert!(name.parse::<ClusterName>().is_err(), "{name}");
         }
     }
-
-    /// On loopback, and on a port that no other program uses for it.
-    #[test]
-    fn who_is_announced_is_found_by_the_name_of_the_cluster() {
-        let discovery = Discovery::on_port(45_353);
-        // Another run of this test may be on.
-        let [kitchen, attic] =
-            ["kitchen", "attic"].map(|name| format!("{name}-{}", std::process::id()).parse::<ClusterName>().unwrap());
-        let announce = |cluster, port| discovery.announce(cluster, ([127, 0, 0, 1], port).into(), 2).unwrap();
-        let workers = [announce(&kitchen, 7), announce(&kitchen, 5), announce(&attic, 6)];
-        let find = |cluster| {
-            let found = discovery.find(cluster).unwrap();
-            found.iter().map(Address::to_string).collect::<Vec<_>>()
-        };
-        assert_eq!(find(&kitchen), ["127.0.0.1:5", "127.0.0.1:7"]);
-        assert_eq!(find(&attic), ["127.0.0.1:6"]);
-        drop(workers);
-        assert_eq!(find(&kitchen), [""; 0]);
-    }
 }

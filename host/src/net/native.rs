@@ -73,7 +73,7 @@ impl Called {
     }
 }
 
-/// Bytes per second below which a worker that hashes is given up: a tenth of what a memory card reads.
+/// Bytes per second below which a worker that hashes is given up; a memory card reads tens of millions.
 pub const SLOWEST_HASH: u64 = 1_000_000;
 
 /// Answers what the digest of a model is; tells how many bytes are hashed as long as that takes, until nobody wants to know.

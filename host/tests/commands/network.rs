@@ -156,7 +156,7 @@ fn workers_are_found_by_the_name_of_their_cluster() {
     let (cluster, nobody) = (format!("test-{}", std::process::id()), format!("nobody-{}", std::process::id()));
     let start = |model: &str| Worker::start_with(&["--model", model, "--cluster", &cluster]);
     let (with, another, other) = (start(&files.model), start(&files.model), start(&other.model));
-    let discover = ["--discover", "--cluster", &cluster];
+    let discover = ["--cluster", &cluster];
     let mut addresses = [&with, &another, &other].map(|worker| worker.address.clone());
     addresses.sort_by_key(|address| address.rsplit(':').next().unwrap().parse::<u16>().unwrap());
     let nodes = dair(&[&["nodes", "--json"], &discover[..]].concat()).json();
@@ -175,7 +175,8 @@ fn workers_are_found_by_the_name_of_their_cluster() {
 
     dair(&["nodes", "--discover", "--cluster", &nobody]).refused(&["no worker of the cluster", &nobody, "5353"]);
     dair(&["nodes", "--discover", "--workers", "a"]).misused(&["--discover", "--workers"]);
-    dair(&["nodes", "--discover", "--cluster", "a b"]).misused(&["--cluster", "a b"]);
+    dair(&["nodes", "--cluster", "a b"]).misused(&["--cluster", "a b"]);
+    dair(&["nodes", "--cluster", "a", "--workers", "a"]).misused(&["--cluster", "--workers"]);
     host_worker(&["--cluster", "a", "--no-announce"]).misused(&["--cluster", "--no-announce"]);
 }
 
