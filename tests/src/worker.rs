@@ -50,7 +50,7 @@ impl Worker {
         let (end, ended) = channel();
         thread::spawn(move || {
             let pool = Threads::new(threads).unwrap();
-            let worker = node::Worker::new(&pool, best_kernels(), kv, 0, models);
+            let worker = node::Worker::new(&pool, best_kernels(), kv, (0, 0), models);
             worker.serve(
                 &mut listener,
                 || max_memory,

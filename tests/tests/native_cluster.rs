@@ -10,8 +10,8 @@ use dair_core::wire::native::{CALL, GREETING};
 use dair_host::cluster::node::OwnModel;
 use dair_host::cluster::root::{Options, RootError, with_root};
 use dair_host::machine::cpu::best_kernels;
-use dair_host::model::Model;
-use dair_host::net::Timeouts;
+use dair_host::model::{Model, identity};
+use dair_host::net::{Timeouts, native};
 use dair_host::synthetic::model_bytes;
 use dair_tests::models::{self, Case};
 use dair_tests::random::tokens;
@@ -210,10 +210,9 @@ fn a_worker_with_another_file_is_named_and_serves_the_next_root() {
     assert_eq!(
         error,
         format!(
-            "worker {} does not have this model, but model.m ({} bytes): start it with a copy of this file (--model), \
-             or write dllama:// before its address to send it the weights",
+            "worker {} does not have this model; its model.m has the same size and header, but other content: start it \
+             with a copy of this file (--model), or write dllama:// before all addresses to send the weights",
             workers[1].address,
-            other.bytes.len()
         )
     );
     assert!(logits(&other.model(), &options(&workers[1..], PATIENT), &[1, 2]).is_ok());
@@ -236,6 +235,61 @@ fn a_worker_without_a_file_is_sent_the_weights() {
         run::assert_same_bits(&got, &want, &case.name);
         assert!(workers[0].ended().unwrap().weight_bytes > 0);
     }
+}
+
+/// Neither dialect does for all of them.
+#[test]
+fn workers_with_the_model_and_others_are_not_mixed() {
+    let file = File::of(&models::tiny()[0], 8);
+    let (with, silent) = (worker(&file.path, 1, u64::MAX), TcpListener::bind("127.0.0.1:0").unwrap());
+    let silent_address = silent.local_addr().unwrap();
+    let mut options = options(std::slice::from_ref(&with), PATIENT);
+    options.workers.push(silent_address.to_string().parse().unwrap());
+    let error = logits(&file.model(), &options, &[1]).unwrap_err().to_string();
+    let start = format!("worker {silent_address} do not answer as dair's workers, worker {} do: ", with.address);
+    assert!(error.starts_with(&start), "{error}");
+    silent.set_nonblocking(true).unwrap();
+    assert!(silent.accept().is_err(), "nobody called");
+}
+
+/// A byte that the fingerprint does not look at.
+#[test]
+fn digests_that_both_nodes_know_must_agree_at_the_join() {
+    let mut case = models::tiny()[0].clone();
+    case.header.hidden_dim *= 512;
+    let file = File::of(&case, 9);
+    let mut changed = file.bytes.clone();
+    changed[5000] ^= 1;
+    let changed = File::new(changed);
+    let worker = worker(&changed.path, 1, u64::MAX);
+    let mut options = options(std::slice::from_ref(&worker), PATIENT);
+    let identity = identity::identity(&file.model(), None).unwrap();
+    assert_eq!(identity.fingerprint, identity::identity(&changed.model(), None).unwrap().fingerprint, "of samples");
+
+    options.digest = Some(*blake3::hash(&file.bytes).as_bytes());
+    assert!(logits(&file.model(), &options, &[1]).is_ok(), "the worker does not know its digest yet");
+    let mut called = native::call(&options.workers, &PATIENT, |_| ()).unwrap().remove(0).unwrap();
+    let told = called.digest((&identity.fingerprint, identity.bytes), &PATIENT, |_| ()).unwrap();
+    assert_eq!(told, *blake3::hash(&changed.bytes).as_bytes());
+    drop(called);
+    let error = logits(&file.model(), &options, &[1]).unwrap_err().to_string();
+    assert!(error.contains("its model.m has the same size and header, but other content"), "{error}");
+    options.digest = None;
+    assert!(logits(&file.model(), &options, &[1]).is_ok(), "this node does not know its digest");
+}
+
+#[test]
+fn a_digest_is_refused_where_there_is_none() {
+    let file = File::of(&models::tiny()[0], 10);
+    let worker = worker(&file.path, 1, u64::MAX);
+    let ask = |fingerprint| {
+        let mut called = native::call(&[worker.as_address()], &PATIENT, |_| ()).unwrap().remove(0).unwrap();
+        called.digest((&fingerprint, 5), &PATIENT, |_| ()).unwrap_err().to_string()
+    };
+    assert_eq!(ask([7; 32]), format!("worker {} refuses: it does not have this model", worker.address));
+    let own = identity::identity(&file.model(), None).unwrap().fingerprint;
+    std::fs::File::options().append(true).open(&file.path).unwrap().write_all(b"x").unwrap();
+    assert!(ask(own).ends_with("was changed after it was opened; start the worker again"));
 }
 
 #[test]
@@ -291,7 +345,7 @@ fn nonsense_is_refused_and_the_worker_serves_the_next_root() {
     let worker = Worker::with_models(vec![OwnModel::open(&file.path).unwrap()], HASTY, 1, KvType::F16, u64::MAX);
     let frame = |bytes: &[u8]| [&(bytes.len() as u32).to_le_bytes()[..], bytes].concat();
     for (words, want) in [
-        (frame(&[77]), "kind is 77; allowed: 1 to 11"),
+        (frame(&[77]), "kind is 77; allowed: 1 to 14"),
         (frame(&[5]), "sent a message that is not due"),
         (frame(&[5, 0]), "length has 1 bytes too many"),
         (frame(&[2, 9, 0, 0, 0]), "version is 9; it must be 1"),

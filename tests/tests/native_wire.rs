@@ -6,9 +6,9 @@ use dair_core::kernels::KvType;
 use dair_core::plan::{Share, Stage};
 use dair_core::quant::DType;
 use dair_core::wire::native::{
-    Beat, Best, HasModel, Have, MESSAGE_MAX, MODELS_MAX, Message, Pass, Plan, PlanNode, REASON_MAX, Ready, VERSION,
-    Wanted, message_len, write_beat, write_bye, write_go, write_have, write_link, write_linked, write_pass, write_plan,
-    write_ready, write_refused, write_rest,
+    Beat, Best, HasModel, Have, ISA_MAX, MESSAGE_MAX, MODELS_MAX, Message, Pass, Plan, PlanNode, REASON_MAX, Ready, VERSION,
+    Wanted, message_len, write_beat, write_bye, write_digest, write_go, write_hashing, write_have, write_link,
+    write_linked, write_pass, write_plan, write_ready, write_refused, write_rest, write_verify,
 };
 use dair_tests::random::Random;
 
@@ -17,6 +17,8 @@ const BEST: Wanted = Wanted::Best(Best { count: 40, below: 128_000, scale: 1.8 }
 fn have() -> Have {
     let model = |index: u8| HasModel {
         fingerprint: [index; 32],
+        header: [index ^ 1; 32],
+        digest: index.is_multiple_of(2).then_some([index ^ 2; 32]),
         bytes: u64::MAX - u64::from(index),
         name: format!("model-{index}-é.m").as_str().try_into().unwrap(),
     };
@@ -24,6 +26,8 @@ fn have() -> Have {
         version: VERSION,
         threads: 4,
         speed: 1 << 35,
+        isa: "x".repeat(ISA_MAX).as_str().try_into().unwrap(),
+        disk_speed: 1 << 30,
         memory: 1 << 40,
         models: (0..MODELS_MAX as u8).map(model).collect(),
     }
@@ -68,7 +72,7 @@ fn pass() -> Pass {
 fn messages() -> Vec<Vec<u8>> {
     let nodes = nodes();
     let places = nodes.iter().map(|node| (node.share, node.host.as_str(), node.port));
-    let mut out = vec![Vec::new(); 11];
+    let mut out = vec![Vec::new(); 14];
     write_have(&mut out[0], &have()).unwrap();
     write_plan(&mut out[1], &plan(), places).unwrap();
     write_ready(&mut out[2], &Ready { arena_bytes: 5, repacked_bytes: u64::MAX }).unwrap();
@@ -80,6 +84,9 @@ fn messages() -> Vec<Vec<u8>> {
     write_bye(&mut out[8]).unwrap();
     write_beat(&mut out[9], &BEAT).unwrap();
     write_rest(&mut out[10]).unwrap();
+    write_verify(&mut out[11], &[4; 32]).unwrap();
+    write_hashing(&mut out[12], u64::MAX).unwrap();
+    write_digest(&mut out[13], &[5; 32]).unwrap();
     out
 }
 
@@ -105,6 +112,18 @@ fn what_is_written_is_read() {
     assert_eq!(pass, self::pass());
     assert!(matches!(read(9), Message::Beat(beat) if beat == BEAT) && matches!(read(10), Message::Rest));
     assert_eq!(tokens.ids().collect::<Vec<_>>(), [1, 2, u32::MAX]);
+    assert!(matches!(read(11), Message::Verify(fingerprint) if fingerprint == [4; 32]));
+    assert!(matches!(read(12), Message::Hashing(u64::MAX)));
+    assert!(matches!(read(13), Message::Digest(digest) if digest == [5; 32]));
+}
+
+#[test]
+fn of_a_worker_of_another_version_the_version_is_read() {
+    for (version, rest) in [(0, &[][..]), (VERSION + 1, &[9; 40])] {
+        let bytes = [&[1][..], &version.to_le_bytes(), rest].concat();
+        let Message::Have(read) = Message::parse(&bytes).unwrap() else { panic!("not a Have") };
+        assert_eq!(read, Have { version, ..Have::default() });
+    }
 }
 
 #[test]

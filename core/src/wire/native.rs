@@ -3,6 +3,7 @@
 //! ```text
 //! root -> worker                      worker -> root                worker -> lower worker
 //! CALL                                GREETING, Have
+//! Verify                              Hashing, …, Digest or Refused
 //! Plan                                Ready or Refused
 //! Go                                                                LINK, Link
 //!                                     Linked
@@ -48,9 +49,13 @@ pub const NAME_MAX: usize = 255;
 pub const BEST_MAX: u32 = 128;
 /// Longest reason of a refusal in bytes.
 pub const REASON_MAX: usize = 500;
+/// Longest name of an instruction set in bytes.
+pub const ISA_MAX: usize = 31;
 
 /// What a model file is known by.
 pub type Fingerprint = [u8; 32];
+/// BLAKE3 of a whole model file.
+pub type Digest = [u8; 32];
 
 /// What a session is known by: links between workers prove to belong to it.
 pub type SessionId = [u8; 16];
@@ -58,8 +63,12 @@ pub type SessionId = [u8; 16];
 /// A model that a worker has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HasModel {
-    /// Of its content.
+    /// Of its size, its header and samples of its content.
     pub fingerprint: Fingerprint,
+    /// Of its header alone: says what differs where the fingerprint does.
+    pub header: Fingerprint,
+    /// Of all its bytes, where the worker knows it already.
+    pub digest: Option<Digest>,
     /// Bytes of the file.
     pub bytes: u64,
     /// What people call it.
@@ -69,12 +78,16 @@ pub struct HasModel {
 /// What a worker says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Have {
-    /// [`VERSION`] of its dialect.
+    /// [`VERSION`] of its dialect; where it is another one, nothing else is known.
     pub version: u32,
     /// Threads that compute.
     pub threads: u32,
     /// Bytes of weights per second that it multiplies with one token; 0 if that was not measured.
     pub speed: u64,
+    /// Instruction set of its kernels.
+    pub isa: heapless::String<ISA_MAX>,
+    /// Bytes per second that it reads of its disk; 0 if that was not measured.
+    pub disk_speed: u64,
     /// Bytes that it may take for a KV cache, activations and repacked weights.
     pub memory: u64,
     /// Its model files.
@@ -207,6 +220,12 @@ pub enum Message<'m> {
     Rest,
     /// The session ends.
     Bye,
+    /// A root wants the digest of the model with this fingerprint.
+    Verify(Fingerprint),
+    /// A worker reads the file for it: bytes so far.
+    Hashing(u64),
+    /// A worker knows it.
+    Digest(Digest),
 }
 
 const HAVE: u8 = 1;
@@ -220,6 +239,9 @@ const PASS: u8 = 8;
 const BYE: u8 = 9;
 const BEAT: u8 = 10;
 const REST: u8 = 11;
+const VERIFY: u8 = 12;
+const HASHING: u8 = 13;
+const DIGEST: u8 = 14;
 
 /// Nodes of a plan, each checked when it is read.
 #[derive(Clone, Debug)]
@@ -293,7 +315,13 @@ impl<'m> Message<'m> {
         let mut reader = Reader::new(rest, Part::Message);
         let [kind] = reader.array("kind")?;
         let message = match kind {
-            HAVE => Self::Have(read_have(&mut reader)?),
+            HAVE => {
+                let have = read_have(&mut reader)?;
+                if have.version != VERSION {
+                    *rest = &[];
+                }
+                Self::Have(have)
+            }
             PLAN => {
                 let plan = read_plan(&mut reader)?;
                 let nodes = PlanNodes { rest: core::mem::take(rest), left: plan.nodes };
@@ -321,8 +349,11 @@ impl<'m> Message<'m> {
             BYE => Self::Bye,
             REST => Self::Rest,
             BEAT => Self::Beat(Beat { passes: reader.u64("passes")?, busy_us: reader.u64("microseconds")? }),
+            VERIFY => Self::Verify(reader.array("fingerprint")?),
+            HASHING => Self::Hashing(reader.u64("hashed bytes")?),
+            DIGEST => Self::Digest(reader.array("digest")?),
             found => {
-                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: REST.into() };
+                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: DIGEST.into() };
                 return Err(reader.invalid("kind", fault).into());
             }
         };
@@ -337,16 +368,28 @@ impl<'m> Message<'m> {
 type Source<'r, 'm> = Reader<'r, &'m [u8]>;
 
 fn read_have(reader: &mut Source<'_, '_>) -> Result<Have, ReadError<Infallible>> {
+    let version = reader.u32("version")?;
+    if version != VERSION {
+        // What follows is that version's.
+        return Ok(Have { version, ..Have::default() });
+    }
     let mut have = Have {
-        version: reader.u32("version")?,
+        version,
         threads: reader.u32("threads")?,
         speed: reader.u64("speed")?,
+        isa: reader.text(["length of an instruction set", "instruction set"], 0)?,
+        disk_speed: reader.u64("speed of the disk")?,
         memory: reader.u64("memory")?,
         ..Have::default()
     };
     for _ in 0..reader.within("number of models", 0..=MODELS_MAX as u32)? {
         let model = HasModel {
             fingerprint: reader.array("fingerprint")?,
+            header: reader.array("fingerprint of the header")?,
+            digest: match reader.within("number of digests", 0..=1)? {
+                0 => None,
+                _ => Some(reader.array("digest")?),
+            },
             bytes: reader.u64("bytes of a model")?,
             name: reader.text(["length of a name", "name"], 0)?,
         };
@@ -433,10 +476,15 @@ pub fn write_have<W: Write>(writer: &mut W, have: &Have) -> Result<(), W::Error>
         put_u32(writer, have.version)?;
         put_u32(writer, have.threads)?;
         put_u64(writer, have.speed)?;
+        put_text(writer, &have.isa)?;
+        put_u64(writer, have.disk_speed)?;
         put_u64(writer, have.memory)?;
         put_u32(writer, have.models.len() as u32)?;
         have.models.iter().try_for_each(|model| {
             writer.write_all(&model.fingerprint)?;
+            writer.write_all(&model.header)?;
+            put_u32(writer, model.digest.is_some().into())?;
+            writer.write_all(model.digest.as_ref().map_or(&[], |digest| digest.as_slice()))?;
             put_u64(writer, model.bytes)?;
             put_text(writer, &model.name)
         })
@@ -579,6 +627,30 @@ pub fn write_rest<W: Write>(writer: &mut W) -> Result<(), W::Error> {
 /// Those of the writer.
 pub fn write_bye<W: Write>(writer: &mut W) -> Result<(), W::Error> {
     frame(writer, BYE, |_| Ok(()))
+}
+
+/// Writes that the digest of a model is wanted.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_verify<W: Write>(writer: &mut W, fingerprint: &Fingerprint) -> Result<(), W::Error> {
+    frame(writer, VERIFY, |writer| writer.write_all(fingerprint))
+}
+
+/// Writes how many bytes of a model are hashed.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_hashing<W: Write>(writer: &mut W, bytes: u64) -> Result<(), W::Error> {
+    frame(writer, HASHING, |writer| put_u64(writer, bytes))
+}
+
+/// Writes the digest of a model.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_digest<W: Write>(writer: &mut W, digest: &Digest) -> Result<(), W::Error> {
+    frame(writer, DIGEST, |writer| writer.write_all(digest))
 }
 
 /// What a body is written to: first to be counted, then to go out.

@@ -5,14 +5,17 @@
 use clap::Parser;
 use dair_core::wire::native::MODELS_MAX;
 use dair_host::cli::{self, KernelArgs};
+use dair_host::cluster::discovery::{Announcement, ClusterName, Discovery};
 use dair_host::cluster::kv::Kv;
 use dair_host::cluster::measured::{self, Before};
 use dair_host::cluster::node::{Event, OwnModel, Worker};
 use dair_host::machine::pool::{MAX_LANES, Threads};
 use dair_host::machine::{cores, cpu, memory, terminal};
+use dair_host::model::cache::Digests;
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, DEFAULT_PORT, Timeouts};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,6 +26,7 @@ Examples:
   host-worker --model-dir /models --port 9991 --threads 4
   host-worker --host 127.0.0.1 --max-memory 2GB
 Then, on the root:
+  dair chat --model MODEL.m --discover
   dair generate --model MODEL.m --prompt 'Hello' --workers 10.0.0.2:9990 10.0.0.3:9990
 
 The conversation with the root is neither encrypted nor authenticated: run it on networks that you trust.";
@@ -65,6 +69,13 @@ struct Args {
     /// Measure how fast this machine computes, even if that was done before: where it was busy then, or has changed
     #[arg(long)]
     measure_again: bool,
+    /// Name of the cluster under which this worker announces itself on the local network, for `dair chat --discover`. One that
+    /// only this machine reaches (--host 127.0.0.1) does so if a name is given [default: dair]
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<ClusterName>,
+    /// Do not announce this worker: it is there for those who know its address
+    #[arg(long, conflicts_with = "cluster")]
+    no_announce: bool,
     /// Print errors only
     #[arg(long, short)]
     quiet: bool,
@@ -97,12 +108,28 @@ fn open_models(args: &Args) -> Result<Vec<OwnModel>, String> {
     if paths.len() > MODELS_MAX {
         return Err(format!("{} model files given; a worker tells of {MODELS_MAX} at most", paths.len()));
     }
-    paths.iter().map(|path| OwnModel::open(path).map_err(|error| error.to_string())).collect()
+    let digests = Digests::of_user();
+    let open = |path: &PathBuf| OwnModel::open_with(path, digests.clone()).map_err(|error| error.to_string());
+    paths.iter().map(open).collect()
 }
 
 /// What a worker tells whoever watches it. It works for its root, and goes on where nobody does.
 fn say(line: impl std::fmt::Display) {
     let _ = terminal::print_line(line);
+}
+
+/// Announces a worker that listens on `local`, as long as what is returned lives. One that can't be announced works all the same.
+fn announce(args: &Args, local: SocketAddr, threads: usize) -> Option<(ClusterName, Announcement)> {
+    // Nobody else sees loopback.
+    let is_wanted = !args.no_announce && (args.cluster.is_some() || !local.ip().is_loopback());
+    let cluster = is_wanted.then(|| args.cluster.clone().unwrap_or_default())?;
+    match Discovery::default().announce(&cluster, local, threads) {
+        Ok(announcement) => Some((cluster, announcement)),
+        Err(error) => {
+            terminal::note(format_args!("not announced: {error}; roots have to name this worker by --workers"));
+            None
+        }
+    }
 }
 
 fn run(args: &Args) -> Result<std::convert::Infallible, String> {
@@ -114,26 +141,33 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     }
     let models = open_models(args)?;
     // Roots that send weights cut them into equal parts.
-    let mut speed = 0;
-    if !models.is_empty() {
+    let (mut speed, mut disk_speed) = (0, 0);
+    if let Some(model) = models.first() {
         let before = if args.measure_again { Before::Forgotten } else { Before::Counts };
         speed = measured::speed(&pool, kernels, before).map_err(|error| format!("cannot measure the speed: {error}"))?
             as u64;
+        disk_speed = measured::disk_bytes_per_s(model.path(), before)
+            .map_err(|error| format!("cannot read {}: {error}", model.path().display()))? as u64;
     }
     let progress = Duration::from_secs(args.timeout_s);
     let address = Address { host: args.host.clone(), port: args.port };
     let timeouts = Timeouts::of(progress);
     let mut listener = Listener::bind(&address, timeouts).map_err(|error| error.to_string())?;
+    let local = listener.local_addr().map_err(|error| error.to_string())?;
+    let announced = announce(args, local, threads);
     if !args.quiet {
-        let local = listener.local_addr().map_err(|error| error.to_string())?;
         if let Some(note) = cpu::too_many(threads) {
             terminal::note(note);
         }
         say(format_args!("listening on {local}, {threads} threads, {}", kernels.isa()));
         models.iter().for_each(say);
+        if let Some((cluster, _)) = &announced {
+            say(format_args!("announced on the local network as a worker of the cluster {cluster}"));
+        }
     }
     let max_memory = || args.max_memory.unwrap_or_else(memory::usable_bytes);
-    let worker = Worker::new(&pool, kernels, args.kv.into(), speed, models);
+    let worker = Worker::new(&pool, kernels, args.kv.into(), (speed, disk_speed), models);
+    worker.hash_in_background()?;
     let served = worker.serve(&mut listener, max_memory, |event| match event {
         Event::Joined(root, node, nodes, warnings) if !args.quiet => {
             say(format_args!("{root}: node {node} of {nodes}"));

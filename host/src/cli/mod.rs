@@ -20,9 +20,12 @@ mod render;
 mod report;
 mod sample_args;
 mod stream;
+mod table;
 mod template_args;
 mod text_args;
 mod tokenize;
+mod verify;
+mod worker_args;
 
 pub use args::parse;
 use clap::{Parser, Subcommand};
@@ -56,6 +59,7 @@ enum Command {
     Bench(bench::Args),
     Nodes(nodes::Args),
     Plan(plan::Args),
+    Verify(verify::Args),
     Tokenize(tokenize::TokenizeArgs),
     Detokenize(tokenize::DetokenizeArgs),
 }
@@ -77,6 +81,7 @@ pub fn run() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Nodes(args) => nodes::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),
         Command::Detokenize(args) => tokenize::detokenize(&args),
     };

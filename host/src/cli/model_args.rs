@@ -2,18 +2,20 @@
 
 use super::model_files::ModelFiles;
 use super::progress::SetUp;
+use super::worker_args::{WorkerArgs, Workers};
 use super::{Failure, KernelArgs, interrupt};
 use crate::cluster::kv::Kv;
-use crate::cluster::root::{self, Dialect, Options, Repack, Root};
-use crate::machine::cpu::{self, KernelError};
+use crate::cluster::root::{self, Options, Repack, Root};
+use crate::machine::cpu;
 use crate::machine::pool::MAX_LANES;
 use crate::machine::terminal;
 use crate::model::Model;
-use crate::net::{Address, AddressError, Timeouts};
+use crate::model::cache::{Digests, FileState};
+use crate::net::Timeouts;
 use dair_core::plan::Share;
 use dair_core::quant::DType;
-use std::path::PathBuf;
-use std::str::FromStr;
+use dair_core::wire::native::Digest;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Which model, and what it runs on.
@@ -48,11 +50,8 @@ pub struct ModelArgs {
     /// memory that the system can't take back, for faster tokens [default: for 32 tokens and more, where half of the memory stays free]
     #[arg(long, value_enum, value_name = "WHEN", default_value_t, hide_default_value = true)]
     pub repack: RepackArg,
-    /// Workers that share the model, with blanks or commas between them: each `host-worker --model FILE` computes its part
-    /// of its own copy; to one without a file, or to C++ Distributed-Llama 0.16 (or where `dllama://` stands before an
-    /// address), weights are sent [default port: 9990]
-    #[arg(long, value_name = "HOST:PORT", num_args = 1.., value_delimiter = ',')]
-    pub workers: Vec<WorkerArg>,
+    #[command(flatten)]
+    pub workers: WorkerArgs,
     /// Sizes of the parts that nodes compute of their own files, this machine's first, such as 2,1,1; 0 leaves a node without
     /// [default: as fast as each node is]
     #[arg(long, value_name = "N", num_args = 1.., value_delimiter = ',')]
@@ -60,24 +59,6 @@ pub struct ModelArgs {
     /// Seconds without a byte, or with hardly any, after which a worker that owes some is given up
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout_s: u64,
-}
-
-/// What `--workers` takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorkerArg {
-    /// Where it listens.
-    pub address: Address,
-    /// Whether it is said to speak the dialect of C++ Distributed-Llama.
-    pub is_dllama: bool,
-}
-
-impl FromStr for WorkerArg {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let address = text.strip_prefix("dllama://");
-        Ok(Self { address: address.unwrap_or(text).parse()?, is_dllama: address.is_some() })
-    }
 }
 
 /// What `--activations` takes.
@@ -99,6 +80,11 @@ pub enum RepackArg {
     Always,
     /// Weights stay in the mapped file
     Never,
+}
+
+/// The digest of a model file, where it was computed before.
+fn known_digest(path: &Path) -> Option<Digest> {
+    Digests::of_user()?.find(path, &FileState::of(path).ok()?)
 }
 
 /// Tokens one by one that win back the time of repacking, for a model of any size: both go by its bytes.
@@ -171,15 +157,19 @@ impl ModelArgs {
             self.say_what_is_odd(model);
         }
         let set_up = SetUp::new(quiet);
-        root::with_root(model, &self.options(decode_tokens)?, &|stage| set_up.show(stage), |root| {
+        let options = self.options(model, decode_tokens, quiet)?;
+        root::with_root(model, &options, &|stage| set_up.show(stage), |root| {
             set_up.clear();
             body(root)
         })
     }
 
     /// What the root needs to know.
-    fn options(&self, decode_tokens: u32) -> Result<Options, KernelError> {
+    fn options(&self, model: &Model, decode_tokens: u32, quiet: bool) -> Result<Options, Failure> {
         let kernels = self.kernels.kernels()?;
+        let timeouts = Timeouts::of(Duration::from_secs(self.timeout_s));
+        let digest = if self.workers.are_given() { known_digest(&model.path) } else { None };
+        let Workers { addresses, dialect } = self.workers.workers_for((model, digest), &timeouts, quiet)?;
         Ok(Options {
             threads: self.threads.map_or_else(cpu::threads, usize::from),
             pin: self.pin,
@@ -196,10 +186,11 @@ impl ModelArgs {
                 RepackArg::Always => Repack::Always,
                 RepackArg::Never => Repack::Never,
             },
-            workers: self.workers.iter().map(|worker| worker.address.clone()).collect(),
-            dialect: if self.workers.iter().any(|worker| worker.is_dllama) { Dialect::Dllama } else { Dialect::Ask },
+            workers: addresses,
+            dialect,
+            digest,
             shares: self.shares.iter().map(|share| Share { layers: *share, head: *share }).collect(),
-            timeouts: Timeouts::of(Duration::from_secs(self.timeout_s)),
+            timeouts,
             stop: Some(interrupt::flag()),
         })
     }

@@ -1,25 +1,27 @@
 //! `dair nodes`: who the workers are, and what they have.
 
-use super::Failure;
-use super::model_args::WorkerArg;
+use super::worker_args::{WorkerArgs, Workers};
+use super::{Failure, table};
 use crate::machine::terminal;
 use crate::net::native::{self, Called};
 use crate::net::{Address, NetError, Timeouts, printable};
+use dair_core::wire::native::{HasModel, Have, VERSION};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
+  dair nodes                                      those that announce themselves on this network
   dair nodes --workers 10.0.0.2:9990 10.0.0.3:9990
+  dair nodes --nodes-file nodes.txt
   dair nodes --workers pi-1.local,pi-2.local --json";
 
-/// Ask workers what they have: threads, speed, memory, models.
+/// Ask workers what they have: cores, speed, memory, models; without a list, those that announce themselves.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Workers, with blanks or commas between them [default port: 9990]
-    #[arg(long, value_name = "HOST:PORT", num_args = 1.., value_delimiter = ',', required = true)]
-    workers: Vec<WorkerArg>,
+    #[command(flatten)]
+    workers: WorkerArgs,
     /// Seconds to wait for an answer
     #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout_s: u64,
@@ -33,8 +35,8 @@ pub struct Args {
 /// # Errors
 /// One line for the user where a worker can't be asked; the others are listed all the same.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let addresses: Vec<Address> = args.workers.iter().map(|worker| worker.address.clone()).collect();
     let timeouts = Timeouts::of(Duration::from_secs(args.timeout_s));
+    let Workers { addresses, .. } = args.workers.or_discovered().workers(args.json)?;
     let answers = native::call_each(&addresses, &timeouts, |_| ()).map_err(|error| error.to_string())?;
     let missing = answers.iter().filter(|answer| !matches!(answer, Ok(Some(_)))).count();
     let nodes = addresses.iter().zip(&answers);
@@ -42,52 +44,89 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let nodes: Vec<_> = nodes.map(|(address, answer)| to_json(address, answer)).collect();
         terminal::print_line(json!({ "nodes": nodes }))?;
     } else {
-        for (address, answer) in nodes {
-            terminal::print_line(to_text(address, answer))?;
-        }
+        terminal::print(to_text(nodes))?;
     }
     if missing == 0 { Ok(()) } else { Err(format!("{missing} of {} workers can't be asked", answers.len()).into()) }
 }
 
 type Answer = Result<Option<Called>, NetError>;
 
-fn fingerprint(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// Why there is nothing to be told of a worker.
+enum Silence<'a> {
+    Unanswered,
+    Version(u32),
+    Failed(&'a NetError),
 }
 
-fn to_text(address: &Address, answer: &Answer) -> String {
-    let have = match answer {
-        Ok(Some(called)) => &called.have,
-        Ok(None) => {
-            return format!("{address}: no answer: not there, C++ Distributed-Llama, or UDP is filtered on the way");
+fn heard(answer: &Answer) -> Result<&Have, Silence<'_>> {
+    match answer {
+        Ok(Some(Called { have, .. })) if have.version == VERSION => Ok(have),
+        Ok(Some(Called { have, .. })) => Err(Silence::Version(have.version)),
+        Ok(None) => Err(Silence::Unanswered),
+        Err(error) => Err(Silence::Failed(error)),
+    }
+}
+
+/// What a worker is doing.
+fn state(_: &Have) -> &'static str {
+    // One that is at work does not answer before it is done.
+    "free"
+}
+
+fn to_text<'a>(nodes: impl Iterator<Item = (&'a Address, &'a Answer)>) -> String {
+    let mut rows =
+        vec![["ADDRESS", "CORES", "ISA", "SPEED", "DISK", "MEMORY", "STATE", "MODELS"].map(String::from).to_vec()];
+    for (address, answer) in nodes {
+        let mut row = vec![address.to_string()];
+        match heard(answer) {
+            Ok(have) => row.extend(cells(have)),
+            Err(Silence::Unanswered) => {
+                row.push("no answer: not there, C++ Distributed-Llama, or UDP is filtered on the way".into());
+            }
+            Err(Silence::Version(version)) => row.push(format!("another version of dair: {version}, here {VERSION}")),
+            Err(Silence::Failed(error)) => row.push(error.to_string()),
         }
-        Err(error) => return error.to_string(),
-    };
+        rows.push(row);
+    }
+    table::aligned(&rows)
+}
+
+/// What stands behind the address of a worker that has answered.
+fn cells(have: &Have) -> [String; 7] {
     let gb = |bytes: u64| bytes as f64 / 1e9;
-    let speed = if have.speed == 0 { "speed unknown".into() } else { format!("{:.1} GB/s", gb(have.speed)) };
-    let mut text = format!("{address}: {} threads, {speed}, {:.1} GB of memory", have.threads, gb(have.memory));
-    if have.models.is_empty() {
-        text += "; no model file: takes weights";
+    let speed = |bytes: u64| if bytes == 0 { "-".into() } else { format!("{:.1} GB/s", gb(bytes)) };
+    let model = |model: &HasModel| format!("{} ({:.2} GB)", printable(&model.name), gb(model.bytes));
+    let mut models = have.models.iter().map(model).collect::<Vec<_>>().join(", ");
+    if models.is_empty() {
+        models = "no model file: takes weights".into();
     }
-    for model in &have.models {
-        let (name, print) = (printable(&model.name), fingerprint(&model.fingerprint[..8]));
-        text += &format!("\n  {name}, {:.2} GB, fingerprint {print}", gb(model.bytes));
-    }
-    text
+    [
+        have.threads.to_string(),
+        printable(&have.isa),
+        speed(have.speed),
+        speed(have.disk_speed),
+        format!("{:.1} GB", gb(have.memory)),
+        state(have).into(),
+        models,
+    ]
 }
 
 fn to_json(address: &Address, answer: &Answer) -> Value {
     let address = address.to_string();
-    match answer {
-        Ok(Some(Called { have, .. })) => {
-            let model = |model: &dair_core::wire::native::HasModel| json!({ "name": model.name.as_str(), "bytes": model.bytes, "fingerprint": fingerprint(&model.fingerprint) });
-            let models: Vec<_> = have.models.iter().map(model).collect();
-            json!({
-                "address": address, "dialect": "native", "version": have.version, "threads": have.threads,
-                "bytes_per_second": have.speed, "memory_bytes": have.memory, "models": models,
-            })
-        }
-        Ok(None) => json!({ "address": address, "error": "no answer" }),
-        Err(error) => json!({ "address": address, "error": error.to_string() }),
+    let model = |model: &HasModel| {
+        json!({
+            "name": model.name.as_str(), "bytes": model.bytes, "fingerprint": table::hex(&model.fingerprint),
+            "blake3": model.digest.map(|digest| table::hex(&digest)),
+        })
+    };
+    match heard(answer) {
+        Ok(have) => json!({
+            "address": address, "dialect": "native", "version": have.version, "threads": have.threads,
+            "isa": have.isa.as_str(), "bytes_per_second": have.speed, "disk_bytes_per_second": have.disk_speed,
+            "memory_bytes": have.memory, "state": state(have), "models": have.models.iter().map(model).collect::<Vec<_>>(),
+        }),
+        Err(Silence::Unanswered) => json!({ "address": address, "error": "no answer" }),
+        Err(Silence::Version(version)) => json!({ "address": address, "version": version, "error": "another version" }),
+        Err(Silence::Failed(error)) => json!({ "address": address, "error": error.to_string() }),
     }
 }

@@ -37,21 +37,29 @@ pub fn prompt(hidden: bool, total: usize) -> ProgressBar {
 /// What the set-up of links is at.
 #[derive(Debug)]
 pub struct SetUp {
+    quiet: bool,
     line: ProgressBar,
     weights: Once,
 }
 
 impl SetUp {
-    /// A line on a terminal, unless it is to be `hidden`. It shows nothing before it is told of a stage.
-    pub fn new(hidden: bool) -> Self {
-        let hidden = hidden || !terminal::is_watched();
+    /// A line on a terminal, unless it is to be `quiet`. It shows nothing before it is told of a stage.
+    pub fn new(quiet: bool) -> Self {
+        let hidden = quiet || !terminal::is_watched();
         let line = if hidden { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-        Self { line, weights: Once::new() }
+        Self { quiet, line, weights: Once::new() }
     }
 
     /// Shows what is waited for.
     pub fn show(&self, stage: Stage<'_>) {
         let (what, address) = match stage {
+            Stage::WithoutFile(names) => {
+                if !self.quiet {
+                    let line = format!("{names}: no model file, so all workers are sent the weights");
+                    self.line.suspend(|| terminal::note(line));
+                }
+                return;
+            }
             Stage::Prepare(peer) => {
                 self.line.set_message(format!("waiting for {peer} to prepare"));
                 return self.line.enable_steady_tick(Duration::from_millis(100));

@@ -1,12 +1,16 @@
 //! Who computes a model: a root, alone or with workers, and what a worker does for it.
 
 pub mod best;
+pub mod discovery;
+pub mod hashing;
 pub mod kv;
 pub mod local;
 pub mod measured;
 pub mod node;
+pub mod nodes_file;
 pub mod planner;
 pub mod pulse;
 pub mod room;
 pub mod root;
 pub mod tables;
+pub mod workers;

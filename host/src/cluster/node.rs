@@ -1,12 +1,14 @@
 //! A worker: takes a root, computes what it is asked for until the session ends, and is ready for the next root.
 
 use crate::cluster::best::{Gathered, NativeLinks};
+use crate::cluster::hashing::{self, Hashing};
 use crate::cluster::local::{Local, Part};
 use crate::cluster::root::{Repack, RootError};
 use crate::cluster::tables::GraphTables;
 use crate::machine::arena::ArenaMemory;
 use crate::machine::pool::Threads;
-use crate::model::{Model, ModelError, fingerprint};
+use crate::model::cache::{Digests, FileState};
+use crate::model::{Model, ModelError, identity};
 use crate::net::listen::{Client, Joined, Listener};
 use crate::net::native::{self, Announced, Caller};
 use crate::net::{Mesh, NetError};
@@ -16,10 +18,10 @@ use dair_core::graph::{Op, Sizes};
 use dair_core::io::Pool;
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{Cut, Way};
-use dair_core::wire::native::{Beat, Fingerprint, HasModel, Have, MODELS_MAX, Plan, VERSION};
-use std::borrow::Cow;
+use dair_core::wire::native::{Beat, Digest, Fingerprint, HasModel, Have, MODELS_MAX, Plan, VERSION};
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -129,6 +131,7 @@ pub struct Worker<'w> {
     kernels: Kernels,
     kv: KvType,
     speed: u64,
+    disk_speed: u64,
     models: Vec<OwnModel>,
     /// What the last session repacked, and of which model, for the next one.
     repacked: Cell<Option<(Fingerprint, Arc<Repacked>)>>,
@@ -138,53 +141,92 @@ pub struct Worker<'w> {
 #[derive(Debug)]
 pub struct OwnModel {
     model: Model,
-    fingerprint: Fingerprint,
+    /// Without the digest.
+    identity: HasModel,
+    hashing: Arc<Hashing>,
 }
 
 impl OwnModel {
-    /// Opens a file.
+    /// Opens a file. What its digest is, nobody knows before it is asked for.
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let model = Model::open(path)?;
-        let fingerprint = fingerprint::fingerprint(path).map_err(|error| ModelError::Open(path.into(), error))?;
-        Ok(Self { model, fingerprint })
+        Self::open_with(path, None)
     }
 
-    /// What people call it.
-    fn name(&self) -> Cow<'_, str> {
-        let path = &self.model.path;
-        path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()
+    /// Opens a file whose digest is kept in `digests`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(path: &Path, digests: Option<Digests>) -> Result<Self, ModelError> {
+        let failed = |error| ModelError::Open(path.into(), error);
+        // The state first: a change from here on shows.
+        let state = FileState::of(path).map_err(failed)?;
+        let model = Model::open(path)?;
+        let identity = identity::identity(&model, None).map_err(failed)?;
+        let hashing = Arc::new(Hashing::new(path.into(), state, digests));
+        Ok(Self { model, identity, hashing })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.model.path
     }
 
     fn told(&self) -> HasModel {
-        let mut name = heapless::String::new();
-        // A longer one is cut: it is for people.
-        let _ = self.name().chars().filter(|c| *c != '\0').try_for_each(|c| name.push(c));
-        HasModel { fingerprint: self.fingerprint, bytes: self.model.file.len() as u64, name }
+        HasModel { digest: self.hashing.known(), ..self.identity.clone() }
     }
 }
 
 impl fmt::Display for OwnModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, bytes) = (self.name(), self.model.file.len());
-        write!(f, "model {name}, {:.2} GB, fingerprint ", bytes as f64 / 1e9)?;
-        self.fingerprint[..8].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let HasModel { name, bytes, fingerprint, .. } = &self.identity;
+        write!(f, "model {name}, {:.2} GB, fingerprint ", *bytes as f64 / 1e9)?;
+        fingerprint[..8].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
 impl<'w> Worker<'w> {
     /// A worker with these threads and kernels, and up to [`MODELS_MAX`] model files. `kv` is the type in which it keeps keys and
-    /// values where a root does not say, `speed` the bytes of weights per second that it multiplies, or 0.
-    pub fn new(pool: &'w Threads, kernels: Kernels, kv: KvType, speed: u64, models: Vec<OwnModel>) -> Self {
-        Self { pool, kernels, kv, speed, models, repacked: Cell::default() }
+    /// values where a root does not say, `speeds` the bytes of weights per second that it multiplies and those that it reads of its
+    /// disk, or 0.
+    pub fn new(
+        pool: &'w Threads,
+        kernels: Kernels,
+        kv: KvType,
+        (speed, disk_speed): (u64, u64),
+        models: Vec<OwnModel>,
+    ) -> Self {
+        Self { pool, kernels, kv, speed, disk_speed, models, repacked: Cell::default() }
     }
 
     fn have(&self, max_memory: u64) -> Have {
         let models = self.models.iter().take(MODELS_MAX).map(OwnModel::told).collect();
-        let (threads, speed) = (self.pool.lanes() as u32, self.speed);
-        Have { version: VERSION, threads, speed, memory: max_memory, models }
+        let (threads, speed, disk_speed) = (self.pool.lanes() as u32, self.speed, self.disk_speed);
+        let isa = self.kernels.isa().name().try_into().expect("names of instruction sets are short");
+        Have { version: VERSION, threads, speed, isa, disk_speed, memory: max_memory, models }
+    }
+
+    /// Computes the digests of its models that are not known yet, in a thread that runs when nobody else wants to.
+    ///
+    /// # Errors
+    /// Where there is no thread to be had, for people.
+    pub fn hash_in_background(&self) -> Result<(), String> {
+        hashing::in_background(self.models.iter().map(|model| Arc::clone(&model.hashing)).collect())
+    }
+
+    fn model(&self, fingerprint: &Fingerprint) -> Option<&OwnModel> {
+        self.models.iter().find(|model| model.identity.fingerprint == *fingerprint)
+    }
+
+    /// Waits for the digest of a model that a root asks for.
+    fn digest(
+        &self,
+        fingerprint: &Fingerprint,
+        tell: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<Digest, String> {
+        self.model(fingerprint).ok_or(NOT_HERE)?.hashing.wait(tell)
     }
 
     /// Serves one root after the other, for ever; `event` hears what happens.
@@ -225,12 +267,12 @@ impl<'w> Worker<'w> {
         max_memory: u64,
         event: &mut impl FnMut(Event<'_>),
     ) -> Result<Option<Summary>, SessionError> {
-        let Some(task) = caller.task()? else { return Ok(None) };
+        let Some(task) = caller.task(&|fingerprint, tell| self.digest(fingerprint, tell))? else { return Ok(None) };
         let Plan { epoch, fingerprint, node, nodes, activation, kv, batch_max, seq_len, slots, halve_from, .. } =
             task.plan;
         event(Event::Joined(caller.root(), node, nodes, &[]));
-        let Some(OwnModel { model, .. }) = self.models.iter().find(|model| model.fingerprint == fingerprint) else {
-            caller.refuse("it does not have this model");
+        let Some(OwnModel { model, .. }) = self.model(&fingerprint) else {
+            caller.refuse(NOT_HERE);
             return Err(SessionError::Forward("the root's model is not here".into()));
         };
         let shares: Vec<_> = task.nodes.iter().map(|node| node.share).collect();
@@ -284,6 +326,9 @@ fn compute(part: &mut Part<'_>, mesh: &mut Mesh, epoch: u32, summary: &mut Summa
         (summary.sent_bytes, summary.received_bytes) = (mesh.sent_bytes(), mesh.received_bytes());
     }
 }
+
+/// To a root that wants a model that is not here.
+const NOT_HERE: &str = "it does not have this model";
 
 /// What happens to a worker.
 #[derive(Debug)]

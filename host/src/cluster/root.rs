@@ -9,14 +9,15 @@ use crate::cluster::local::{Local, Part};
 use crate::cluster::pulse::{Pulse, SharedLinks};
 use crate::cluster::room::NoRoom;
 use crate::cluster::tables::GraphTables;
+use crate::cluster::workers;
 use crate::machine::cores;
 use crate::machine::cpu;
 use crate::machine::memory;
 use crate::machine::pool::Threads;
 use crate::machine::speed;
-use crate::model::{Model, fingerprint};
+use crate::model::{Model, identity};
 use crate::net::native::{self, Called};
-use crate::net::{Address, Mesh, NetError, Stage, Timeouts, Traffic, dial, printable};
+use crate::net::{Address, Mesh, NetError, Stage, Timeouts, Traffic, dial};
 use crate::storage::Repacked;
 use dair_core::exec::{Batch, Failure, GraphError, Logits, Run};
 use dair_core::graph::Graph;
@@ -25,7 +26,9 @@ use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError, Share};
 use dair_core::quant::DType;
 use dair_core::text::{Looks, Partial};
 use dair_core::wire::dllama::Control;
-use dair_core::wire::native::{BEST_MAX, Best, Fingerprint, Pass, Plan, Ready, SessionId, VERSION, Wanted};
+use dair_core::wire::native::{
+    BEST_MAX, Best, Digest, Fingerprint, HasModel, Pass, Plan, Ready, SessionId, VERSION, Wanted,
+};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -55,6 +58,8 @@ pub struct Options {
     pub dialect: Dialect,
     /// A share for each node that speaks the native dialect, the root's first; none for shares by speed.
     pub shares: Vec<Share>,
+    /// Digest of the model, where it is known: workers that know theirs, too, must have the same.
+    pub digest: Option<Digest>,
     /// How long to wait for them.
     pub timeouts: Timeouts,
     /// Set from elsewhere, it ends passes of a node that works alone.
@@ -101,6 +106,7 @@ impl Options {
             workers: Vec::new(),
             dialect: Dialect::default(),
             shares: Vec::new(),
+            digest: None,
             timeouts: Timeouts::default(),
             stop: None,
         }
@@ -205,34 +211,15 @@ enum Others {
 
 impl Others {
     /// Finds out who the workers of `options` are.
-    fn find(options: &Options, fingerprint: &Fingerprint, progress: Progress<'_>) -> Result<Self, NetError> {
-        if options.workers.is_empty() {
-            return Ok(Self::Nobody);
-        }
+    fn find(options: &Options, wanted: &HasModel, progress: Progress<'_>) -> Result<Self, NetError> {
         if options.dialect == Dialect::Dllama {
             return Ok(Self::Dllama);
         }
         let called = native::call(&options.workers, &options.timeouts, progress)?;
-        // One that has no file at all takes weights; all are treated alike.
-        if called.iter().any(|worker| worker.as_ref().is_none_or(|worker| worker.have.models.is_empty())) {
-            return Ok(Self::Dllama);
-        }
-        let called: Vec<_> = called.into_iter().flatten().collect();
-        for worker in &called {
-            let peer = || worker.peer().to_owned();
-            if worker.have.version != VERSION {
-                return Err(NetError::Version { peer: peer(), version: worker.have.version });
-            }
-            if !worker.have.models.iter().any(|model| model.fingerprint == *fingerprint) {
-                let models = worker.have.models.iter().map(|model| (printable(&model.name), model.bytes)).collect();
-                return Err(NetError::OtherModels { peer: peer(), models });
-            }
-        }
-        Ok(Self::Native(called))
+        let called = workers::with_model(&options.workers, called, wanted, progress)?;
+        Ok(called.map_or(Self::Dllama, Self::Native))
     }
-}
 
-impl Others {
     /// From how many rows on a pass is computed in halves: never where exchanges take hardly any time.
     fn halve_from(&self) -> u32 {
         let Self::Native(called) = self else { return u32::MAX };
@@ -266,7 +253,8 @@ pub struct Root<'m> {
     options: &'m Options,
     pool: &'m Threads,
     progress: Progress<'m>,
-    fingerprint: Fingerprint,
+    /// What workers must have, too.
+    identity: Option<HasModel>,
     session: Option<Session<'m>>,
     /// Sessions so far.
     epoch: u32,
@@ -346,17 +334,18 @@ impl<'m> Root<'m> {
         pool: &'m Threads,
         progress: Progress<'m>,
     ) -> Result<Self, RootError> {
-        let mut fingerprint = Fingerprint::default();
+        let mut identity = None;
         if !options.workers.is_empty() {
-            fingerprint = fingerprint::fingerprint(&model.path)
+            let found = identity::identity(model, options.digest)
                 .map_err(|error| RootError::System(format!("the content of {}", model.path.display()), error))?;
+            identity = Some(found);
         }
         Ok(Self {
             model,
             options,
             pool,
             progress,
-            fingerprint,
+            identity,
             session: None,
             epoch: 0,
             repacked: None,
@@ -406,9 +395,13 @@ impl<'m> Root<'m> {
     }
 
     fn form(&mut self) -> Result<Session<'m>, RootError> {
-        let Self { model, options, pool, progress, fingerprint, epoch, .. } = *self;
+        let Self { model, options, pool, progress, epoch, .. } = *self;
+        let fingerprint = self.identity.as_ref().map(|identity| identity.fingerprint).unwrap_or_default();
         let (header, workers) = (model.header(), options.workers.len());
-        let others = Others::find(options, &fingerprint, progress).map_err(RootError::Net)?;
+        let others = match &self.identity {
+            Some(identity) => Others::find(options, identity, progress).map_err(RootError::Net)?,
+            None => Others::Nobody,
+        };
         let shares = self.shares(&others)?;
         let cut = options.applied_to(match others {
             Others::Dllama => Cut::dllama(header, workers as u32 + 1),

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod file;
 pub mod memory;
 pub mod pool;
+pub mod priority;
 pub mod speed;
 #[cfg(target_os = "macos")]
 pub mod sysctl;

@@ -1,5 +1,6 @@
 //! What a model file is known by on other machines.
 
+use super::Model;
 use crate::machine::file;
 use dair_core::wire::native::Fingerprint;
 use std::io;
@@ -33,6 +34,13 @@ pub fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
         hasher.update(some);
     }
     Ok(*hasher.finalize().as_bytes())
+}
+
+/// Hashes the header of a model alone.
+pub fn header(model: &Model) -> Fingerprint {
+    let mut hasher = blake3::Hasher::new_derive_key("dair model header 1");
+    hasher.update(&model.file[..model.header().header_bytes as usize]);
+    *hasher.finalize().as_bytes()
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 pub mod alphabet;
 pub mod cache;
 pub mod convert;
+pub mod digest;
 pub mod fingerprint;
+pub mod identity;
 pub mod kind;
 mod padding;
 

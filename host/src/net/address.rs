@@ -18,6 +18,24 @@ pub struct Address {
     pub port: u16,
 }
 
+/// Where a worker listens and, where `dllama://` stands before it, which dialect it is said to speak.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerAddress {
+    /// Where it listens.
+    pub address: Address,
+    /// Whether it is said to speak the dialect of C++ Distributed-Llama.
+    pub is_dllama: bool,
+}
+
+impl FromStr for WorkerAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let address = text.strip_prefix("dllama://");
+        Ok(Self { address: address.unwrap_or(text).parse()?, is_dllama: address.is_some() })
+    }
+}
+
 /// Why a text is no [`Address`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddressError {

@@ -1,6 +1,7 @@
 //! Why nodes do not reach or understand each other. Every message names the peer.
 
 use super::Address;
+use crate::model::identity::Difference;
 use dair_core::wire::dllama::Unsupported;
 use dair_core::wire::native::VERSION;
 use dair_core::wire::{Invalid, Part};
@@ -39,8 +40,10 @@ pub enum NetError {
     Unexpected { peer: String, what: &'static str },
     /// A worker's dialect is another version of ours.
     Version { peer: String, version: u32 },
-    /// A worker has other models than the one that is wanted: names and bytes.
-    OtherModels { peer: String, models: Vec<(String, u64)> },
+    /// A worker does not have the model that is wanted, but something else.
+    OtherModel { peer: String, difference: Difference },
+    /// Workers that have the model, and some that do not speak the native dialect.
+    Mixed { native: Vec<String>, others: Vec<String> },
     /// A worker that is not ours can't compute its part.
     Foreign { peer: String, unsupported: Unsupported },
     /// Weights to be sent could not be had.
@@ -118,15 +121,18 @@ impl fmt::Display for NetError {
                 f,
                 "{peer} speaks version {version} of the dialect between nodes, this root version {VERSION}: run the same dair on both"
             ),
-            Self::OtherModels { peer, models } => {
-                let models: Vec<_> = models.iter().map(|(name, bytes)| format!("{name} ({bytes} bytes)")).collect();
-                write!(
-                    f,
-                    "{peer} does not have this model, but {}: start it with a copy of this file (--model), or write \
-                     dllama:// before its address to send it the weights",
-                    models.join(", ")
-                )
-            }
+            Self::OtherModel { peer, difference } => write!(
+                f,
+                "{peer} does not have this model; {difference}: start it with a copy of this file (--model), or write \
+                 dllama:// before all addresses to send the weights"
+            ),
+            Self::Mixed { native, others } => write!(
+                f,
+                "{} do not answer as dair's workers, {} do: a session speaks one dialect; run host-worker --model with a copy \
+                 of the model on all, open their UDP ports, or write dllama:// before all addresses to send the weights",
+                others.join(", "),
+                native.join(", ")
+            ),
             Self::Refused { peer, reason } => write!(f, "{peer} refuses: {reason}"),
             Self::Foreign { peer, unsupported } => write!(
                 f,

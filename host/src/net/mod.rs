@@ -22,7 +22,7 @@ mod mesh;
 pub mod native;
 mod patience;
 
-pub use address::{Address, AddressError, DEFAULT_PORT};
+pub use address::{Address, AddressError, DEFAULT_PORT, WorkerAddress};
 pub use error::NetError;
 pub use mesh::{Mesh, Traffic};
 
@@ -40,6 +40,8 @@ pub enum Stage<'s> {
     Connect(&'s Address),
     /// It is asked for its answer to the handshake.
     Handshake(&'s Address),
+    /// These have no model file, so that all are sent the weights.
+    WithoutFile(&'s str),
     /// It prepares its part of a plan; what messages call it.
     Prepare(&'s str),
     /// It is asked for its answer to its graph.

@@ -7,11 +7,13 @@ use super::{Address, Mesh, NetError, Stage, Timeouts, printable};
 use dair_core::plan::Share;
 use dair_core::wire::Part;
 use dair_core::wire::native::{
-    self, Beat, CALL, GREETING, Have, LINK, Message, Plan, PlanNode, Ready, SessionId, write_beat, write_bye, write_go,
-    write_have, write_link, write_linked, write_pass, write_plan, write_ready, write_refused, write_rest,
+    self, Beat, CALL, Digest, Fingerprint, GREETING, Have, LINK, Message, Plan, PlanNode, Ready, SessionId, write_beat,
+    write_bye, write_digest, write_go, write_hashing, write_have, write_link, write_linked, write_pass, write_plan,
+    write_ready, write_refused, write_rest, write_verify,
 };
 use embedded_io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::ops::ControlFlow;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 use std::{io, thread};
@@ -35,7 +37,49 @@ impl Called {
     pub fn peer(&self) -> &str {
         self.conn.peer()
     }
+
+    /// Asks for the digest of the model with this fingerprint, which has so many bytes; `tell` hears how many of them are hashed.
+    ///
+    /// # Errors
+    /// Where the worker refuses, is gone, or comes no further for as long as is waited for progress, and where it is slower than
+    /// [`SLOWEST_HASH`].
+    pub fn digest(
+        &mut self,
+        (fingerprint, bytes): (&Fingerprint, u64),
+        timeouts: &Timeouts,
+        mut tell: impl FnMut(u64),
+    ) -> Result<Digest, NetError> {
+        let end = Instant::now() + timeouts.progress + Duration::from_secs(bytes / SLOWEST_HASH);
+        self.conn.begin(timeouts.progress);
+        self.conn.write_with(Part::Message, |conn| write_verify(conn, fingerprint))?;
+        let mut hashed = 0;
+        loop {
+            let answer = self.conn.read_message(|message| match message {
+                Message::Digest(digest) => Some(Ok(ControlFlow::Break(digest))),
+                Message::Hashing(bytes) => Some(Ok(ControlFlow::Continue(bytes))),
+                Message::Refused(reason) => Some(Err(printable(&reason))),
+                _ => None,
+            })?;
+            match answer {
+                Ok(ControlFlow::Break(digest)) => return Ok(digest),
+                Ok(ControlFlow::Continue(now)) if now > hashed && Instant::now() < end => {
+                    hashed = now.min(bytes);
+                    tell(hashed);
+                    self.conn.begin(timeouts.progress);
+                }
+                // The time that it has got goes on.
+                Ok(ControlFlow::Continue(_)) => {}
+                Err(reason) => return Err(NetError::Refused { peer: self.conn.peer().into(), reason }),
+            }
+        }
+    }
 }
+
+/// Bytes per second below which a worker that hashes is given up; a memory card reads tens of millions.
+pub const SLOWEST_HASH: u64 = 1_000_000;
+
+/// Answers what the digest of a model is; tells how many bytes are hashed as long as that takes, until nobody wants to know.
+pub type DigestOf<'d> = &'d dyn Fn(&Fingerprint, &mut dyn FnMut(u64) -> ControlFlow<()>) -> Result<Digest, String>;
 
 /// Calls all `workers` at once: what each has, or nothing of those that do not speak this dialect. To these no connection
 /// is made.
@@ -254,6 +298,12 @@ pub struct Caller {
     progress: Duration,
 }
 
+/// What a root may say after it has heard what a worker has.
+enum Wish {
+    Task(Task),
+    Digest(Fingerprint),
+}
+
 /// What a root wants of a worker.
 #[derive(Debug)]
 pub struct Task {
@@ -277,22 +327,44 @@ impl Caller {
         self.root.peer()
     }
 
-    /// Waits for the plan; `None` where the root was only asking.
+    /// Waits for the plan; `None` where the root was only asking, for the digest of a model, which is answered, or for nothing more.
     ///
     /// # Errors
     /// Where it sends something else, or nothing.
-    pub fn task(&mut self) -> Result<Option<Task>, NetError> {
+    pub fn task(&mut self, digest_of: DigestOf<'_>) -> Result<Option<Task>, NetError> {
         self.root.begin(self.progress);
-        let task = self.root.read_message(|message| match message {
-            Message::Plan(plan, nodes) => Some(nodes.collect::<Result<_, _>>().map(|nodes| Task { plan, nodes })),
+        let wish = self.root.read_message(|message| match message {
+            Message::Plan(plan, nodes) => {
+                let task = nodes.collect::<Result<_, _>>().map(|nodes| Task { plan, nodes });
+                Some(task.map(Wish::Task))
+            }
+            Message::Verify(fingerprint) => Some(Ok(Wish::Digest(fingerprint))),
             _ => None,
         });
-        match task {
-            Ok(Ok(task)) => Ok(Some(task)),
+        match wish {
+            Ok(Ok(Wish::Task(task))) => Ok(Some(task)),
+            Ok(Ok(Wish::Digest(fingerprint))) => self.tell_digest(&fingerprint, digest_of).map(|()| None),
             Ok(Err(invalid)) => Err(NetError::Invalid { peer: self.root.peer().into(), invalid: Box::new(invalid) }),
             Err(NetError::Closed { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    fn tell_digest(&mut self, fingerprint: &Fingerprint, digest_of: DigestOf<'_>) -> Result<(), NetError> {
+        let mut failed = None;
+        let digest = digest_of(fingerprint, &mut |bytes| {
+            self.root.begin(self.progress);
+            failed = self.root.write_with(Part::Message, |root| write_hashing(root, bytes)).err();
+            if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        self.root.begin(self.progress);
+        self.root.write_with(Part::Message, |root| match &digest {
+            Ok(digest) => write_digest(root, digest),
+            Err(reason) => write_refused(root, reason),
+        })
     }
 
     /// Tells the root why its plan can't be carried out.

@@ -3,7 +3,7 @@
 use crate::run::dair;
 use std::collections::BTreeSet;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "convert",
     "generate",
     "chat",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 11] = [
     "bench",
     "nodes",
     "plan",
+    "verify",
     "tokenize",
     "detokenize",
 ];

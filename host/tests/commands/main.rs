@@ -9,6 +9,7 @@ mod habits;
 mod help;
 mod inspect;
 mod model;
+mod namespaces;
 mod network;
 mod opening;
 mod plan;

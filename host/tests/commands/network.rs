@@ -131,12 +131,119 @@ fn workers_say_what_they_have() {
     assert!(node(0)["bytes_per_second"].as_u64().unwrap() > 1_000_000);
     assert_eq!((&node(1)["models"], &node(1)["bytes_per_second"]), (&serde_json::json!([]), &0.into()));
     let text = dair(&["nodes", "--workers", &with.address, &without.address]).quiet_success();
-    assert!(text.contains("m.m") && text.contains("no model file"), "{text}");
+    assert!(text.starts_with("ADDRESS ") && text.contains("m.m") && text.contains("no model file"), "{text}");
+    let isa = dair_host::machine::cpu::best_kernels().isa();
+    assert_eq!((&node(0)["isa"], &node(0)["state"]), (&isa.name().into(), &"free".into()));
     // Those that answer are listed all the same.
     let outcome = dair(&["nodes", "--workers", &gone, &with.address]);
-    assert_eq!((outcome.code, outcome.stdout.lines().count()), (Some(1), 3), "{outcome:?}");
+    assert_eq!((outcome.code, outcome.stdout.lines().count()), (Some(1), 3), "a heading and two workers: {outcome:?}");
     assert!(outcome.stdout.contains("no answer: not there"), "{outcome:?}");
     assert_eq!(outcome.stderr, "error: 1 of 2 workers can't be asked\n");
+}
+
+#[test]
+fn workers_may_stand_in_a_file() {
+    let files = files();
+    let workers: Vec<_> = (0..2).map(|_| Worker::start_with(&["--model", &files.model])).collect();
+    let [a, b] = [0, 1].map(|index: usize| &workers[index].address[..]);
+    let list = files.write("nodes", format!("# two\n{a}\n\n{b} # the second\n").as_bytes());
+    let text = generate(&files, &["-q"]).quiet_success();
+    assert_eq!(generate(&files, &["-q", "--nodes-file", &list]).quiet_success(), text);
+    let nodes = dair(&["nodes", "--json", "--nodes-file", &list]).json();
+    assert_eq!((&nodes["nodes"][0]["address"], &nodes["nodes"][1]["address"]), (&a.into(), &b.into()));
+
+    let list = files.write("nodes", format!("{a}\nb c\n").as_bytes());
+    generate(&files, &["--nodes-file", &list]).refused(&[&format!("{list}:2: "), "\"b c\" is more than one word"]);
+    generate(&files, &["--nodes-file", "no-such-file"]).refused(&["no-such-file"]);
+    generate(&files, &["--nodes-file", &list, "--workers", a]).misused(&["--nodes-file", "--workers"]);
+}
+
+/// Over loopback: a worker that only this machine reaches is announced where a name of a cluster is given.
+#[test]
+fn workers_are_found_by_the_name_of_their_cluster() {
+    let (files, other) = (files(), Files::new("tiny-llama", 9));
+    let (cluster, nobody) = (format!("test-{}", std::process::id()), format!("nobody-{}", std::process::id()));
+    let start = |model: &str| Worker::start_with(&["--model", model, "--cluster", &cluster]);
+    let (with, another, other) = (start(&files.model), start(&files.model), start(&other.model));
+    let discover = ["--cluster", &cluster];
+    let mut addresses = [&with, &another, &other].map(|worker| worker.address.clone());
+    addresses.sort_by_key(|address| address.rsplit(':').next().unwrap().parse::<u16>().unwrap());
+    let nodes = dair(&[&["nodes", "--json"], &discover[..]].concat()).json();
+    let found: Vec<_> =
+        nodes["nodes"].as_array().unwrap().iter().map(|node| node["address"].as_str().unwrap()).collect();
+    assert_eq!(found, addresses);
+
+    let text = generate(&files, &["-q"]).quiet_success();
+    assert_eq!(generate(&files, &[&["-q"], &discover[..]].concat()).quiet_success(), text);
+    let outcome = generate(&files, &discover);
+    let line = format!("left out: worker {} does not have this model; its m.m has ", other.address);
+    assert_eq!((outcome.code, outcome.stderr.contains(&line)), (Some(0), true), "{outcome:?}");
+    drop((with, another));
+    let parts = ["no worker of the cluster", &cluster, "has this model"];
+    generate(&files, &[&["-q"], &discover[..]].concat()).refused(&parts);
+
+    dair(&["nodes", "--discover", "--cluster", &nobody]).refused(&["no worker of the cluster", &nobody, "5353"]);
+    dair(&["nodes", "--discover", "--workers", "a"]).misused(&["--discover", "--workers"]);
+    dair(&["nodes", "--cluster", "a b"]).misused(&["--cluster", "a b"]);
+    dair(&["nodes", "--cluster", "a", "--workers", "a"]).misused(&["--cluster", "--workers"]);
+    host_worker(&["--cluster", "a", "--no-announce"]).misused(&["--cluster", "--no-announce"]);
+}
+
+/// Of every node's file every byte counts, also those that no sample of a fingerprint sees.
+#[test]
+fn files_are_compared_byte_by_byte() {
+    let large = Header { hidden_dim: 512 * 96, ..header("tiny-llama") };
+    let (files, other) = (Files::with(&large, 1), Files::new("tiny-llama", 2));
+    let mut bytes = std::fs::read(&files.model).unwrap();
+    let digest = blake3::hash(&bytes).to_string();
+    bytes[5000] ^= 1;
+    let changed = files.write("changed.m", &bytes);
+    let [same, changed, other] =
+        [&files.model, &changed, &other.model].map(|model| Worker::start_with(&["--model", model]));
+    let verify = |more: &[&str]| dair(&[&["verify", "-m", &files.model], more].concat());
+
+    let alone = verify(&["--json"]).json();
+    assert_eq!((&alone["blake3"], &alone["nodes"]), (&digest.as_str().into(), &serde_json::json!([])));
+    let text = verify(&["--workers", &same.address]).quiet_success();
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert_eq!((text.matches(&digest).count(), text.ends_with("  same\n")), (2, true), "{text}");
+
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let all = ["--workers", &same.address, &changed.address, &other.address, &gone];
+    let outcome = verify(&all);
+    assert_eq!(outcome.stderr, "error: 2 of 4 workers do not have this file, 1 can't be compared\n");
+    for part in ["DIFFERENT: its changed.m has the same size and header, but other content", "DIFFERENT: its m.m has"] {
+        assert!(outcome.stdout.contains(part), "{outcome:?}");
+    }
+    let outcome = verify(&[&all[..], &["--json"]].concat());
+    assert_eq!(outcome.code, Some(1));
+    let report: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let said = |index: usize, what: &str| report["nodes"][index][what].clone();
+    assert_eq!((said(0, "same"), said(0, "blake3")), (true.into(), digest.as_str().into()));
+    assert_eq!((said(1, "differs"), said(1, "blake3")), ("content".into(), blake3::hash(&bytes).to_string().into()));
+    assert_eq!((said(2, "differs"), said(2, "blake3")), ("size".into(), serde_json::Value::Null));
+    assert!(said(3, "error").as_str().unwrap().starts_with("no answer"), "{report}");
+    verify(&["--workers", &changed.address, "--timeout-s", "0"]).misused(&["--timeout-s"]);
+    dair(&["verify", "-m", "no-such.m"]).refused(&["no-such.m"]);
+}
+
+#[test]
+fn workers_of_two_kinds_are_not_mixed() {
+    let files = files();
+    let (with, without) = (Worker::start_with(&["--model", &files.model]), Worker::start());
+    let dllama = format!("dllama://{}", without.address);
+    generate(&files, &["--workers", &with.address, &dllama]).misused(&[
+        &with.address,
+        &without.address,
+        "one dialect",
+        "before all or none",
+    ]);
+    // Those without a file speak both.
+    let another = Worker::start();
+    let outcome = generate(&files, &["--workers", &with.address, &without.address, &another.address]);
+    let names = format!("worker {}, worker {}", without.address, another.address);
+    let note = format!("{names}: no model file, so all workers are sent the weights\n");
+    assert_eq!((outcome.code, outcome.stderr.contains(&note)), (Some(0), true), "{outcome:?}");
 }
 
 #[test]
@@ -234,7 +341,7 @@ fn a_worker_that_is_not_there_is_named() {
 #[test]
 fn a_number_of_nodes_that_does_not_divide_the_model_is_refused_before_anyone_is_called() {
     let files = files();
-    let nobody = ["dllama://127.0.0.1:1", "127.0.0.1:2"];
+    let nobody = ["dllama://127.0.0.1:1", "dllama://127.0.0.1:2"];
     generate(&files, &[&["--workers"], &nobody[..]].concat()).refused(&["n_kv_heads 4", "3 equal parts"]);
 }
 

@@ -55,12 +55,18 @@ pub fn host_worker_knowing(variables: &[(&str, &str)], args: &[&str]) -> Outcome
     run(env!("CARGO_BIN_EXE_host-worker"), b"", args, variables)
 }
 
-/// # Panics
-/// If it does not end in time, or prints something other than UTF-8.
 fn run(binary: &str, input: &[u8], args: &[&str], variables: &[(&str, &str)]) -> Outcome {
     let mut command = Command::new(binary);
-    command.args(args).env_remove("RUST_BACKTRACE").env("XDG_STATE_HOME", STATE);
-    command.env("DAIR_CACHE", CACHE).envs(variables.iter().copied());
+    command.args(args).env("XDG_STATE_HOME", STATE).env("DAIR_CACHE", CACHE).envs(variables.iter().copied());
+    finish(command, input, args)
+}
+
+/// Runs a command, which messages call `args`.
+///
+/// # Panics
+/// If it does not end in time, or prints something other than UTF-8.
+pub fn finish(mut command: Command, input: &[u8], args: &[&str]) -> Outcome {
+    command.env_remove("RUST_BACKTRACE");
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     // It may end before it reads anything; that is not for this function to judge.

@@ -4,8 +4,8 @@ mod print;
 
 use super::Failure;
 use super::kernel_args::KernelArgs;
-use super::model_args::WorkerArg;
 use super::model_files::ModelFiles;
+use super::worker_args::WorkerArgs;
 use crate::cluster::kv::{self, Kv};
 use crate::cluster::measured::{self, Before};
 use crate::cluster::planner::facts::{self, Facts};
@@ -13,16 +13,18 @@ use crate::cluster::planner::file::SavedPlan;
 use crate::cluster::planner::published::{Board, DLLAMA_0_1, DLLAMA_0_16, FIGURES, Figure};
 use crate::cluster::planner::simulation::{Simulation, System};
 use crate::cluster::planner::{self, Choice, Proposal, Task};
+use crate::cluster::workers;
 use crate::machine::pool::{MAX_LANES, Threads};
 use crate::machine::{cpu, memory, terminal};
-use crate::model::{Model, fingerprint};
+use crate::model::{Model, identity};
 use crate::net::native::{self, Called};
-use crate::net::{Address, NetError, Timeouts, printable};
+use crate::net::{Address, NetError, Timeouts};
 use crate::synthetic;
 use dair_core::format::Layout;
 use dair_core::kernels::KvType;
 use dair_core::plan::cost::{Machine, Shape, Software};
 use dair_core::plan::{Share, Stage, activations_of};
+use dair_core::wire::native::HasModel;
 use print::{Cut, View};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,11 +46,10 @@ pub struct Args {
     /// Model: a .m file; a GGUF file or a Hugging Face folder is converted, once, into the cache
     #[arg(short, long, value_name = "FILE", required_unless_present = "simulate")]
     model: Option<PathBuf>,
-    /// Workers, with blanks or commas between them [default port: 9990]
-    #[arg(long, value_name = "HOST:PORT", num_args = 1.., value_delimiter = ',', conflicts_with = "simulate")]
-    workers: Vec<WorkerArg>,
+    #[command(flatten)]
+    workers: WorkerArgs,
     /// Describes a cluster that need not be there, and a model
-    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "workers", "nodes_file", "discover", "cluster"])]
     simulate: Option<PathBuf>,
     /// Way of cutting: the best plan of this kind, or for columns equal parts as C++ Distributed-Llama has them [default: whatever is best]
     #[arg(long, value_enum, value_name = "WAY")]
@@ -57,7 +58,7 @@ pub struct Args {
     #[arg(long, value_name = "N", num_args = 1.., value_delimiter = ',', conflicts_with = "cut")]
     shares: Vec<u16>,
     /// What a saved plan would take; its workers are called
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["workers", "simulate", "cut", "shares"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["workers", "nodes_file", "discover", "cluster", "simulate", "cut", "shares"])]
     plan: Option<PathBuf>,
     /// Keep the plan
     #[arg(long, value_name = "FILE", conflicts_with = "simulate")]
@@ -162,7 +163,7 @@ fn plan(args: &Args) -> Result<(), Failure> {
     let saved = saved.map_err(|error| error.to_string())?;
     let workers: Vec<_> = match &saved {
         Some(saved) => saved.workers.clone(),
-        None => args.workers.iter().map(|worker| worker.address.clone()).collect(),
+        None => args.workers.workers_for((&model, None), &timeouts(args), args.json)?.addresses,
     };
     let cluster = live(args, &model, &workers)?;
     let shape = shape_of(args, &model.layout, args.max_seq_len)?;
@@ -194,9 +195,8 @@ fn live(args: &Args, model: &Model, workers: &[Address]) -> Result<Cluster, Fail
         Facts { bytes_per_s: speed, memory_bytes: memory::usable_bytes(), disk_bytes_per_s: disk, ..Facts::default() };
     let mut others = Vec::with_capacity(workers.len());
     if !workers.is_empty() {
-        let timeouts = Timeouts::of(Duration::from_secs(args.timeout_s));
-        let fingerprint = fingerprint::fingerprint(&model.path)?;
-        let answers = native::call(workers, &timeouts, |_| ()).map_err(|error| error.to_string())?;
+        let wanted = identity::identity(model, None)?;
+        let answers = native::call(workers, &timeouts(args), |_| ()).map_err(|error| error.to_string())?;
         for (address, answer) in workers.iter().zip(answers) {
             let Some(called) = answer else {
                 return Err(format!(
@@ -204,7 +204,7 @@ fn live(args: &Args, model: &Model, workers: &[Address]) -> Result<Cluster, Fail
                 )
                 .into());
             };
-            others.push(facts_of(&called, &fingerprint).map_err(|error| error.to_string())?);
+            others.push(facts_of(&called, &wanted).map_err(|error| error.to_string())?);
         }
     }
     let names = ["this machine".to_owned()].into_iter().chain(workers.iter().map(Address::to_string)).collect();
@@ -212,13 +212,14 @@ fn live(args: &Args, model: &Model, workers: &[Address]) -> Result<Cluster, Fail
 }
 
 /// What a worker says of itself, if it has the model.
-fn facts_of(called: &Called, fingerprint: &[u8; 32]) -> Result<Facts, NetError> {
-    let have = &called.have;
-    if !have.models.iter().any(|model| model.fingerprint == *fingerprint) {
-        let models = have.models.iter().map(|model| (printable(&model.name), model.bytes)).collect();
-        return Err(NetError::OtherModels { peer: called.peer().to_owned(), models });
-    }
-    Ok(Facts { bytes_per_s: have.speed as f64, memory_bytes: have.memory, ..Facts::default() })
+fn facts_of(called: &Called, wanted: &HasModel) -> Result<Facts, NetError> {
+    workers::check_version(called)?;
+    workers::check_model(called, wanted)?;
+    Ok(Facts::of(called))
+}
+
+fn timeouts(args: &Args) -> Timeouts {
+    Timeouts::of(Duration::from_secs(args.timeout_s))
 }
 
 /// What is shown: a plan, and what it was chosen from.

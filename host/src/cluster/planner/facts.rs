@@ -1,6 +1,7 @@
 //! From what is known of the nodes of a live cluster to what the cost model wants.
 
 use super::published::GIGABIT;
+use crate::net::native::Called;
 use dair_core::plan::cost::{Link, Machine};
 
 /// What was measured of a node, or what it says of itself.
@@ -16,6 +17,20 @@ pub struct Facts {
     pub round_trip_s: Option<f64>,
     /// Bytes per second from the root to it; `None` of the root, and where it was not measured.
     pub link_bytes_per_s: Option<f64>,
+}
+
+impl Facts {
+    /// What a worker says of itself, and how far away it is.
+    pub fn of(worker: &Called) -> Self {
+        let Called { have, round_trip, .. } = worker;
+        Self {
+            bytes_per_s: have.speed as f64,
+            memory_bytes: have.memory,
+            disk_bytes_per_s: have.disk_speed as f64,
+            round_trip_s: Some(round_trip.as_secs_f64()),
+            link_bytes_per_s: None,
+        }
+    }
 }
 
 /// The machines of a cluster, the root's first.

@@ -157,7 +157,7 @@ fn a_thousand_nodes_and_the_largest_shape_are_planned_at_once() {
 #[test]
 fn estimated_activations_are_near_what_a_program_takes() {
     for name in ["smollm2-135m", "llama3.2-1b", "qwen3-30b-a3b"] {
-        let header = Header { seq_len: 256, ..preset(name).unwrap() };
+        let header = dair_core::format::Header { seq_len: 256, ..preset(name).unwrap() };
         let layout = Layout::new(&header).unwrap();
         let kv = KvLayout::new(KvType::F16, header.head_dim as usize).unwrap();
         let shares = [Share::EQUAL; 3];

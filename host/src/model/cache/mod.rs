@@ -12,10 +12,12 @@
 //! A version gets its name when it is complete, so that nobody sees half a pair. Versions that a change of the source has left
 //! behind go when their source is converted again, those whose source is gone with any conversion; never while somebody uses them.
 
+mod digests;
 mod error;
 mod identity;
 mod slot;
 
+pub use digests::{Digests, FileState};
 pub use error::CacheError;
 
 use super::convert::{self, Options, Progress};

@@ -31,6 +31,12 @@ const KEPT_WITHOUT_FOLDER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Time between two looks at a lock that another process holds.
 const POLL: Duration = Duration::from_millis(50);
 
+/// A name without what a shell or a disk may stumble over, as a part of one in the cache.
+pub fn plain(name: &OsStr) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    name.to_string_lossy().chars().map(|c| if is_plain(c) { c } else { '_' }).take(MAX_STEM_CHARS).collect()
+}
+
 /// What is written beside a pair.
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -57,15 +63,8 @@ pub struct Slot {
 impl Slot {
     /// The place of `source`.
     pub fn of(cache: &Path, source: &Path) -> Self {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         let stem = if source.extension() == Some(OsStr::new("gguf")) { source.file_stem() } else { source.file_name() };
-        let stem: String = stem
-            .unwrap_or_default()
-            .to_string_lossy()
-            .chars()
-            .map(|c| if is_plain(c) { c } else { '_' })
-            .take(MAX_STEM_CHARS)
-            .collect();
+        let stem = plain(stem.unwrap_or_default());
         Self { folder: cache.join(format!("{stem}-{}", Hash::of_path(source).hex())) }
     }
 
