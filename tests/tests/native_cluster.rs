@@ -3,15 +3,16 @@
 use dair_core::exec::Logits;
 use dair_core::io::Serial;
 use dair_core::kernels::KvType;
-use dair_core::plan::Share;
+use dair_core::plan::{Share, Stage};
 use dair_core::text::{Candidate, Filters, Looks, Sampler};
 use dair_core::wire::dllama::{ACK, Hello, write_hello};
 use dair_core::wire::native::{CALL, GREETING};
+use dair_host::cluster::choose::Wish;
 use dair_host::cluster::node::OwnModel;
 use dair_host::cluster::root::{Options, RootError, with_root};
 use dair_host::machine::cpu::best_kernels;
 use dair_host::model::{Model, identity};
-use dair_host::net::{Timeouts, native};
+use dair_host::net::{self, Timeouts, native};
 use dair_host::synthetic::model_bytes;
 use dair_tests::models::{self, Case};
 use dair_tests::random::tokens;
@@ -54,11 +55,14 @@ fn worker(path: &Path, threads: usize, max_memory: u64) -> Worker {
 }
 
 fn options(workers: &[Worker], timeouts: Timeouts) -> Options {
-    Options { workers: workers.iter().map(Worker::as_address).collect(), timeouts, ..Options::alone(1) }
+    let wish = given(&vec![1; workers.len() + 1], &[]);
+    Options { workers: workers.iter().map(Worker::as_address).collect(), wish, timeouts, ..Options::alone(1) }
 }
 
-fn shares(list: &[u16]) -> Vec<Share> {
-    list.iter().map(|share| Share { layers: *share, head: *share }).collect()
+/// These shares, in these stages: nodes and layers of each.
+fn given(shares: &[u16], stages: &[(u16, u16)]) -> Wish {
+    let shares = shares.iter().map(|share| Share { layers: *share, head: *share }).collect();
+    Wish::Given(shares, stages.iter().map(|(nodes, layers)| Stage { nodes: *nodes, layers: *layers }).collect())
 }
 
 /// Logits of a prompt in one go, and then of the last token once more by itself.
@@ -84,7 +88,7 @@ fn sockets_carry_the_bits_of_one_node() {
         for list in [&[1, 1][..], &[1; 5], &[0, 2, 1, 0, 1]] {
             let workers = &workers[..list.len() - 1];
             let options =
-                Options { activations: Some(case.activation), shares: shares(list), ..options(workers, PATIENT) };
+                Options { activations: Some(case.activation), wish: given(list, &[]), ..options(workers, PATIENT) };
             let got = logits(&model, &options, &prompt).unwrap();
             run::assert_same_bits(&got, &want, &format!("{}, {list:?}", case.name));
             for (node, worker) in (1..).zip(workers) {
@@ -93,6 +97,74 @@ fn sockets_carry_the_bits_of_one_node() {
                 assert_eq!((summary.passes, summary.tokens, summary.weight_bytes), (3, 41, 0));
             }
         }
+    }
+}
+
+/// Layers one after the other over sockets: a prompt in several batches, which are on their way at the same time.
+#[test]
+fn stages_over_sockets_carry_the_bits_of_one_node() {
+    for (mut case, seed) in models::tiny().into_iter().zip(20..) {
+        case.header.n_layers = 4;
+        let file = File::of(&case, seed);
+        let (model, prompt) = (file.model(), tokens(seed, 60, case.header.vocab_size));
+        let kv = KvType::default();
+        let want = run::logits(&file.bytes, (&case.single(), kv), (&Serial, best_kernels()), &prompt, &[8]);
+        let workers: Vec<_> = (0..3).map(|_| worker(&file.path, 1, u64::MAX)).collect();
+        for (list, stages) in [(&[1, 1][..], &[(1, 1), (1, 3)][..]), (&[0, 1, 2, 1], &[(3, 2), (1, 2)])] {
+            let workers = &workers[..list.len() - 1];
+            let (activations, wish) = (Some(case.activation), given(list, stages));
+            let options = Options { activations, wish, ..options(workers, PATIENT) };
+            let got = logits(&model, &options, &prompt).unwrap();
+            run::assert_same_bits(&got, &want, &format!("{}, {stages:?}", case.name));
+            // Batches that nobody asks about: the root does not wait for the last stage.
+            let last = with_root(&model, &options, &|_| (), |root| {
+                for (position, tokens) in prompt.chunks(7).enumerate() {
+                    let logits = if position == 8 { Logits::Last } else { Logits::None };
+                    root.forward(tokens, 7 * position as u32, logits)?;
+                }
+                Ok::<_, RootError>(root.logits().to_vec())
+            });
+            run::assert_same_bits(&[last.unwrap()], &want[59..], &case.name);
+        }
+    }
+}
+
+#[test]
+fn columns_are_there_for_who_asks_for_them() {
+    let case = models::tiny().into_iter().find(|case| case.name.contains("q40")).unwrap();
+    let file = File::of(&case, 13);
+    let (workers, kv) = ([worker(&file.path, 1, u64::MAX)], KvType::default());
+    let want = mesh::logits(&file.bytes, (&case.columns(2), kv), (|| Serial, best_kernels()), &[5, 6, 7], &[3]);
+    let options = Options { wish: Wish::Columns, ..options(&workers, PATIENT) };
+    let got = logits(&file.model(), &options, &[5, 6, 7]).unwrap();
+    run::assert_same_bits(&got, &want, &case.name);
+    assert_eq!(workers[0].ended().unwrap().weight_bytes, 0);
+}
+
+/// A tiny model is faster on one node: who is not needed is let go, unless his help is wished for.
+#[test]
+fn the_planner_decides_who_takes_part() {
+    let case = models::tiny().into_iter().find(|case| case.name.contains("q40")).unwrap();
+    let file = File::of(&case, 14);
+    let (model, workers) = (file.model(), [worker(&file.path, 1, u64::MAX), worker(&file.path, 1, u64::MAX)]);
+    let (kv, prompt) = (KvType::default(), [5, 6, 7]);
+    let want = run::logits(&file.bytes, (&case.single(), kv), (&Serial, best_kernels()), &prompt, &[3]);
+    for (wish, is_alone) in [(Wish::Best, true), (Wish::Rows, false), (Wish::Layers, false)] {
+        let options = Options { wish, ..options(&workers, PATIENT) };
+        let idle = std::sync::Mutex::new(String::new());
+        let hear = |stage: net::Stage<'_>| {
+            if let net::Stage::Idle(names) = stage {
+                names.clone_into(&mut idle.lock().unwrap());
+            }
+        };
+        let got = with_root(&model, &options, &hear, |root| {
+            root.forward(&prompt, 0, Logits::Last)?;
+            Ok::<_, RootError>((root.logits().to_vec(), root.traffic().unwrap().sent))
+        });
+        let (logits, sent) = got.unwrap();
+        run::assert_same_bits(&[logits], &want[2..], &format!("{:?}", options.wish));
+        assert_eq!(sent == 0, is_alone, "{:?}", options.wish);
+        assert!(idle.into_inner().unwrap().contains("127.0.0.1"), "of three nodes one or two are enough");
     }
 }
 
@@ -311,7 +383,7 @@ fn shares_that_do_not_fit_the_nodes_are_refused() {
         (&[1, 1, 1][..], "3 shares given for 2 nodes; --shares takes one for each, the root's first"),
         (&[0, 0], "all shares of a layer are 0"),
     ] {
-        options.shares = shares(list);
+        options.wish = given(list, &[]);
         assert_eq!(logits(&file.model(), &options, &[1]).unwrap_err().to_string(), want);
     }
 }
@@ -376,6 +448,7 @@ fn a_session_is_formed_again_after_a_loss() {
     let relay = Relay::to(&worker(&file.path, 1, u64::MAX).as_address());
     let mut options = options(&[kept], PATIENT);
     options.workers.push(relay.address.clone());
+    options.wish = given(&[1, 1, 1], &[]);
     with_root(&model, &options, &|_| (), |root| {
         let mut rows = [Vec::new(), Vec::new(), Vec::new()];
         for (round, rows) in (1..).zip(&mut rows) {
@@ -400,7 +473,8 @@ fn a_loss_between_requests_disturbs_nobody() {
     let file = File::of(&models::tiny()[0], 9);
     let model = file.model();
     let relay = Relay::to(&worker(&file.path, 1, u64::MAX).as_address());
-    let options = Options { workers: vec![relay.address.clone()], timeouts: PATIENT, ..Options::alone(1) };
+    let (workers, wish) = (vec![relay.address.clone()], given(&[1, 1], &[]));
+    let options = Options { workers, wish, timeouts: PATIENT, ..Options::alone(1) };
     with_root(&model, &options, &|_| (), |root| {
         root.forward(&[1], 0, Logits::Last)?;
         relay.cut_all();

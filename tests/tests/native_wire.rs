@@ -6,8 +6,8 @@ use dair_core::kernels::KvType;
 use dair_core::plan::{Share, Stage};
 use dair_core::quant::DType;
 use dair_core::wire::native::{
-    Beat, Best, HasModel, Have, ISA_MAX, MESSAGE_MAX, MODELS_MAX, Message, Pass, Plan, PlanNode, REASON_MAX, Ready, VERSION,
-    Wanted, message_len, write_beat, write_bye, write_digest, write_go, write_hashing, write_have, write_link,
+    Beat, Best, HasModel, Have, ISA_MAX, MESSAGE_MAX, MODELS_MAX, Message, Pass, Plan, PlanNode, REASON_MAX, Ready,
+    VERSION, Wanted, message_len, write_beat, write_bye, write_digest, write_go, write_hashing, write_have, write_link,
     write_linked, write_pass, write_plan, write_ready, write_refused, write_rest, write_verify,
 };
 use dair_tests::random::Random;
@@ -48,6 +48,7 @@ fn plan() -> Plan {
         seq_len: 8192,
         slots: 4,
         halve_from: 64,
+        columns: Some(DType::Q80),
         stages: [Stage { nodes: 1, layers: 12 }, Stage { nodes: 3, layers: 20 }].into_iter().collect(),
     }
 }

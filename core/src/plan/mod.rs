@@ -68,13 +68,22 @@ impl Cut<'static> {
         Self::rows(header, &[Share::EQUAL])
     }
 
-    /// The cut of the C++ system: partial sums are exchanged as Q80 where weights are quantised, else as F32.
+    /// The cut of the C++ system.
     pub fn dllama(header: &Header, nodes: u32) -> Self {
-        let exchange = match header.weights {
+        Self { batch_max: DLLAMA_BATCH, ..Self::columns(header, nodes, Self::columns_exchange(header)) }
+    }
+
+    /// By columns, with partial sums of this type.
+    pub fn columns(header: &Header, nodes: u32, exchange: DType) -> Self {
+        Self { way: Way::Columns { nodes, exchange }, ..Self::single(header) }
+    }
+
+    /// The usual type of partial sums: Q80 where weights are quantised, else F32.
+    pub const fn columns_exchange(header: &Header) -> DType {
+        match header.weights {
             DType::F32 | DType::F16 => DType::F32,
             DType::Q40 | DType::Q80 => DType::Q80,
-        };
-        Self { way: Way::Columns { nodes, exchange }, batch_max: DLLAMA_BATCH, ..Self::single(header) }
+        }
     }
 }
 
@@ -82,8 +91,13 @@ impl<'s> Cut<'s> {
     /// By rows, a share for each node: activations as the weights want them, and a residual stream that is never
     /// quantised but as an input of products.
     pub fn rows(header: &Header, shares: &'s [Share]) -> Self {
+        Self::stages(header, shares, &[])
+    }
+
+    /// As [`Self::rows`], where not all compute all layers.
+    pub fn stages(header: &Header, shares: &'s [Share], stages: &'s [Stage]) -> Self {
         let activation = activations_of(header.weights)[0];
-        let way = Way::Rows { shares, stages: &[] };
+        let way = Way::Rows { shares, stages };
         Self { way, activation, batch_max: BATCH, seq_len: header.seq_len, slots: 1 }
     }
 

@@ -121,6 +121,8 @@ pub struct Plan {
     pub slots: u32,
     /// Passes of so many rows are computed in two halves, whose exchanges travel while the other one computes.
     pub halve_from: u32,
+    /// Where matrices are cut by columns, in equal parts: the type of the partial sums.
+    pub columns: Option<DType>,
     /// Which nodes compute which layers; none where all compute all.
     pub stages: heapless::Vec<Stage, { MAX_NODES as usize }>,
 }
@@ -415,6 +417,11 @@ fn read_plan(reader: &mut Source<'_, '_>) -> Result<Plan, ReadError<Infallible>>
     let seq_len = reader.within("positions", 1..=u32::MAX)?;
     let slots = reader.within("sequences", 1..=MAX_SLOTS)?;
     let halve_from = reader.within("rows to be halved", 2..=u32::MAX)?;
+    let columns = match reader.within("type of partial sums", 0..=2)? {
+        0 => None,
+        1 => Some(DType::F32),
+        _ => Some(DType::Q80),
+    };
     let mut stages = heapless::Vec::new();
     for _ in 0..reader.within("number of stages", 0..=nodes)? {
         let stage = Stage { nodes: reader.u16("nodes of a stage")?, layers: reader.u16("layers of a stage")? };
@@ -433,6 +440,7 @@ fn read_plan(reader: &mut Source<'_, '_>) -> Result<Plan, ReadError<Infallible>>
         seq_len,
         slots,
         halve_from,
+        columns,
         stages,
     })
 }
@@ -512,7 +520,8 @@ pub fn write_plan<'n, W: Write>(
         writer.write_all(&plan.fingerprint)?;
         let (activation, stages) = (u32::from(plan.activation != DType::F32), plan.stages.len() as u32);
         let Plan { nodes: count, node, batch_max, seq_len, slots, halve_from, .. } = *plan;
-        for word in [count, node, activation, kv, batch_max, seq_len, slots, halve_from, stages] {
+        let columns = plan.columns.map_or(0, |dtype| if dtype == DType::F32 { 1 } else { 2 });
+        for word in [count, node, activation, kv, batch_max, seq_len, slots, halve_from, columns, stages] {
             put_u32(writer, word)?;
         }
         for number in plan.stages.iter().flat_map(|stage| [stage.nodes, stage.layers]) {

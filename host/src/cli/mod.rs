@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod chat;
 mod convert;
+mod cut_args;
 mod failure;
 mod generate;
 mod inspect;

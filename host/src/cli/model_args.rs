@@ -1,18 +1,18 @@
 //! Flags that several commands share: which model, on what, and how tokens are chosen.
 
+use super::cut_args::CutArgs;
 use super::model_files::ModelFiles;
 use super::progress::SetUp;
 use super::worker_args::{WorkerArgs, Workers};
 use super::{Failure, KernelArgs, interrupt};
 use crate::cluster::kv::Kv;
-use crate::cluster::root::{self, Options, Repack, Root};
+use crate::cluster::root::{self, Dialect, Options, Repack, Root};
 use crate::machine::cpu;
 use crate::machine::pool::MAX_LANES;
 use crate::machine::terminal;
 use crate::model::Model;
 use crate::model::cache::{Digests, FileState};
 use crate::net::Timeouts;
-use dair_core::plan::Share;
 use dair_core::quant::DType;
 use dair_core::wire::native::Digest;
 use std::path::{Path, PathBuf};
@@ -52,10 +52,8 @@ pub struct ModelArgs {
     pub repack: RepackArg,
     #[command(flatten)]
     pub workers: WorkerArgs,
-    /// Sizes of the parts that nodes compute of their own files, this machine's first, such as 2,1,1; 0 leaves a node without
-    /// [default: as fast as each node is]
-    #[arg(long, value_name = "N", num_args = 1.., value_delimiter = ',')]
-    pub shares: Vec<u16>,
+    #[command(flatten)]
+    pub cut: CutArgs,
     /// Seconds without a byte, or with hardly any, after which a worker that owes some is given up
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout_s: u64,
@@ -168,8 +166,12 @@ impl ModelArgs {
     fn options(&self, model: &Model, decode_tokens: u32, quiet: bool) -> Result<Options, Failure> {
         let kernels = self.kernels.kernels()?;
         let timeouts = Timeouts::of(Duration::from_secs(self.timeout_s));
-        let digest = if self.workers.are_given() { known_digest(&model.path) } else { None };
-        let Workers { addresses, dialect } = self.workers.workers_for((model, digest), &timeouts, quiet)?;
+        let digest = if self.workers.are_given() || self.cut.plan.is_some() { known_digest(&model.path) } else { None };
+        let plan = self.cut.plan(model)?;
+        let Workers { addresses, dialect } = match &plan {
+            Some(plan) => Workers { addresses: plan.workers.clone(), dialect: Dialect::Ask },
+            None => self.workers.workers_for((model, digest), &timeouts, quiet)?,
+        };
         Ok(Options {
             threads: self.threads.map_or_else(cpu::threads, usize::from),
             pin: self.pin,
@@ -189,7 +191,7 @@ impl ModelArgs {
             workers: addresses,
             dialect,
             digest,
-            shares: self.shares.iter().map(|share| Share { layers: *share, head: *share }).collect(),
+            wish: self.cut.wish(plan),
             timeouts,
             stop: Some(interrupt::flag()),
         })

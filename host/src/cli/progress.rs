@@ -53,6 +53,13 @@ impl SetUp {
     /// Shows what is waited for.
     pub fn show(&self, stage: Stage<'_>) {
         let (what, address) = match stage {
+            Stage::Idle(names) => {
+                if !self.quiet {
+                    let line = format!("not used, since tokens would take longer with it: {names}; dair plan says why");
+                    self.line.suspend(|| terminal::note(line));
+                }
+                return;
+            }
             Stage::WithoutFile(names) => {
                 if !self.quiet {
                     let line = format!("{names}: no model file, so all workers are sent the weights");

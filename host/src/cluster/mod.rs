@@ -1,6 +1,7 @@
 //! Who computes a model: a root, alone or with workers, and what a worker does for it.
 
 pub mod best;
+pub mod choose;
 pub mod discovery;
 pub mod hashing;
 pub mod kv;

@@ -268,15 +268,18 @@ impl<'w> Worker<'w> {
         event: &mut impl FnMut(Event<'_>),
     ) -> Result<Option<Summary>, SessionError> {
         let Some(task) = caller.task(&|fingerprint, tell| self.digest(fingerprint, tell))? else { return Ok(None) };
-        let Plan { epoch, fingerprint, node, nodes, activation, kv, batch_max, seq_len, slots, halve_from, .. } =
-            task.plan;
+        let Plan { epoch, fingerprint, node, nodes, kv, halve_from, .. } = task.plan;
         event(Event::Joined(caller.root(), node, nodes, &[]));
         let Some(OwnModel { model, .. }) = self.model(&fingerprint) else {
             caller.refuse(NOT_HERE);
             return Err(SessionError::Forward("the root's model is not here".into()));
         };
         let shares: Vec<_> = task.nodes.iter().map(|node| node.share).collect();
-        let way = Way::Rows { shares: &shares, stages: &task.plan.stages };
+        let way = match task.plan.columns {
+            None => Way::Rows { shares: &shares, stages: &task.plan.stages },
+            Some(exchange) => Way::Columns { nodes, exchange },
+        };
+        let Plan { activation, batch_max, seq_len, slots, .. } = task.plan;
         let cut = Cut { way, activation, batch_max, seq_len, slots };
         let (pool, kernels) = (self.pool, self.kernels);
         let local = Local { pool, kernels, kv, repack: Repack::Auto, max_memory };

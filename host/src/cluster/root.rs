@@ -4,8 +4,10 @@
 //! next [`Root::session`] calls all workers again.
 
 use crate::cluster::best::{Gathered, NativeLinks};
+use crate::cluster::choose::{self, Decision, Wish};
 use crate::cluster::kv::Unfit;
 use crate::cluster::local::{Local, Part};
+use crate::cluster::planner::NoPlan;
 use crate::cluster::pulse::{Pulse, SharedLinks};
 use crate::cluster::room::NoRoom;
 use crate::cluster::tables::GraphTables;
@@ -14,15 +16,15 @@ use crate::machine::cores;
 use crate::machine::cpu;
 use crate::machine::memory;
 use crate::machine::pool::Threads;
-use crate::machine::speed;
 use crate::model::{Model, identity};
 use crate::net::native::{self, Called};
 use crate::net::{Address, Mesh, NetError, Stage, Timeouts, Traffic, dial};
 use crate::storage::Repacked;
 use dair_core::exec::{Batch, Failure, GraphError, Logits, Run};
+use dair_core::format::Header;
 use dair_core::graph::Graph;
 use dair_core::kernels::{Kernels, KvType};
-use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError, Share};
+use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError, Way};
 use dair_core::quant::DType;
 use dair_core::text::{Looks, Partial};
 use dair_core::wire::dllama::Control;
@@ -56,8 +58,8 @@ pub struct Options {
     pub workers: Vec<Address>,
     /// In which way to talk to them.
     pub dialect: Dialect,
-    /// A share for each node that speaks the native dialect, the root's first; none for shares by speed.
-    pub shares: Vec<Share>,
+    /// In which way workers with the model share it.
+    pub wish: Wish,
     /// Digest of the model, where it is known: workers that know theirs, too, must have the same.
     pub digest: Option<Digest>,
     /// How long to wait for them.
@@ -105,11 +107,16 @@ impl Options {
             repack: Repack::Auto,
             workers: Vec::new(),
             dialect: Dialect::default(),
-            shares: Vec::new(),
+            wish: Wish::default(),
             digest: None,
             timeouts: Timeouts::default(),
             stop: None,
         }
+    }
+
+    /// Positions of the context.
+    pub fn seq_len(&self, header: &Header) -> u32 {
+        self.max_seq_len.map_or(header.seq_len, |limit| limit.min(header.seq_len))
     }
 
     /// The cut that is asked for, as a change of `cut`.
@@ -146,6 +153,10 @@ pub enum RootError {
         /// Nodes, the root included.
         nodes: usize,
     },
+    /// The model fits no plan.
+    NoPlan(NoPlan),
+    /// No plan of the kind that is wished for fits.
+    NoSuchPlan(&'static str),
     /// The KV cache does not go with the memory.
     Room(NoRoom),
     /// The graph does not fit its weights.
@@ -178,6 +189,10 @@ impl fmt::Display for RootError {
             Self::Plan(error, _) => error.fmt(f),
             Self::Shares { shares, nodes } => {
                 write!(f, "{shares} shares given for {nodes} nodes; --shares takes one for each, the root's first")
+            }
+            Self::NoPlan(error) => error.fmt(f),
+            Self::NoSuchPlan(kind) => {
+                write!(f, "no plan by {kind} fits these nodes; dair plan shows what does, and --cut best takes it")
             }
             Self::Kv(error) => error.fmt(f),
             Self::Room(error) => error.fmt(f),
@@ -263,6 +278,8 @@ pub struct Root<'m> {
     /// Of the passes of sessions that are over.
     past: Traffic,
     wanted: Wanted,
+    /// How fast nodes turned out to be, beside what was predicted.
+    paces: Vec<f64>,
     gathered: Gathered,
     /// Rows of logits that were asked for after all.
     rests: u64,
@@ -351,6 +368,7 @@ impl<'m> Root<'m> {
             repacked: None,
             past: Traffic::default(),
             wanted: Wanted::All,
+            paces: Vec::new(),
             gathered: Gathered::default(),
             rests: 0,
         })
@@ -402,10 +420,10 @@ impl<'m> Root<'m> {
             Some(identity) => Others::find(options, identity, progress).map_err(RootError::Net)?,
             None => Others::Nobody,
         };
-        let shares = self.shares(&others)?;
+        let (decision, others) = self.decide(others)?;
         let cut = options.applied_to(match others {
             Others::Dllama => Cut::dllama(header, workers as u32 + 1),
-            Others::Nobody | Others::Native(_) => Cut::rows(header, &shares),
+            Others::Nobody | Others::Native(_) => decision.cut(header),
         });
         let local = Local {
             pool,
@@ -418,8 +436,8 @@ impl<'m> Root<'m> {
         let halve_from = others.halve_from();
         let announce = |_: &Ready| match others {
             Others::Native(called) => {
-                let plan = Plan { halve_from, ..native_plan(&cut, (fingerprint, epoch), options.kv)? };
-                native::plan(called, &plan, &shares, &options.timeouts).map(Some).map_err(RootError::Net)
+                let plan = native_plan(&cut, (fingerprint, epoch, halve_from), options.kv)?;
+                native::plan(called, &plan, &decision.shares, &options.timeouts).map(Some).map_err(RootError::Net)
             }
             Others::Nobody | Others::Dllama => Ok(None),
         };
@@ -432,7 +450,7 @@ impl<'m> Root<'m> {
         });
         let mesh = match planned {
             Some(planned) => planned.link(progress).map(|(mesh, _)| mesh),
-            None if workers == 0 => Mesh::alone(),
+            None if cut.nodes() == 1 => Mesh::alone(),
             None => push(model, options, &cut, progress)?,
         };
         let mesh = mesh.map_err(RootError::Net)?;
@@ -446,36 +464,18 @@ impl<'m> Root<'m> {
         Ok(Session { part, links, is_native, epoch, setup, _pulse: pulse })
     }
 
-    /// A share for each node.
-    fn shares(&self, others: &Others) -> Result<Vec<Share>, RootError> {
-        let (given, nodes) = (&self.options.shares, self.options.workers.len() + 1);
-        match others {
-            Others::Nobody | Others::Native(_) if !given.is_empty() && given.len() != nodes => {
-                Err(RootError::Shares { shares: given.len(), nodes })
-            }
-            Others::Native(called) if given.is_empty() => shares_of(called, self.pool, self.options.kernels),
-            _ if given.is_empty() => Ok(vec![Share::EQUAL; nodes]),
-            _ => Ok(given.clone()),
+    /// Who computes what; workers that have nothing to do are let go.
+    fn decide(&self, others: Others) -> Result<(Decision, Others), RootError> {
+        let Others::Native(called) = others else { return Ok((Decision::alone(), others)) };
+        let decision = choose::decide((self.model, self.options, self.pool), &called, &self.paces)?;
+        let mut called: Vec<_> = called.into_iter().map(Some).collect();
+        let taken: Vec<_> = decision.workers.iter().filter_map(|worker| called[*worker].take()).collect();
+        let idle: Vec<_> = called.iter().flatten().map(Called::peer).collect();
+        if !idle.is_empty() {
+            (self.progress)(Stage::Idle(&idle.join(", ")));
         }
+        Ok((decision, if taken.is_empty() { Others::Nobody } else { Others::Native(taken) }))
     }
-}
-
-/// Shares in proportion to speeds, the root's own measured now. Where one is not known, and where they hardly differ, all are
-/// equal.
-fn shares_of(workers: &[Called], pool: &Threads, kernels: Kernels) -> Result<Vec<Share>, RootError> {
-    let equal = || Ok(vec![Share::EQUAL; workers.len() + 1]);
-    if workers.iter().any(|worker| worker.have.speed == 0) {
-        return equal();
-    }
-    let own = speed::bytes_per_s(pool, kernels)
-        .map_err(|error| RootError::System("memory to measure its speed".into(), error))?;
-    let speeds: Vec<_> = [own].into_iter().chain(workers.iter().map(|worker| worker.have.speed as f64)).collect();
-    let [least, most] = [f64::min, f64::max].map(|pick| speeds.iter().copied().reduce(pick).unwrap_or(own));
-    if most < HARDLY * least {
-        return equal();
-    }
-    let share = |speed: &f64| (speed / most * f64::from(SHARE)).round() as u16;
-    Ok(speeds.iter().map(share).map(|share| Share { layers: share, head: share }).collect())
 }
 
 /// The most probable tokens that each node tells where tokens of a nucleus are wanted: they are enough for almost all.
@@ -484,16 +484,20 @@ const NUCLEUS: u32 = 32;
 const NEAR: Duration = Duration::from_micros(150);
 /// Halves of fewer rows would cost more, weights being read twice, than what they hide.
 const HALVED_ROWS: u32 = 32;
-/// Speeds that are measured twice differ by as much.
-const HARDLY: f64 = 1.2;
-/// The share of the fastest node.
-const SHARE: u16 = 1000;
 
 /// What all nodes of a new session agree on.
-fn native_plan(cut: &Cut<'_>, (fingerprint, epoch): (Fingerprint, u32), kv: KvType) -> Result<Plan, RootError> {
+fn native_plan(
+    cut: &Cut<'_>,
+    (fingerprint, epoch, halve_from): (Fingerprint, u32, u32),
+    kv: KvType,
+) -> Result<Plan, RootError> {
     let mut session = SessionId::default();
     getrandom::fill(&mut session)
         .map_err(|error| RootError::System("random bytes".into(), io::Error::other(error.to_string())))?;
+    let (columns, stages) = match cut.way {
+        Way::Rows { stages, .. } => (None, stages),
+        Way::Columns { exchange, .. } => (Some(exchange), &[][..]),
+    };
     Ok(Plan {
         version: VERSION,
         session,
@@ -506,8 +510,9 @@ fn native_plan(cut: &Cut<'_>, (fingerprint, epoch): (Fingerprint, u32), kv: KvTy
         batch_max: cut.batch_max,
         seq_len: cut.seq_len,
         slots: cut.slots,
-        halve_from: u32::MAX,
-        stages: heapless::Vec::new(),
+        halve_from,
+        columns,
+        stages: stages.iter().copied().collect(),
     })
 }
 
@@ -538,8 +543,7 @@ fn push(
 impl Root<'_> {
     /// Positions of the context.
     pub fn seq_len(&self) -> u32 {
-        let own = self.model.header().seq_len;
-        self.options.max_seq_len.map_or(own, |limit| limit.min(own))
+        self.options.seq_len(self.model.header())
     }
 
     /// Computes `tokens` from `position` on; `logits` asks about the last of them ([`Logits::Last`]) or none.

@@ -44,6 +44,8 @@ pub enum Stage<'s> {
     WithoutFile(&'s str),
     /// It prepares its part of a plan; what messages call it.
     Prepare(&'s str),
+    /// These workers have the model, and nothing to do: tokens would be slower with them.
+    Idle(&'s str),
     /// It is asked for its answer to its graph.
     Configure(&'s Address),
     /// Weights are sent: bytes since the last call, of all for all workers. Several threads say so.
