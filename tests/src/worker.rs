@@ -45,14 +45,14 @@ impl Worker {
     /// # Panics
     /// As [`Self::start`].
     pub fn with_models(models: Vec<OwnModel>, timeouts: Timeouts, threads: usize, kv: KvType, max_memory: u64) -> Self {
-        let mut listener = Listener::bind_to(([127, 0, 0, 1], 0).into(), timeouts).unwrap();
+        let listener = Listener::bind_to(([127, 0, 0, 1], 0).into(), timeouts).unwrap();
         let address = listener.local_addr().unwrap();
         let (end, ended) = channel();
         thread::spawn(move || {
             let pool = Threads::new(threads).unwrap();
             let worker = node::Worker::new(&pool, best_kernels(), kv, (0, 0), models);
             worker.serve(
-                &mut listener,
+                &listener,
                 || max_memory,
                 |event| {
                     if let Event::Ended(_, result) = event {

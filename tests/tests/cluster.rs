@@ -37,7 +37,11 @@ fn logits(
     activations: Option<DType>,
     prompt: &[u32],
 ) -> Result<Vec<Vec<f32>>, RootError> {
-    with_root(model, &Options { activations, ..options(workers, PATIENT) }, &|_| (), |root| {
+    logits_by(model, &Options { activations, ..options(workers, PATIENT) }, prompt)
+}
+
+fn logits_by(model: &Model, options: &Options, prompt: &[u32]) -> Result<Vec<Vec<f32>>, RootError> {
+    with_root(model, options, &|_| (), |root| {
         let mut rows = Vec::new();
         root.forward_each(prompt, 0, |_, row| rows.push(row.to_vec()))?;
         Ok(rows)
@@ -145,7 +149,7 @@ fn a_worker_that_starts_late_is_waited_for() {
     late.join().unwrap();
     assert_eq!(
         result.unwrap_err().to_string(),
-        format!("worker 127.0.0.1:{port} closed the connection during the handshake; its terminal says why")
+        format!("worker 127.0.0.1:{port} closed the connection during the handshake; it may be serving another root")
     );
 }
 
@@ -184,4 +188,35 @@ fn a_root_that_vanishes_between_passes_frees_the_worker() {
         assert_eq!(worker.ended().unwrap_err(), "root closed the connection during the wait for a forward pass");
     }
     assert!(logits(&model, workers, None, &[1, 2, 3]).is_ok());
+}
+
+/// Roots that want the same workers at the same time: each is served, or hears at once that somebody else is; none disturbs another.
+#[test]
+fn roots_that_want_the_same_workers_do_each_other_no_harm() {
+    let (_folder, model) = tiny();
+    let workers = [Worker::patient(), Worker::patient(), Worker::patient()];
+    let options = options(&workers, PATIENT);
+    let want = logits_by(&model, &options, &[1, 2, 3]).unwrap();
+    let served = std::thread::scope(|scope| {
+        let root = || {
+            let mut served = 0;
+            for _ in 0..8 {
+                match logits_by(&model, &options, &[1, 2, 3]) {
+                    Ok(got) => {
+                        run::assert_same_bits(&got, &want, "a root among others");
+                        served += 1;
+                    }
+                    Err(error) => {
+                        let error = error.to_string();
+                        assert!(error.contains("it may be serving another root"), "{error}");
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                }
+            }
+            served
+        };
+        let roots = [(); 3].map(|()| scope.spawn(root));
+        roots.map(|root| root.join().unwrap()).iter().sum::<u32>()
+    });
+    assert!(served > 0, "somebody is served");
 }

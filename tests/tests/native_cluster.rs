@@ -420,7 +420,7 @@ fn nonsense_is_refused_and_the_worker_serves_the_next_root() {
         (frame(&[77]), "kind is 77; allowed: 1 to 14"),
         (frame(&[5]), "sent a message that is not due"),
         (frame(&[5, 0]), "length has 1 bytes too many"),
-        (frame(&[2, 9, 0, 0, 0]), "version is 9; it must be 1"),
+        (frame(&[2, 9, 0, 0, 0]), "version is 9; it must be 2"),
         (frame(&[2]), "version is not there: the message ends before it"),
         (u32::MAX.to_le_bytes().to_vec(), "length is 4294967295; allowed: 1 to 131072"),
         (vec![0; 4], "length is 0; allowed: 1 to 131072"),
@@ -486,4 +486,24 @@ fn a_loss_between_requests_disturbs_nobody() {
         root.forward(&[1], 0, Logits::Last)
     })
     .unwrap();
+}
+
+/// While a root is served, others hear at once by whom a worker is held; asking what it has is free.
+#[test]
+fn a_busy_worker_says_whom_it_serves() {
+    let file = File::of(&models::tiny()[0], 15);
+    let (model, worker) = (file.model(), worker(&file.path, 1, u64::MAX));
+    let options = options(std::slice::from_ref(&worker), PATIENT);
+    with_root(&model, &options, &|_| (), |root| {
+        root.forward(&[1], 0, Logits::Last)?;
+        let error = logits(&model, &options, &[1]).unwrap_err().to_string();
+        let start = format!("worker {} is busy: it has served root 127.0.0.1:", worker.address);
+        assert!(error.starts_with(&start) && error.ends_with("try again when that is over, or without it"), "{error}");
+        let called = native::call(&options.workers, &PATIENT, |_| ()).unwrap();
+        assert!(called[0].as_ref().unwrap().have.busy.contains("it has served root"));
+        root.forward(&[2], 1, Logits::Last)
+    })
+    .unwrap();
+    assert!(worker.ended().is_ok());
+    assert!(logits(&model, &options, &[1]).is_ok());
 }

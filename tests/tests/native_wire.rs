@@ -29,6 +29,7 @@ fn have() -> Have {
         isa: "x".repeat(ISA_MAX).as_str().try_into().unwrap(),
         disk_speed: 1 << 30,
         memory: 1 << 40,
+        busy: "it has served root é".try_into().unwrap(),
         models: (0..MODELS_MAX as u8).map(model).collect(),
     }
 }

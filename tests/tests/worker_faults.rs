@@ -4,7 +4,7 @@ use dair_core::kernels::KvType;
 use dair_core::wire::dllama::Control;
 use dair_tests::golden::Case;
 use dair_tests::random::Random;
-use dair_tests::worker::{HASTY, Worker};
+use dair_tests::worker::{HASTY, PATIENT, Worker};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::thread;
@@ -136,26 +136,52 @@ fn peak_bytes() -> u64 {
 }
 
 #[test]
-fn a_silent_client_holds_the_worker_for_the_timeout_and_no_longer() {
+fn a_silent_client_keeps_nobody_out_and_is_given_up() {
     let worker = Worker::start(HASTY, 1, KvType::default(), u64::MAX);
-    let script = Script::new();
-    let start = Instant::now();
     let _silent = worker.connect();
-    // The next client waits in the backlog meanwhile.
-    let next = say_later(&worker, &script);
+    assert_eq!(say(&worker, &Script::new().bytes), "fine: 20 tokens");
     assert_eq!(worker.ended().unwrap_err(), "root: no data for 0.4 s during the handshake");
-    assert!(start.elapsed() < Duration::from_secs(5));
-    assert!(worker.ended().is_ok());
-    next.join().unwrap();
 }
 
-fn say_later(worker: &Worker, script: &Script) -> thread::JoinHandle<()> {
-    let (stream, bytes) = (worker.connect(), script.bytes.clone());
-    thread::spawn(move || {
-        (&stream).write_all(&bytes).unwrap();
-        let mut answer = Vec::new();
-        (&stream).read_to_end(&mut answer).unwrap();
-    })
+/// More clients than there are places, silent or slow, for far longer than the test takes.
+#[test]
+fn hundreds_of_clients_that_say_nothing_or_little_keep_nobody_out() {
+    let worker = Worker::patient();
+    let script = Script::new();
+    let silent: Vec<_> = (0..150).map(|_| worker.connect()).collect();
+    assert_eq!(say(&worker, &script.bytes), "fine: 20 tokens");
+    let slow: Vec<_> = (0..150).map(|_| worker.connect()).collect();
+    for mut stream in &slow {
+        // Those who had to make room have seen the end.
+        let _ = stream.write_all(&[1]);
+    }
+    let start = Instant::now();
+    let fine = (0..200).find(|_| {
+        let line = say(&worker, &script.bytes);
+        line == "fine: 20 tokens"
+    });
+    assert!(fine.is_some() && start.elapsed() < PATIENT.handshake, "{:?}", start.elapsed());
+    drop((silent, slow));
+}
+
+#[test]
+fn a_second_root_is_turned_away_at_once_and_the_first_one_goes_on() {
+    let worker = Worker::patient();
+    let script = Script::new();
+    let mut first = worker.connect();
+    first.write_all(&script.bytes[..script.control]).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    let start = Instant::now();
+    let mut second = worker.connect();
+    // It may be turned away before it has said all.
+    let _ = second.write_all(&script.bytes);
+    let mut answer = Vec::new();
+    let _ = second.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "{answer:?}");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    first.write_all(&script.bytes[script.control..]).unwrap();
+    assert_eq!(worker.ended().unwrap().tokens, 20);
+    assert_eq!(say(&worker, &script.bytes), "fine: 20 tokens");
 }
 
 #[test]

@@ -30,7 +30,7 @@ use core::convert::Infallible;
 use embedded_io::{ErrorType, Write};
 
 /// What both sides of a session must have in common: other versions are refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// First bytes of a root: as no root of the `dllama` dialect begins, whose index is below the number of workers.
 pub const CALL: [u8; 8] = *b"\x01\0\0\0dair";
@@ -38,6 +38,8 @@ pub const CALL: [u8; 8] = *b"\x01\0\0\0dair";
 pub const LINK: [u8; 8] = *b"\x01\0\0\0link";
 /// First bytes that a worker answers to a [`CALL`].
 pub const GREETING: [u8; 4] = *b"DAIR";
+/// Behind a [`GREETING`]: what follows is not encrypted. Other numbers are kept for keys.
+pub const PLAIN: u8 = 0;
 
 /// Most bytes of a message.
 pub const MESSAGE_MAX: u32 = 128 << 10;
@@ -47,6 +49,8 @@ pub const MODELS_MAX: usize = 64;
 pub const NAME_MAX: usize = 255;
 /// Most logits of a row that a node may be asked for, where not all are wanted.
 pub const BEST_MAX: u32 = 128;
+/// Longest text in bytes about whom a worker serves.
+pub const BUSY_MAX: usize = 160;
 /// Longest reason of a refusal in bytes.
 pub const REASON_MAX: usize = 500;
 /// Longest name of an instruction set in bytes.
@@ -90,6 +94,8 @@ pub struct Have {
     pub disk_speed: u64,
     /// Bytes that it may take for a KV cache, activations and repacked weights.
     pub memory: u64,
+    /// Whom it serves, for people; empty while it is free.
+    pub busy: heapless::String<BUSY_MAX>,
     /// Its model files.
     pub models: heapless::Vec<HasModel, MODELS_MAX>,
 }
@@ -382,6 +388,7 @@ fn read_have(reader: &mut Source<'_, '_>) -> Result<Have, ReadError<Infallible>>
         isa: reader.text(["length of an instruction set", "instruction set"], 0)?,
         disk_speed: reader.u64("speed of the disk")?,
         memory: reader.u64("memory")?,
+        busy: reader.text(["length of who is served", "who is served"], 0)?,
         ..Have::default()
     };
     for _ in 0..reader.within("number of models", 0..=MODELS_MAX as u32)? {
@@ -487,6 +494,7 @@ pub fn write_have<W: Write>(writer: &mut W, have: &Have) -> Result<(), W::Error>
         put_text(writer, &have.isa)?;
         put_u64(writer, have.disk_speed)?;
         put_u64(writer, have.memory)?;
+        put_text(writer, &have.busy)?;
         put_u32(writer, have.models.len() as u32)?;
         have.models.iter().try_for_each(|model| {
             writer.write_all(&model.fingerprint)?;

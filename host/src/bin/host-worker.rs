@@ -152,7 +152,7 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     let progress = Duration::from_secs(args.timeout_s);
     let address = Address { host: args.host.clone(), port: args.port };
     let timeouts = Timeouts::of(progress);
-    let mut listener = Listener::bind(&address, timeouts).map_err(|error| error.to_string())?;
+    let listener = Listener::bind(&address, timeouts).map_err(|error| error.to_string())?;
     let local = listener.local_addr().map_err(|error| error.to_string())?;
     let announced = announce(args, local, threads);
     if !args.quiet {
@@ -168,7 +168,7 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     let max_memory = || args.max_memory.unwrap_or_else(memory::usable_bytes);
     let worker = Worker::new(&pool, kernels, args.kv.into(), (speed, disk_speed), models);
     worker.hash_in_background()?;
-    let served = worker.serve(&mut listener, max_memory, |event| match event {
+    let served = worker.serve(&listener, max_memory, |event| match event {
         Event::Joined(root, node, nodes, warnings) if !args.quiet => {
             say(format_args!("{root}: node {node} of {nodes}"));
             warnings.iter().for_each(|warning| say(format_args!("{root}: {warning}")));

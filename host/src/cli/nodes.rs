@@ -68,9 +68,8 @@ fn heard(answer: &Answer) -> Result<&Have, Silence<'_>> {
 }
 
 /// What a worker is doing.
-fn state(_: &Have) -> &'static str {
-    // One that is at work does not answer before it is done.
-    "free"
+fn state(have: &Have) -> String {
+    if have.busy.is_empty() { "free".into() } else { printable(&have.busy) }
 }
 
 fn to_text<'a>(nodes: impl Iterator<Item = (&'a Address, &'a Answer)>) -> String {
@@ -106,7 +105,7 @@ fn cells(have: &Have) -> [String; 7] {
         speed(have.speed),
         speed(have.disk_speed),
         format!("{:.1} GB", gb(have.memory)),
-        state(have).into(),
+        state(have),
         models,
     ]
 }

@@ -9,8 +9,9 @@ use crate::machine::arena::ArenaMemory;
 use crate::machine::pool::Threads;
 use crate::model::cache::{Digests, FileState};
 use crate::model::{Model, ModelError, identity};
-use crate::net::listen::{Client, Joined, Listener};
-use crate::net::native::{self, Announced, Caller};
+use crate::net::door::{Answers, Arrival, Door};
+use crate::net::listen::{Joined, Listener, Root};
+use crate::net::native::{self, Announced, Caller, DigestOf, Task};
 use crate::net::{Mesh, NetError};
 use crate::storage::{Received, Repacked, group_bytes};
 use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Run, Step};
@@ -19,11 +20,11 @@ use dair_core::io::Pool;
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{Cut, Way};
 use dair_core::wire::native::{Beat, Digest, Fingerprint, HasModel, Have, MODELS_MAX, Plan, VERSION};
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Instant;
 use std::{fmt, io};
 
@@ -134,7 +135,7 @@ pub struct Worker<'w> {
     disk_speed: u64,
     models: Vec<OwnModel>,
     /// What the last session repacked, and of which model, for the next one.
-    repacked: Cell<Option<(Fingerprint, Arc<Repacked>)>>,
+    repacked: Mutex<Option<(Fingerprint, Arc<Repacked>)>>,
 }
 
 /// A model file of a worker.
@@ -198,14 +199,14 @@ impl<'w> Worker<'w> {
         (speed, disk_speed): (u64, u64),
         models: Vec<OwnModel>,
     ) -> Self {
-        Self { pool, kernels, kv, speed, disk_speed, models, repacked: Cell::default() }
+        Self { pool, kernels, kv, speed, disk_speed, models, repacked: Mutex::default() }
     }
 
     fn have(&self, max_memory: u64) -> Have {
         let models = self.models.iter().take(MODELS_MAX).map(OwnModel::told).collect();
         let (threads, speed, disk_speed) = (self.pool.lanes() as u32, self.speed, self.disk_speed);
         let isa = self.kernels.isa().name().try_into().expect("names of instruction sets are short");
-        Have { version: VERSION, threads, speed, isa, disk_speed, memory: max_memory, models }
+        Have { version: VERSION, threads, speed, isa, disk_speed, memory: max_memory, models, ..Have::default() }
     }
 
     /// Computes the digests of its models that are not known yet, in a thread that runs when nobody else wants to.
@@ -235,39 +236,55 @@ impl<'w> Worker<'w> {
     /// Where the port itself fails.
     pub fn serve(
         &self,
-        listener: &mut Listener,
-        max_memory: impl Fn() -> u64,
+        listener: &Listener,
+        max_memory: impl Fn() -> u64 + Sync,
         mut event: impl FnMut(Event<'_>),
     ) -> Result<Infallible, NetError> {
-        loop {
-            let client = listener.wait()?;
-            let (from, max_memory) = (client.1, max_memory());
-            let result = match listener.hear(client, &self.have(max_memory)) {
-                Ok(Client::Native(caller)) => match self.run_native(listener, caller, max_memory, &mut event) {
-                    Ok(Some(summary)) => Ok(summary),
-                    // It has only asked what is here.
-                    Ok(None) => continue,
-                    Err(error) => Err(error),
-                },
-                Ok(Client::Dllama(root)) => listener.join(root).map_err(SessionError::Net).and_then(|joined| {
-                    event(Event::Joined(joined.root(), joined.node(), joined.nodes(), &joined.warnings));
-                    run(joined, self.pool, (self.kernels, self.kv), max_memory)
-                }),
-                Err(error) => Err(SessionError::Net(error)),
-            };
-            event(Event::Ended(from, &result));
-        }
+        let door = Door::new(*listener.timeouts());
+        let have = || self.have(max_memory());
+        let digest_of: DigestOf<'_> = &|fingerprint, tell| self.digest(fingerprint, tell);
+        let answers = Answers { have: &have, digest_of };
+        thread::scope(|scope| {
+            for arrival in door.open(scope, listener, &answers) {
+                let (from, result) = match arrival {
+                    Arrival::Native(from, caller, task) => {
+                        (from, self.run_native(&door, (caller, &task), max_memory(), &mut event))
+                    }
+                    Arrival::Dllama(from, root) => (from, self.run_dllama(&door, root, max_memory(), &mut event)),
+                    Arrival::Stranger(from, error) => {
+                        event(Event::Ended(from, &Err(SessionError::Net(error))));
+                        continue;
+                    }
+                    Arrival::Failed(error) => return Err(NetError::System(error)),
+                };
+                door.is_free_again();
+                event(Event::Ended(from, &result));
+            }
+            unreachable!("a door takes clients until its port fails")
+        })
     }
 
-    /// Runs a session of the native dialect to its end; `None` where the root wants none.
-    fn run_native(
+    /// Runs a session of the `dllama` dialect to its end.
+    fn run_dllama(
         &self,
-        listener: &mut Listener,
-        mut caller: Caller,
+        door: &Door,
+        root: Root,
         max_memory: u64,
         event: &mut impl FnMut(Event<'_>),
-    ) -> Result<Option<Summary>, SessionError> {
-        let Some(task) = caller.task(&|fingerprint, tell| self.digest(fingerprint, tell))? else { return Ok(None) };
+    ) -> Result<Summary, SessionError> {
+        let joined = root.join(door)?;
+        event(Event::Joined(joined.root(), joined.node(), joined.nodes(), &joined.warnings));
+        run(joined, self.pool, (self.kernels, self.kv), max_memory)
+    }
+
+    /// Runs a session of the native dialect to its end.
+    fn run_native(
+        &self,
+        door: &Door,
+        (mut caller, task): (Caller, &Task),
+        max_memory: u64,
+        event: &mut impl FnMut(Event<'_>),
+    ) -> Result<Summary, SessionError> {
         let Plan { epoch, fingerprint, node, nodes, kv, halve_from, .. } = task.plan;
         event(Event::Joined(caller.root(), node, nodes, &[]));
         let Some(OwnModel { model, .. }) = self.model(&fingerprint) else {
@@ -283,7 +300,7 @@ impl<'w> Worker<'w> {
         let cut = Cut { way, activation, batch_max, seq_len, slots };
         let (pool, kernels) = (self.pool, self.kernels);
         let local = Local { pool, kernels, kv, repack: Repack::Auto, max_memory };
-        let kept = self.repacked.take().filter(|(model, _)| *model == fingerprint).map(|(_, repacked)| repacked);
+        let kept = self.repacked().take().filter(|(model, _)| *model == fingerprint).map(|(_, repacked)| repacked);
         let prepared = Part::prepare(model, (&cut, node), &local, kept, |ready| Ok::<_, RootError>(*ready));
         let (mut part, ready) = match prepared {
             Ok(prepared) => prepared,
@@ -294,10 +311,14 @@ impl<'w> Worker<'w> {
         };
         part.compute(|engine| engine.halve_from(halve_from));
         let mut summary = Summary { node, nodes, ..Summary::default() };
-        let result = caller.link(listener, &task, &ready).map_err(SessionError::Net);
+        let result = caller.link(door, task, &ready).map_err(SessionError::Net);
         let result = result.and_then(|mut mesh| compute(&mut part, &mut mesh, epoch, &mut summary));
-        self.repacked.set(part.into_repacked().map(|repacked| (fingerprint, repacked)));
-        result.map(|()| Some(summary))
+        *self.repacked() = part.into_repacked().map(|repacked| (fingerprint, repacked));
+        result.map(|()| summary)
+    }
+
+    fn repacked(&self) -> MutexGuard<'_, Option<(Fingerprint, Arc<Repacked>)>> {
+        self.repacked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

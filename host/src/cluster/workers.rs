@@ -2,7 +2,7 @@
 
 use crate::model::identity;
 use crate::net::native::Called;
-use crate::net::{Address, NetError, Stage};
+use crate::net::{Address, NetError, Stage, printable};
 use dair_core::wire::native::{HasModel, VERSION};
 
 /// The workers at `addresses`, if all of them have the model that is `wanted`; `None` where they are to be sent the weights in the
@@ -17,6 +17,7 @@ pub fn with_model(
     progress: impl Fn(Stage<'_>),
 ) -> Result<Option<Vec<Called>>, NetError> {
     called.iter().flatten().try_for_each(check_version)?;
+    called.iter().flatten().try_for_each(check_free)?;
     let has_file = |worker: &Option<Called>| worker.as_ref().is_some_and(|worker| !worker.have.models.is_empty());
     let names = |is_wanted: &dyn Fn(&Option<Called>) -> bool| {
         let workers = addresses.iter().zip(&called).filter(|(_, worker)| is_wanted(worker));
@@ -46,6 +47,17 @@ pub fn check_version(worker: &Called) -> Result<(), NetError> {
     match worker.have.version {
         VERSION => Ok(()),
         version => Err(NetError::Version { peer: worker.peer().to_owned(), version }),
+    }
+}
+
+/// Demands that a worker serves nobody.
+///
+/// # Errors
+/// Names it and whom it serves.
+pub fn check_free(worker: &Called) -> Result<(), NetError> {
+    match &*worker.have.busy {
+        "" => Ok(()),
+        busy => Err(NetError::Busy { peer: worker.peer().to_owned(), busy: printable(busy) }),
     }
 }
 

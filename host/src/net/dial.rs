@@ -37,18 +37,19 @@ pub fn dial<'w>(
 ) -> Result<Workers<'w>, NetError> {
     check(workers)?;
     let mut conns = Vec::with_capacity(workers.len());
-    for worker in workers {
+    for (index, worker) in (0..).zip(workers) {
         stage(Stage::Connect(worker));
-        let stream = connect(worker, timeouts)?;
-        conns.push(Conn::new(stream, format!("worker {worker}"), timeouts.handshake)?);
-    }
-    for ((index, worker), conn) in (0..).zip(workers).zip(&mut conns) {
-        stage(Stage::Handshake(worker));
+        let mut conn = Conn::new(connect(worker, timeouts)?, format!("worker {worker}"), timeouts.handshake)?;
         let hello = Hello { workers: workers.len() as u32, index };
         let others: Vec<_> = (0..).zip(workers).filter(|(other, _)| *other != index).collect();
         let others = others.iter().map(|(_, address)| (address.host.as_str(), address.port));
-        conn.begin(timeouts.handshake);
+        // At once: a connection that says nothing could be another worker's link.
         conn.write_with(Part::Handshake, |conn| write_hello(conn, hello, others))?;
+        conns.push(conn);
+    }
+    for (worker, conn) in workers.iter().zip(&mut conns) {
+        stage(Stage::Handshake(worker));
+        conn.begin(timeouts.handshake);
         conn.expect_ack(Part::Handshake).map_err(|error| match error {
             NetError::Silent { timeout, .. } => NetError::Unanswered { address: worker.clone(), timeout },
             error => error,

@@ -44,6 +44,10 @@ pub enum NetError {
     OtherModel { peer: String, difference: Difference },
     /// Workers that have the model, and some that do not speak the native dialect.
     Mixed { native: Vec<String>, others: Vec<String> },
+    /// A worker serves another root: what it says.
+    Busy { peer: String, busy: String },
+    /// A worker wants what follows to be encrypted.
+    Locked { peer: String },
     /// A worker that is not ours can't compute its part.
     Foreign { peer: String, unsupported: Unsupported },
     /// Weights to be sent could not be had.
@@ -110,12 +114,21 @@ impl fmt::Display for NetError {
             }
             Self::Vanished { peer, phase } => write!(f, "{peer}: its machine stopped answering during {phase}"),
             // What connects to a worker may be anything, but a worker has a terminal.
-            Self::Closed { peer, phase } if peer.starts_with("worker ") => {
-                write!(f, "{peer} closed the connection during {phase}; its terminal says why")
-            }
+            Self::Closed { peer, phase } if peer.starts_with("worker ") => match *phase {
+                "the handshake" => {
+                    write!(f, "{peer} closed the connection during the handshake; it may be serving another root")
+                }
+                phase => write!(f, "{peer} closed the connection during {phase}; its terminal says why"),
+            },
             Self::Closed { peer, phase } => write!(f, "{peer} closed the connection during {phase}"),
             Self::Failed { peer, phase, error } => write!(f, "{peer}: {error} during {phase}"),
             Self::Invalid { peer, invalid } => write!(f, "{peer}: {invalid}"),
+            Self::Busy { peer, busy } => {
+                write!(f, "{peer} is busy: {busy}; try again when that is over, or without it")
+            }
+            Self::Locked { peer } => {
+                write!(f, "{peer} wants a key, which this dair does not know: run the same dair on both")
+            }
             Self::Unexpected { peer, what } => write!(f, "{peer} sent {what}"),
             Self::Version { peer, version } => write!(
                 f,

@@ -2,18 +2,17 @@
 
 use super::conn::Conn;
 use super::dial::connect;
-use super::native::{self, Caller};
+use super::door::Door;
+use super::native;
 use super::{Address, Mesh, NetError, Timeouts};
 use crate::cluster::tables::GraphTables;
 use dair_core::graph::Graph;
 use dair_core::wire::Part;
 use dair_core::wire::dllama::{
-    Node, read_hello, read_network, read_node, read_peer, read_weights, write_kin, write_refusal,
+    Hello, Node, read_hello, read_network, read_node, read_peer, read_weights, write_kin, write_refusal,
 };
-use dair_core::wire::native::{CALL, Have};
-use mio::{Events, Interest, Poll, Token, net::TcpListener};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,29 +21,26 @@ use std::time::{Duration, Instant};
 /// one does.
 const TURN: Duration = Duration::from_millis(5);
 
+/// How often a session looks for a link that may have come.
+const LOOK: Duration = Duration::from_millis(2);
+
 /// The open port of a worker.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
-    poll: Poll,
-    events: Events,
     timeouts: Timeouts,
     /// As long as it is there, questions are answered.
     _alive: Arc<()>,
 }
 
-/// Somebody who has connected to a worker.
+/// A root of the `dllama` dialect that has said who is who, and waits.
 #[derive(Debug)]
-pub enum Client {
-    /// A root that speaks the native dialect.
-    Native(Caller),
-    /// Whoever does not.
-    Dllama(Root),
+pub struct Root {
+    conn: Conn,
+    hello: Hello,
+    /// Other workers, in their order.
+    others: Vec<Address>,
 }
-
-/// A client that may be a root of the `dllama` dialect.
-#[derive(Debug)]
-pub struct Root(Conn);
 
 /// A worker that has its root and its peers, and waits for its graph.
 #[derive(Debug)]
@@ -75,16 +71,14 @@ impl Listener {
     /// # Errors
     /// What the system says.
     pub fn bind_to(address: SocketAddr, timeouts: Timeouts) -> io::Result<Self> {
-        let mut socket = TcpListener::bind(address)?;
+        let socket = TcpListener::bind(address)?;
         let alive = Arc::new(());
         native::answer_questions(socket.local_addr()?, Arc::downgrade(&alive))?;
-        let poll = Poll::new()?;
-        poll.registry().register(&mut socket, Token(0), Interest::READABLE)?;
-        Ok(Self { socket, poll, events: Events::with_capacity(1), timeouts, _alive: alive })
+        Ok(Self { socket, timeouts, _alive: alive })
     }
 
     /// How long it waits for others.
-    pub(super) fn timeouts(&self) -> &Timeouts {
+    pub fn timeouts(&self) -> &Timeouts {
         &self.timeouts
     }
 
@@ -96,65 +90,50 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Waits for a connection, until `deadline` if there is one; `None` when it has passed.
-    pub(super) fn accept(&mut self, deadline: Option<Instant>) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+    /// Waits, as long as it takes, for a connection.
+    pub(super) fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
             match self.socket.accept() {
-                Ok((stream, from)) => return Ok(Some((stream.into(), from))),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(client) => return Ok(client),
                 // The client gave up before it was its turn.
                 Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
-                    continue;
+                }
+                // Without a free descriptor, others have to go first.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                    std::thread::sleep(Duration::from_millis(50));
                 }
                 Err(error) => return Err(error),
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
-                return Ok(None);
-            }
-            match self.poll.poll(&mut self.events, left) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
         }
     }
+}
 
-    /// Waits, as long as it takes, for somebody to connect.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn wait(&mut self) -> Result<(TcpStream, SocketAddr), NetError> {
-        loop {
-            if let Some(client) = self.accept(None).map_err(NetError::System)? {
-                return Ok(client);
-            }
-        }
-    }
-
-    /// Hears which dialect a client speaks; one that speaks the native one is told what this worker has.
-    ///
-    /// # Errors
-    /// Where the client goes away or is silent.
-    pub fn hear(&mut self, (stream, from): (TcpStream, SocketAddr), have: &Have) -> Result<Client, NetError> {
-        let mut root = Conn::new(stream, format!("root {from}"), self.timeouts.handshake)?;
-        match root.takes_word(&[CALL], Part::Handshake)? {
-            Some(_) => Caller::new(root, have, &self.timeouts).map(Client::Native),
-            None => Ok(Client::Dllama(Root(root))),
-        }
-    }
-
-    /// Goes through the handshake of the `dllama` dialect: hears who this worker is and links up with the other workers.
-    ///
-    /// # Errors
-    /// Where the client is no root, goes away or is silent, or another worker can't be reached.
-    pub fn join(&mut self, Root(mut root): Root) -> Result<Joined, NetError> {
-        let progress = self.timeouts.progress;
-        let hello = root.read_with(read_hello)?;
+impl Root {
+    /// Hears who this worker is to be.
+    pub(super) fn hear(mut conn: Conn) -> Result<Self, NetError> {
+        let hello = conn.read_with(read_hello)?;
         let mut others = Vec::new();
         for index in 0..hello.workers - 1 {
-            let peer = root.read_with(|root| read_peer(root, index))?;
+            let peer = conn.read_with(|root| read_peer(root, index))?;
             others.push(Address { host: peer.host.as_str().to_owned(), port: peer.port });
         }
+        Ok(Self { conn, hello, others })
+    }
+
+    /// How messages call it.
+    pub fn peer(&self) -> &str {
+        self.conn.peer()
+    }
+
+    /// Goes on with the handshake, and links up with the other workers.
+    ///
+    /// # Errors
+    /// Where the root goes away or is silent, or another worker can't be reached.
+    pub fn join(self, door: &Door) -> Result<Joined, NetError> {
+        let (Self { conn: mut root, hello, others }, timeouts) = (self, door.timeouts());
+        let progress = timeouts.progress;
+        // Other workers hear only after this that they may call.
+        let since = Instant::now();
         root.send_ack(Part::Handshake)?;
         // The root may still be waiting for other workers.
         root.begin(progress);
@@ -162,62 +141,60 @@ impl Listener {
 
         let (lower, higher) = others.split_at(hello.index as usize);
         let mut warnings = Vec::new();
-        let mut peers = self.accept_lower(lower, &mut warnings)?;
+        let mut peers = accept_lower(door, since, lower, &mut warnings)?;
         if !lower.is_empty() && !higher.is_empty() {
             std::thread::sleep(TURN);
         }
         for (node, address) in (hello.index + 2..).zip(higher) {
-            let stream = connect(address, &self.timeouts)?;
+            let stream = connect(address, timeouts)?;
             peers.push((node, Conn::new(stream, format!("worker {address}"), progress)?));
         }
         Ok(Joined { root, peers, node: hello.index + 1, nodes: hello.workers + 1, progress, by_kin: false, warnings })
     }
+}
 
-    /// Takes one connection from each of the workers `lower`, which are the nodes 1, 2, ….
-    fn accept_lower(&mut self, lower: &[Address], warnings: &mut Vec<String>) -> Result<Vec<(u32, Conn)>, NetError> {
-        let progress = self.timeouts.progress;
-        let deadline = Instant::now() + progress;
-        let mut arrived = Vec::with_capacity(lower.len());
-        while arrived.len() < lower.len() {
-            let Some((stream, from)) = self.accept(Some(deadline)).map_err(NetError::System)? else {
+/// Takes one connection from each of the workers `lower`, which are the nodes 1, 2, …: one that came after `since` from an address
+/// of theirs, as far as those can be told here.
+fn accept_lower(
+    door: &Door,
+    since: Instant,
+    lower: &[Address],
+    warnings: &mut Vec<String>,
+) -> Result<Vec<(u32, Conn)>, NetError> {
+    let progress = door.timeouts().progress;
+    // A host that can't be resolved here can't be told by its address.
+    let hosts: Vec<Vec<IpAddr>> = lower
+        .iter()
+        .map(|address| address.resolve().unwrap_or_default().iter().map(SocketAddr::ip).collect())
+        .collect();
+    let deadline = Instant::now() + progress;
+    let mut arrived: Vec<(TcpStream, SocketAddr)> = Vec::with_capacity(lower.len());
+    while arrived.len() < lower.len() {
+        // Who comes from nowhere that is known is taken where somebody is expected from elsewhere than he says.
+        let knows = |ip: IpAddr| hosts.iter().any(|host| host.contains(&ip.to_canonical()));
+        let is_late = Instant::now() + progress / 2 > deadline;
+        match door.take_silent(since, |ip| knows(ip) || is_late || hosts.iter().any(Vec::is_empty)) {
+            Some(link) => arrived.push(link),
+            None if Instant::now() > deadline => {
                 let missing = lower.iter().map(Address::to_string).collect::<Vec<_>>().join(", ");
                 let peer = format!("{} of the workers {missing}", lower.len() - arrived.len());
                 return Err(NetError::Silent { peer, phase: "the set-up of links", timeout: progress });
-            };
-            if waits_its_turn(&stream).map_err(NetError::System)? {
-                arrived.push((stream, from));
             }
+            None => std::thread::sleep(LOOK),
         }
-        // A host that can't be resolved here can't be told by its address.
-        let hosts: Vec<Vec<IpAddr>> = lower
-            .iter()
-            .map(|address| address.resolve().unwrap_or_default().iter().map(SocketAddr::ip).collect())
-            .collect();
-        let places = places(&hosts, &arrived.iter().map(|(_, from)| from.ip()).collect::<Vec<_>>());
-        let mut peers = Vec::with_capacity(lower.len());
-        for ((stream, from), place) in arrived.into_iter().zip(places) {
-            let address = &lower[place];
-            if !hosts[place].contains(&from.ip()) {
-                warnings.push(format!(
-                    "a link from {} is taken for worker {address}, which has other addresses",
-                    from.ip()
-                ));
-            }
-            peers.push((place as u32 + 1, Conn::new(stream, format!("worker {address}"), progress)?));
+    }
+    let places = places(&hosts, &arrived.iter().map(|(_, from)| from.ip()).collect::<Vec<_>>());
+    let mut peers = Vec::with_capacity(lower.len());
+    for ((stream, from), place) in arrived.into_iter().zip(places) {
+        let address = &lower[place];
+        if !hosts[place].contains(&from.ip()) {
+            warnings
+                .push(format!("a link from {} is taken for worker {address}, which has other addresses", from.ip()));
         }
-        peers.sort_by_key(|(node, _)| *node);
-        Ok(peers)
+        peers.push((place as u32 + 1, Conn::new(stream, format!("worker {address}"), progress)?));
     }
-}
-
-/// Whether a client behaves like a worker, which says nothing before the first forward pass. A second root, a scanner
-/// or a browser speaks at once, and one that gave up has closed.
-fn waits_its_turn(stream: &TcpStream) -> io::Result<bool> {
-    stream.set_nonblocking(true)?;
-    match stream.peek(&mut [0]) {
-        Err(error) => Ok(error.kind() == io::ErrorKind::WouldBlock),
-        Ok(_) => Ok(false),
-    }
+    peers.sort_by_key(|(node, _)| *node);
+    Ok(peers)
 }
 
 /// Which place each arrival takes: the first free one of its own address; else, in order of arrival, what is left.

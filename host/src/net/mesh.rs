@@ -409,8 +409,21 @@ impl Mesh {
             }
             match self.poll.poll(&mut self.events, limit.map(|_| left)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(NetError::System(error)),
-                _ => {}
+                _ => self.check_root(phase)?,
             }
+        }
+    }
+
+    /// A root that is gone ends a session, even while only others owe something.
+    fn check_root(&self, phase: &'static str) -> Result<(), NetError> {
+        let has_closed =
+            |token: Token| self.events.iter().any(|event| event.token() == token && event.is_read_closed());
+        let root = self.links.iter().position(|link| link.node == 0).filter(|index| has_closed(Token(*index)));
+        let Some(root) = root.map(|index| &self.links[index]) else { return Ok(()) };
+        // What it said before may still be there to be read.
+        match root.stream.peek(&mut [0]) {
+            Ok(0) => Err(NetError::io(&root.peer, phase, io::ErrorKind::UnexpectedEof.into())),
+            _ => Ok(()),
         }
     }
 }

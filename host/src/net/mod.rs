@@ -16,6 +16,7 @@
 mod address;
 mod conn;
 pub mod dial;
+pub mod door;
 mod error;
 pub mod listen;
 mod mesh;

@@ -2,17 +2,17 @@
 
 use super::conn::Conn;
 use super::dial::{check, connect};
-use super::listen::Listener;
+use super::door::Door;
 use super::{Address, Mesh, NetError, Stage, Timeouts, printable};
 use dair_core::plan::Share;
 use dair_core::wire::Part;
 use dair_core::wire::native::{
-    self, Beat, CALL, Digest, Fingerprint, GREETING, Have, LINK, Message, Plan, PlanNode, Ready, SessionId, write_beat,
+    self, Beat, CALL, Digest, Fingerprint, GREETING, Have, LINK, Message, PLAIN, Plan, PlanNode, Ready, write_beat,
     write_bye, write_digest, write_go, write_hashing, write_have, write_link, write_linked, write_pass, write_plan,
     write_ready, write_refused, write_rest, write_verify,
 };
 use embedded_io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::ControlFlow;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
@@ -79,7 +79,8 @@ impl Called {
 pub const SLOWEST_HASH: u64 = 1_000_000;
 
 /// Answers what the digest of a model is; tells how many bytes are hashed as long as that takes, until nobody wants to know.
-pub type DigestOf<'d> = &'d dyn Fn(&Fingerprint, &mut dyn FnMut(u64) -> ControlFlow<()>) -> Result<Digest, String>;
+pub type DigestOf<'d> =
+    &'d (dyn Fn(&Fingerprint, &mut dyn FnMut(u64) -> ControlFlow<()>) -> Result<Digest, String> + Sync);
 
 /// Calls all `workers` at once: what each has, or nothing of those that do not speak this dialect. To these no connection
 /// is made.
@@ -177,6 +178,9 @@ fn call_one(worker: &Address, timeouts: &Timeouts) -> Result<Option<Called>, Net
     let round_trip = start.elapsed();
     if answer != GREETING {
         return Err(NetError::Unexpected { peer: conn.peer().into(), what: "something that no worker answers" });
+    }
+    if conn.read_bytes(Part::Handshake)? != [PLAIN] {
+        return Err(NetError::Locked { peer: conn.peer().into() });
     }
     let have = conn.read_message(|message| match message {
         Message::Have(have) => Some(Ok(have)),
@@ -317,6 +321,7 @@ impl Caller {
     pub(super) fn new(mut root: Conn, have: &Have, timeouts: &Timeouts) -> Result<Self, NetError> {
         root.write_with(Part::Handshake, |root| {
             root.write_all(&GREETING)?;
+            root.write_all(&[PLAIN])?;
             write_have(root, have)
         })?;
         Ok(Self { root, progress: timeouts.progress })
@@ -377,8 +382,10 @@ impl Caller {
     ///
     /// # Errors
     /// Names the peer that is gone, silent or somebody else.
-    pub fn link(mut self, listener: &mut Listener, task: &Task, ready: &Ready) -> Result<Mesh, NetError> {
+    pub fn link(mut self, door: &Door, task: &Task, ready: &Ready) -> Result<Mesh, NetError> {
         let Plan { session, node, nodes, .. } = &task.plan;
+        // Nobody calls before all are ready.
+        door.expect(*session, (node + 1..*nodes).collect());
         self.root.write_with(Part::Message, |root| write_ready(root, ready))?;
         // The slowest worker is waited for by all.
         self.root.begin(PREPARE.max(self.progress));
@@ -386,7 +393,7 @@ impl Caller {
         let mut peers = Vec::with_capacity(*nodes as usize - 2);
         for (lower, place) in (1..*node).zip(&task.nodes[1..]) {
             let address = Address { host: place.host.as_str().to_owned(), port: place.port };
-            let stream = connect(&address, listener.timeouts())?;
+            let stream = connect(&address, door.timeouts())?;
             let mut conn = Conn::new(stream, format!("worker {address}"), self.progress)?;
             conn.write_with(Part::Handshake, |conn| {
                 conn.write_all(&LINK)?;
@@ -394,58 +401,18 @@ impl Caller {
             })?;
             peers.push((lower, conn));
         }
-        self.accept_higher(listener, task, &mut peers)?;
+        peers.extend(door.links(self.progress).map_err(|missing| {
+            let names = missing.iter().map(|node| {
+                let PlanNode { host, port, .. } = &task.nodes[*node as usize];
+                Address { host: host.as_str().to_owned(), port: *port }.to_string()
+            });
+            let peer = format!("worker {}", names.collect::<Vec<_>>().join(", "));
+            NetError::Silent { peer, phase: "the set-up of links", timeout: self.progress }
+        })?);
         self.root.begin(self.progress);
         self.root.write_with(Part::Message, write_linked)?;
         Mesh::of_conns(*node, [(0, self.root)].into_iter().chain(peers), self.progress)
     }
-
-    /// Takes a link from every worker with a higher number. Whoever else connects meanwhile is turned away.
-    fn accept_higher(
-        &self,
-        listener: &mut Listener,
-        task: &Task,
-        peers: &mut Vec<(u32, Conn)>,
-    ) -> Result<(), NetError> {
-        let Plan { session, node, nodes, .. } = &task.plan;
-        let (start, mut missing) = (Instant::now(), (node + 1..*nodes).collect::<Vec<_>>());
-        while !missing.is_empty() {
-            let Some(client) = listener.accept(Some(start + self.progress)).map_err(NetError::System)? else {
-                let names = missing.iter().map(|node| {
-                    let PlanNode { host, port, .. } = &task.nodes[*node as usize];
-                    Address { host: host.as_str().to_owned(), port: *port }.to_string()
-                });
-                let peer = format!("worker {}", names.collect::<Vec<_>>().join(", "));
-                return Err(NetError::Silent { peer, phase: "the set-up of links", timeout: self.progress });
-            };
-            match link_of(client, session, listener.timeouts()) {
-                Ok(Some((higher, conn))) if missing.contains(&higher) => {
-                    missing.retain(|node| *node != higher);
-                    peers.push((higher, conn));
-                }
-                // Somebody else, who hears that nobody is here for him.
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Hears whether a client is a link of this session, and of which node.
-fn link_of(
-    (stream, from): (TcpStream, SocketAddr),
-    session: &SessionId,
-    timeouts: &Timeouts,
-) -> Result<Option<(u32, Conn)>, NetError> {
-    let mut conn = Conn::new(stream, format!("worker {from}"), timeouts.handshake.min(Duration::from_secs(1)))?;
-    if conn.read_bytes(Part::Handshake)? != LINK {
-        return Ok(None);
-    }
-    let (of, node) = conn.read_message(|message| match message {
-        Message::Link(session, node) => Some((session, node)),
-        _ => None,
-    })?;
-    Ok((of == *session).then_some((node, conn)))
 }
 
 /// A pass that a root has announced, or the end.

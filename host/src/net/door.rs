@@ -1,0 +1,367 @@
+//! The door of a worker: takes whoever connects, for as long as the worker lives, and lets in one root after the other.
+//!
+//! Every client is heard in a thread of its own, so that nobody waits for one who says nothing or little; their number is limited,
+//! for each address and in all, and where a limit is reached the longest silent one has to go. A root that says what it wants
+//! while another one is served hears so at once. A connection that has said nothing may be another worker's link of the `dllama`
+//! dialect, which a session takes from here.
+
+use super::conn::Conn;
+use super::listen::{Listener, Root};
+use super::native::{Caller, DigestOf, Task};
+use super::{NetError, Timeouts};
+use dair_core::wire::Part;
+use dair_core::wire::native::{CALL, Have, LINK, Message, SessionId};
+use std::io;
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+/// Clients without a session, at most: from one address, and in all.
+const CLIENTS_PER_ADDRESS: usize = 32;
+const CLIENTS: usize = 128;
+/// Memory for the stack of a thread that hears a client.
+const STACK_BYTES: usize = 512 << 10;
+/// Reports of clients that were no root which wait to be heard of; more are dropped.
+const REPORTS: usize = 64;
+/// What a session takes to end, and more.
+const ENDING: Duration = Duration::from_millis(250);
+/// A link of the `dllama` dialect has said nothing for so long: a root speaks at once.
+const SILENCE: Duration = Duration::from_millis(50);
+
+/// Who is at the door, and who is inside.
+#[derive(Debug)]
+pub struct Door {
+    timeouts: Timeouts,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Those who have no session, the oldest first.
+    clients: Vec<Client>,
+    next_id: u64,
+    /// The root that is served, and since when.
+    inside: Option<(String, Instant)>,
+    /// Links that a session of the native dialect waits for.
+    expected: Option<Expected>,
+}
+
+#[derive(Debug)]
+struct Client {
+    id: u64,
+    from: SocketAddr,
+    since: Instant,
+    /// The same connection as its thread has.
+    stream: TcpStream,
+    is_silent: bool,
+}
+
+/// Links of other workers that prove to belong to a session.
+#[derive(Debug)]
+struct Expected {
+    session: SessionId,
+    missing: Vec<u32>,
+    links: Vec<(u32, Conn)>,
+}
+
+/// What happens at a door.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A root of the native dialect, with what it wants.
+    Native(SocketAddr, Caller, Box<Task>),
+    /// A root of the `dllama` dialect.
+    Dllama(SocketAddr, Root),
+    /// Somebody who turned out to be no root.
+    Stranger(SocketAddr, NetError),
+    /// The port is lost.
+    Failed(io::Error),
+}
+
+/// What a worker says to those who ask.
+pub struct Answers<'a> {
+    /// What it has; whom it serves is filled in.
+    pub have: &'a (dyn Fn() -> Have + Sync),
+    /// Digests of its models.
+    pub digest_of: DigestOf<'a>,
+}
+
+impl Door {
+    /// A door that nobody has come to.
+    pub fn new(timeouts: Timeouts) -> Self {
+        Self { timeouts, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// How long it waits for others.
+    pub(super) fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens: from now on clients are heard in threads of `scope`.
+    pub fn open<'s>(
+        &'s self,
+        scope: &'s Scope<'s, '_>,
+        listener: &'s Listener,
+        answers: &'s Answers<'s>,
+    ) -> Receiver<Arrival> {
+        let (arrived, arrivals) = sync_channel(REPORTS);
+        scope.spawn(move || {
+            loop {
+                match listener.accept() {
+                    Ok((stream, from)) => self.take(scope, (stream, from), answers, &arrived),
+                    Err(error) => return arrived.send(Arrival::Failed(error)).unwrap_or(()),
+                }
+            }
+        });
+        arrivals
+    }
+
+    /// Takes a client, and makes room for it.
+    fn take<'s>(
+        &'s self,
+        scope: &'s Scope<'s, '_>,
+        (stream, from): (TcpStream, SocketAddr),
+        answers: &'s Answers<'s>,
+        arrived: &SyncSender<Arrival>,
+    ) {
+        let Ok(twin) = stream.try_clone() else { return };
+        let mut state = self.lock();
+        state.make_room(from.ip());
+        let id = state.next_id;
+        state.next_id += 1;
+        state.clients.push(Client { id, from, since: Instant::now(), stream: twin, is_silent: true });
+        drop(state);
+        let arrived = arrived.clone();
+        let hear = move || {
+            let arrival = self.hear(id, (stream, from), answers);
+            self.lock().clients.retain(|client| client.id != id);
+            match arrival {
+                // One root is let in at a time.
+                Some(arrival @ (Arrival::Native(..) | Arrival::Dllama(..))) => {
+                    let _ = arrived.send(arrival);
+                }
+                // A worker that is at work hears of strangers later, or not at all.
+                Some(arrival) => match arrived.try_send(arrival) {
+                    Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+                },
+                None => {}
+            }
+        };
+        // Without a thread for it, a client is let go.
+        if thread::Builder::new().name("client".into()).stack_size(STACK_BYTES).spawn_scoped(scope, hear).is_err() {
+            self.lock().clients.retain(|client| client.id != id);
+        }
+    }
+
+    /// Hears a client until it is known what it is.
+    fn hear(&self, id: u64, (stream, from): (TcpStream, SocketAddr), answers: &Answers<'_>) -> Option<Arrival> {
+        let stranger = |error| Some(Arrival::Stranger(from, error));
+        let timeout = self.timeouts.handshake;
+        if let Err(error) = wait_for_a_word(&stream, timeout) {
+            let (peer, phase) = (format!("root {from}"), "the handshake");
+            let error = match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => NetError::Silent { peer, phase, timeout },
+                _ => NetError::io(&peer, phase, error),
+            };
+            let is_here = self.lock().clients.iter().any(|client| client.id == id);
+            return Some(error).filter(|_| is_here).and_then(stranger);
+        }
+        // One that a session has taken is no concern of this thread any more.
+        self.lock().clients.iter_mut().find(|client| client.id == id)?.is_silent = false;
+        let hear = || -> Result<Option<Arrival>, NetError> {
+            let mut conn = Conn::new(stream, format!("root {from}"), timeout)?;
+            match conn.takes_word(&[CALL, LINK], Part::Handshake)? {
+                Some(0) => self.hear_caller(from, conn, answers),
+                Some(_) => self.hear_link(conn).map(|()| None),
+                None => {
+                    let root = Root::hear(conn)?;
+                    // Who can't be told why sees the connection end.
+                    Ok(self.let_in(root.peer()).ok().map(|()| Arrival::Dllama(from, root)))
+                }
+            }
+        };
+        hear().unwrap_or_else(stranger)
+    }
+
+    fn hear_caller(&self, from: SocketAddr, conn: Conn, answers: &Answers<'_>) -> Result<Option<Arrival>, NetError> {
+        let mut have = (answers.have)();
+        if let Some(busy) = self.free_or_not().busy() {
+            // A longer text is cut: it is for people.
+            let _ = busy.chars().try_for_each(|c| have.busy.push(c));
+        }
+        let mut caller = Caller::new(conn, &have, &self.timeouts)?;
+        let Some(task) = caller.task(answers.digest_of)? else { return Ok(None) };
+        match self.let_in(caller.root()) {
+            Ok(()) => Ok(Some(Arrival::Native(from, caller, Box::new(task)))),
+            Err(busy) => {
+                caller.refuse(&busy);
+                Ok(None)
+            }
+        }
+    }
+
+    /// A link says which session it is of; one that nobody waits for is dropped.
+    fn hear_link(&self, mut conn: Conn) -> Result<(), NetError> {
+        let (session, node) = conn.read_message(|message| match message {
+            Message::Link(session, node) => Some((session, node)),
+            _ => None,
+        })?;
+        let mut state = self.lock();
+        let expected = state.expected.as_mut().filter(|expected| expected.session == session);
+        if let Some(expected) = expected
+            && let Some(at) = expected.missing.iter().position(|missing| *missing == node)
+        {
+            expected.missing.swap_remove(at);
+            expected.links.push((node, conn));
+            self.changed.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Lets a root in, unless another one is inside: then says so.
+    fn let_in(&self, root: &str) -> Result<(), String> {
+        let mut state = self.free_or_not();
+        if let Some(busy) = state.busy() {
+            return Err(busy);
+        }
+        state.inside = Some((root.to_owned(), Instant::now()));
+        Ok(())
+    }
+
+    /// A session that has just been ended gets the time to end.
+    fn free_or_not(&self) -> MutexGuard<'_, State> {
+        let waited = self.changed.wait_timeout_while(self.lock(), ENDING, |state| state.inside.is_some());
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// The session of the root that was let in is over.
+    pub fn is_free_again(&self) {
+        let mut state = self.lock();
+        (state.inside, state.expected) = (None, None);
+        self.changed.notify_all();
+    }
+
+    /// Links of these nodes are waited for from now on.
+    pub(super) fn expect(&self, session: SessionId, missing: Vec<u32>) {
+        self.lock().expected = Some(Expected { session, missing, links: Vec::new() });
+    }
+
+    /// Waits for the links that are expected; those nodes whose are missing after `limit` are the error.
+    pub(super) fn links(&self, limit: Duration) -> Result<Vec<(u32, Conn)>, Vec<u32>> {
+        let is_waiting =
+            |state: &mut State| state.expected.as_ref().is_some_and(|expected| !expected.missing.is_empty());
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, is_waiting);
+        let expected = waited.unwrap_or_else(PoisonError::into_inner).0.expected.take();
+        let Some(Expected { missing, links, .. }) = expected else { return Ok(Vec::new()) };
+        if missing.is_empty() { Ok(links) } else { Err(missing) }
+    }
+
+    /// Takes a connection that came after `since` from an address that `is_wanted`, and has said nothing yet.
+    pub(super) fn take_silent(
+        &self,
+        since: Instant,
+        is_wanted: impl Fn(IpAddr) -> bool,
+    ) -> Option<(TcpStream, SocketAddr)> {
+        let is_link = |client: &Client| {
+            let is_new = client.since >= since && client.since.elapsed() >= SILENCE;
+            client.is_silent && is_new && is_wanted(client.from.ip())
+        };
+        let mut state = self.lock();
+        let at = state.clients.iter().position(is_link)?;
+        let Client { stream, from, .. } = state.clients.remove(at);
+        Some((stream, from))
+    }
+}
+
+impl State {
+    fn busy(&self) -> Option<String> {
+        let (root, since) = self.inside.as_ref()?;
+        Some(format!("it has served {root} for {} s", since.elapsed().as_secs()))
+    }
+
+    /// Lets clients go until there is room for one more from `ip`.
+    fn make_room(&mut self, ip: IpAddr) {
+        let of_address = |client: &Client| client.from.ip() == ip;
+        while self.clients.iter().filter(|client| of_address(client)).count() >= CLIENTS_PER_ADDRESS {
+            self.let_go(of_address);
+        }
+        while self.clients.len() >= CLIENTS {
+            self.let_go(|_| true);
+        }
+    }
+
+    /// Lets the oldest go that is silent, else the oldest of all.
+    fn let_go(&mut self, is_of_them: impl Fn(&Client) -> bool) {
+        let find = |is_silent: bool| {
+            self.clients.iter().position(|client| is_of_them(client) && (client.is_silent || !is_silent))
+        };
+        if let Some(at) = find(true).or_else(|| find(false)) {
+            // Its thread sees that and ends.
+            let _ = self.clients.remove(at).stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Waits until a client has said something, which stays to be read.
+fn wait_for_a_word(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(timeout))?;
+    loop {
+        match stream.peek(&mut [0]) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// A client from an address, whose connection is real.
+    fn come(state: &mut State, listener: &TcpListener, ip: [u8; 4], is_silent: bool) -> TcpStream {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let stream = listener.accept().unwrap().0;
+        let from = SocketAddr::from((ip, 9));
+        state.make_room(from.ip());
+        state.next_id += 1;
+        let id = state.next_id;
+        state.clients.push(Client { id, from, since: Instant::now(), stream, is_silent });
+        client
+    }
+
+    fn ids(state: &State) -> Vec<u64> {
+        state.clients.iter().map(|client| client.id).collect()
+    }
+
+    #[test]
+    fn the_longest_silent_of_an_address_makes_room_for_others_of_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut state = State::default();
+        let _speaker = come(&mut state, &listener, [10, 0, 0, 1], false);
+        let _other = come(&mut state, &listener, [10, 0, 0, 2], true);
+        let flood: Vec<_> =
+            (0..2 * CLIENTS_PER_ADDRESS).map(|_| come(&mut state, &listener, [10, 0, 0, 1], true)).collect();
+        let last = 2 + flood.len() as u64;
+        let kept = (last + 2 - CLIENTS_PER_ADDRESS as u64)..=last;
+        assert_eq!(ids(&state), [1, 2].into_iter().chain(kept).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn many_addresses_together_have_a_limit_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut state = State::default();
+        let _all: Vec<_> =
+            (0..CLIENTS + 20).map(|n| come(&mut state, &listener, [10, 0, 1, n as u8], n % 2 == 0)).collect();
+        assert_eq!(state.clients.len(), CLIENTS);
+        assert!(state.clients[..20].iter().all(|client| !client.is_silent), "those who speak are kept");
+    }
+}
