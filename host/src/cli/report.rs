@@ -18,6 +18,8 @@ pub struct Report<'r> {
     pub repack: Option<Duration>,
     /// What was computed.
     pub answer: &'r Answer,
+    /// How long a token was predicted to take, if it was.
+    pub predicted: Option<Duration>,
     /// What crossed the network, if there are workers.
     pub network: Option<Traffic>,
 }
@@ -35,7 +37,8 @@ impl Report<'_> {
         let repack = self.repack.map(|time| format!(", {:.2} s of it to repack weights", time.as_secs_f64()));
         line("load", format!("{:.2} s{}", self.load.as_secs_f64(), repack.unwrap_or_default()));
         line("prefill", phase(&self.answer.prefill));
-        line("decode", phase(&self.answer.decode));
+        let predicted = self.predicted.map(|time| format!(", {:.1} were predicted", 1.0 / time.as_secs_f64()));
+        line("decode", phase(&self.answer.decode) + &predicted.unwrap_or_default());
         if let (Some((sent, received)), Some(network)) = (self.per_token(), self.network) {
             let (kb, seconds) = ([sent / 1e3, received / 1e3], network.exchanging.as_secs_f64());
             line(
@@ -62,6 +65,7 @@ impl Report<'_> {
             "repack_seconds": self.repack.map(|time| time.as_secs_f64()),
             "prefill": phase(&self.answer.prefill),
             "decode": phase(&self.answer.decode),
+            "predicted_seconds_per_token": self.predicted.map(|time| time.as_secs_f64()),
             "network": network,
             "peak_memory_bytes": memory::peak_bytes(),
         })

@@ -11,7 +11,7 @@ use crate::model::Model;
 use crate::net::native::Called;
 use dair_core::format::Header;
 use dair_core::kernels::KvType;
-use dair_core::plan::cost::Software;
+use dair_core::plan::cost::{Machine, Shape, Software};
 use dair_core::plan::{Cut, Share, Stage, activations_of};
 use dair_core::quant::DType;
 
@@ -32,7 +32,7 @@ pub enum Wish {
 }
 
 /// Who computes what.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Decision {
     /// Places of the workers in the list of those that were called, in the order of nodes; others have nothing to do.
     pub workers: Vec<usize>,
@@ -42,8 +42,46 @@ pub struct Decision {
     pub stages: Vec<Stage>,
     /// By columns: the type of the partial sums.
     pub columns: Option<DType>,
-    /// What the planner predicts, if it was asked.
-    pub proposal: Option<Proposal>,
+    /// What the planner knew and predicts, if it was asked.
+    pub planned: Option<Planned>,
+}
+
+/// A plan, and what it follows from.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    shape: Shape,
+    /// The root, then the workers that were called.
+    machines: Vec<Machine>,
+    /// What was chosen.
+    pub proposal: Proposal,
+}
+
+/// A node that computes a token so many times faster or slower than planned calls for another plan, if that is better by as much.
+const OFF: f64 = 1.25;
+
+impl Planned {
+    /// The speeds of machines beside those that were planned with, as `actual` seconds of computing a token show them, by node; where
+    /// there is a plan that is clearly faster then. Nothing where too little is known.
+    pub fn off(&self, actual: &[Option<f64>]) -> Option<Vec<f64>> {
+        let mut paces = vec![1.0; self.machines.len()];
+        for ((machine, cost), actual) in self.proposal.nodes.iter().zip(&self.proposal.costs).zip(actual) {
+            let planned = cost.compute_s + cost.disk_s;
+            if planned > 0.0 {
+                paces[*machine] = planned / (*actual)?;
+            }
+        }
+        let [least, most] = [f64::min, f64::max].map(|pick| paces.iter().copied().reduce(pick).unwrap_or(1.0));
+        if most < OFF * least {
+            return None;
+        }
+        let mut machines = self.machines.clone();
+        machines.iter_mut().zip(&paces).for_each(|(machine, pace)| machine.bytes_per_s *= pace);
+        let task = Task { shape: &self.shape, software: &Software::DAIR, machines: &machines };
+        let Proposal { nodes, stages, shares, .. } = self.proposal.clone();
+        let now = task.predict(nodes, stages, shares).seconds;
+        let best = task.choose().ok()?.best.seconds;
+        (best * OFF < now).then_some(paces)
+    }
 }
 
 impl Decision {
@@ -54,7 +92,7 @@ impl Decision {
 
     /// The same for everybody.
     fn of_all(workers: usize, shares: Vec<Share>, stages: Vec<Stage>) -> Self {
-        Self { workers: (0..workers).collect(), shares, stages, columns: None, proposal: None }
+        Self { workers: (0..workers).collect(), shares, stages, columns: None, planned: None }
     }
 
     /// The cut of a model with this header.
@@ -88,16 +126,17 @@ pub fn decide(
             Ok(Decision { columns: Some(exchange), ..equal() })
         }
         _ if called.is_empty() => Ok(equal()),
-        wish => propose((model, options, pool), called, paces).and_then(|choice| pick(wish, choice)).map(decision),
+        wish => plan((model, options, pool), called, paces, wish).map(decision),
     }
 }
 
-/// The plans that the planner finds.
-fn propose(
+/// The plan that the planner finds.
+fn plan(
     (model, options, pool): (&Model, &Options, &Threads),
     called: &[Called],
     paces: &Paces,
-) -> Result<Choice, RootError> {
+    wish: &Wish,
+) -> Result<Planned, RootError> {
     let header = model.header();
     let system = |what: &str, error| RootError::System(what.into(), error);
     let root = Facts {
@@ -117,7 +156,8 @@ fn propose(
     let activation = options.activations.unwrap_or(activations_of(header.weights)[0]);
     let shape = planner::shape(&model.layout, activation, &layout, options.seq_len(header));
     let task = Task { shape: &shape, software: &Software::DAIR, machines: &machines };
-    task.choose().map_err(RootError::NoPlan)
+    let proposal = pick(wish, task.choose().map_err(RootError::NoPlan)?)?;
+    Ok(Planned { shape, machines, proposal })
 }
 
 /// The one that is wished for. Where no plan of its kind fits, the best.
@@ -130,9 +170,57 @@ fn pick(wish: &Wish, choice: Choice) -> Result<Proposal, RootError> {
     }
 }
 
-fn decision(proposal: Proposal) -> Decision {
-    let Proposal { nodes, shares, stages, .. } = &proposal;
+fn decision(planned: Planned) -> Decision {
+    let Proposal { nodes, shares, stages, .. } = &planned.proposal;
     let stages = if stages.len() > 1 { stages.clone() } else { Vec::new() };
     let workers = nodes[1..].iter().map(|node| node - 1).collect();
-    Decision { workers, shares: shares.clone(), stages, columns: None, proposal: Some(proposal) }
+    Decision { workers, shares: shares.clone(), stages, columns: None, planned: Some(planned) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::memory;
+    use crate::synthetic::preset;
+    use dair_core::format::Layout;
+    use dair_core::kernels::KvLayout;
+
+    fn planned() -> Planned {
+        let layout = Layout::new(&preset("llama3.2-1b").unwrap()).unwrap();
+        let kv = KvLayout::new(KvType::F16, 64).unwrap();
+        let shape = planner::shape(&layout, DType::Q80, &kv, 4096);
+        let fact = Facts { bytes_per_s: 1e10, memory_bytes: 64 << 30, round_trip_s: Some(1e-4), ..Facts::default() };
+        let machines = facts::machines(&fact, &[fact, fact]);
+        let task = Task { shape: &shape, software: &Software::DAIR, machines: &machines };
+        let proposal = task.choose().unwrap().best;
+        assert_eq!(proposal.nodes.len(), 3, "{}", memory::usable_bytes());
+        Planned { shape, machines, proposal }
+    }
+
+    fn as_planned(planned: &Planned) -> Vec<f64> {
+        planned.proposal.costs.iter().map(|cost| cost.compute_s + cost.disk_s).collect()
+    }
+
+    #[test]
+    fn a_node_that_is_much_slower_than_planned_calls_for_another_plan() {
+        let planned = planned();
+        let mut actual = as_planned(&planned);
+        actual[1] *= 3.0;
+        let paces = planned.off(&actual.into_iter().map(Some).collect::<Vec<_>>()).unwrap();
+        let slow = planned.proposal.nodes[1];
+        assert!((paces[slow] - 1.0 / 3.0).abs() < 1e-9 && paces.iter().filter(|pace| **pace == 1.0).count() == 2);
+    }
+
+    #[test]
+    fn nodes_that_are_all_as_slow_or_little_known_do_not() {
+        let planned = planned();
+        let actual = as_planned(&planned);
+        let all = |factor: f64| actual.iter().map(|time| Some(time * factor)).collect::<Vec<_>>();
+        assert_eq!(planned.off(&all(1.0)), None);
+        assert_eq!(planned.off(&all(2.0)), None);
+        let mut unknown = all(1.0);
+        unknown[0] = unknown[0].map(|time| 5.0 * time);
+        unknown[2] = None;
+        assert_eq!(planned.off(&unknown), None);
+    }
 }

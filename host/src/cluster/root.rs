@@ -4,7 +4,7 @@
 //! next [`Root::session`] calls all workers again.
 
 use crate::cluster::best::{Gathered, NativeLinks};
-use crate::cluster::choose::{self, Decision, Wish};
+use crate::cluster::choose::{self, Decision, Planned, Wish};
 use crate::cluster::kv::Unfit;
 use crate::cluster::local::{Local, Part};
 use crate::cluster::planner::NoPlan;
@@ -29,12 +29,12 @@ use dair_core::quant::DType;
 use dair_core::text::{Looks, Partial};
 use dair_core::wire::dllama::Control;
 use dair_core::wire::native::{
-    BEST_MAX, Best, Digest, Fingerprint, HasModel, Pass, Plan, Ready, SessionId, VERSION, Wanted,
+    BEST_MAX, Beat, Best, Digest, Fingerprint, HasModel, Pass, Plan, Ready, SessionId, VERSION, Wanted,
 };
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 /// How to run a model.
@@ -294,9 +294,16 @@ struct Session<'m> {
     epoch: u32,
     /// Before the first forward pass: a plan, or configs and weights.
     setup: Traffic,
+    /// What the planner predicted, where it was asked.
+    planned: Option<Planned>,
+    /// What this node did, as workers say it of themselves.
+    own: Beat,
     /// Asks workers for signs of life.
     _pulse: Option<Pulse>,
 }
+
+/// Less computing says nothing about how fast a node is.
+const TELLING: Duration = Duration::from_secs(2);
 
 impl Session<'_> {
     fn pass(
@@ -313,8 +320,14 @@ impl Session<'_> {
         }
         let pass = Pass { epoch: self.epoch, wanted, runs: runs.iter().copied().collect() };
         native::announce(mesh, &pass, tokens);
+        let (start, before) = (Instant::now(), mesh.traffic());
         let mut links = NativeLinks { mesh, wanted, gathered };
         self.part.compute(|engine| engine.forward(&mut links, batch)).map_err(failed)?;
+        if tokens.len() == 1 {
+            self.own.passes += 1;
+            let waits = links.mesh.traffic().since(before).exchanging;
+            self.own.busy_us += start.elapsed().saturating_sub(waits).as_micros() as u64;
+        }
         // A root that computes nothing itself has told nobody yet.
         links.mesh.flush().map_err(RootError::Net)
     }
@@ -324,6 +337,17 @@ impl Session<'_> {
         let mesh = links.mesh().map_err(RootError::Net)?;
         native::ask_for_rest(mesh);
         self.part.compute(|engine| engine.exchange_logits(mesh)).map_err(failed)
+    }
+
+    /// Another view of how fast nodes are, where it makes for a clearly better plan.
+    fn off_plan(&self) -> Option<Vec<f64>> {
+        let seconds = |beat: &Beat| {
+            let busy = Duration::from_micros(beat.busy_us);
+            (busy > TELLING).then(|| busy.as_secs_f64() / beat.passes as f64)
+        };
+        let links = self.links.lock();
+        let actual: Vec<_> = [&self.own].into_iter().chain(links.beats()).map(seconds).collect();
+        self.planned.as_ref()?.off(&actual)
     }
 
     /// Of the passes.
@@ -382,6 +406,11 @@ impl<'m> Root<'m> {
     pub fn session(&mut self) -> Result<u32, RootError> {
         if self.session.as_ref().is_some_and(|session| session.links.lock().mesh().is_err()) {
             self.lose();
+        }
+        if let Some(paces) = self.session.as_ref().and_then(Session::off_plan) {
+            self.paces.resize(paces.len(), 1.0);
+            self.paces.iter_mut().zip(paces).for_each(|(pace, now)| *pace *= now);
+            self.end();
         }
         if self.session.is_none() {
             self.epoch += 1;
@@ -461,7 +490,8 @@ impl<'m> Root<'m> {
         let setup = mesh.traffic();
         let links = Arc::new(SharedLinks::new(mesh));
         let pulse = is_native.then(|| Pulse::start(&links)).transpose().map_err(RootError::Net)?;
-        Ok(Session { part, links, is_native, epoch, setup, _pulse: pulse })
+        let (planned, own) = (decision.planned, Beat::default());
+        Ok(Session { part, links, is_native, epoch, setup, planned, own, _pulse: pulse })
     }
 
     /// Who computes what; workers that have nothing to do are let go.
@@ -679,6 +709,12 @@ impl Root<'_> {
         self.gathered.partials.clear();
         self.rests += 1;
         result
+    }
+
+    /// How long a token should take, as the planner predicted it where it was asked.
+    pub fn predicted(&self) -> Option<Duration> {
+        let planned = self.session.as_ref()?.planned.as_ref()?;
+        Duration::try_from_secs_f64(planned.proposal.seconds).ok()
     }
 
     /// How often [`Self::rest`] was called.

@@ -349,7 +349,8 @@ impl Session<'_> {
         let answer = &turn.answer;
         if self.args.json {
             let network = root.traffic().zip(before).map(|(now, before)| now.since(before));
-            let report = Report { load: self.load, seed: self.seed, repack: root.repack_time(), answer, network };
+            let (load, seed, repack, predicted) = (self.load, self.seed, root.repack_time(), root.predicted());
+            let report = Report { load, seed, repack, answer, predicted, network };
             let mut report = report.json(&turn.text);
             if let Some(reasoning) = &turn.reasoning {
                 report["reasoning"] = json!(reasoning);
