@@ -141,6 +141,27 @@ fn columns_are_there_for_who_asks_for_them() {
     assert_eq!(workers[0].ended().unwrap().weight_bytes, 0);
 }
 
+/// In Q40 less crosses the network, and results do not depend on who has which part.
+#[test]
+fn a_lossy_exchange_moves_less_and_depends_on_no_cut() {
+    let case = models::tiny().into_iter().find(|case| case.name.contains("q40")).unwrap();
+    let file = File::of(&case, 16);
+    let (model, prompt) = (file.model(), tokens(16, 40, case.header.vocab_size));
+    let workers = [worker(&file.path, 1, u64::MAX), worker(&file.path, 1, u64::MAX)];
+    let run = |lossy, list: &[u16]| {
+        let options = Options { lossy, wish: given(list, &[]), ..options(&workers, PATIENT) };
+        with_root(&model, &options, &|_| (), |root| {
+            root.forward(&prompt, 0, Logits::Last)?;
+            Ok::<_, RootError>((root.logits().to_vec(), root.traffic().unwrap().received))
+        })
+        .unwrap()
+    };
+    let ((exact, all), (lossy, some)) = (run(false, &[1, 1, 1]), run(true, &[1, 1, 1]));
+    assert!(some < all * 9 / 10, "{some} and {all} bytes");
+    assert_ne!(lossy, exact);
+    assert_eq!(run(true, &[3, 1, 2]).0, lossy);
+}
+
 /// A tiny model is faster on one node: who is not needed is let go, unless his help is wished for.
 #[test]
 fn the_planner_decides_who_takes_part() {

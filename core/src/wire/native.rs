@@ -127,6 +127,8 @@ pub struct Plan {
     pub slots: u32,
     /// Passes of so many rows are computed in two halves, whose exchanges travel while the other one computes.
     pub halve_from: u32,
+    /// Whether activations in Q80 cross the network in Q40.
+    pub lossy: bool,
     /// Where matrices are cut by columns, in equal parts: the type of the partial sums.
     pub columns: Option<DType>,
     /// Which nodes compute which layers; none where all compute all.
@@ -424,6 +426,7 @@ fn read_plan(reader: &mut Source<'_, '_>) -> Result<Plan, ReadError<Infallible>>
     let seq_len = reader.within("positions", 1..=u32::MAX)?;
     let slots = reader.within("sequences", 1..=MAX_SLOTS)?;
     let halve_from = reader.within("rows to be halved", 2..=u32::MAX)?;
+    let lossy = reader.within("lossy exchange", 0..=1)? == 1;
     let columns = match reader.within("type of partial sums", 0..=2)? {
         0 => None,
         1 => Some(DType::F32),
@@ -447,6 +450,7 @@ fn read_plan(reader: &mut Source<'_, '_>) -> Result<Plan, ReadError<Infallible>>
         seq_len,
         slots,
         halve_from,
+        lossy,
         columns,
         stages,
     })
@@ -529,7 +533,9 @@ pub fn write_plan<'n, W: Write>(
         let (activation, stages) = (u32::from(plan.activation != DType::F32), plan.stages.len() as u32);
         let Plan { nodes: count, node, batch_max, seq_len, slots, halve_from, .. } = *plan;
         let columns = plan.columns.map_or(0, |dtype| if dtype == DType::F32 { 1 } else { 2 });
-        for word in [count, node, activation, kv, batch_max, seq_len, slots, halve_from, columns, stages] {
+        for word in
+            [count, node, activation, kv, batch_max, seq_len, slots, halve_from, plan.lossy.into(), columns, stages]
+        {
             put_u32(writer, word)?;
         }
         for number in plan.stages.iter().flat_map(|stage| [stage.nodes, stage.layers]) {

@@ -18,6 +18,10 @@ pub struct CutArgs {
     /// Sizes of the parts that nodes compute, this machine's first, such as 2,1,1; 0 leaves a node without
     #[arg(long, value_name = "N", num_args = 1.., value_delimiter = ',', conflicts_with = "cut")]
     shares: Vec<u16>,
+    /// Type in which activations cross the network: q40 halves most of the bytes, for slow links, and costs quality [default: as they
+    /// are multiplied]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    exchange: Option<ExchangeArg>,
     /// A plan that `dair plan --save` wrote, with its workers
     #[arg(long, value_name = "FILE", conflicts_with_all = ["workers", "nodes_file", "discover", "cluster", "cut", "shares"])]
     pub plan: Option<PathBuf>,
@@ -36,7 +40,19 @@ pub enum CutArg {
     Layers,
 }
 
+/// What `--exchange` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ExchangeArg {
+    /// 4 bits and a scale per 32 values
+    Q40,
+}
+
 impl CutArgs {
+    /// Whether nodes are to exchange less than they compute.
+    pub fn is_lossy(&self) -> bool {
+        self.exchange == Some(ExchangeArg::Q40)
+    }
+
     /// The plan that was given for `model`, if any.
     ///
     /// # Errors

@@ -192,6 +192,7 @@ impl ModelArgs {
             dialect,
             digest,
             wish: self.cut.wish(plan),
+            lossy: self.cut.is_lossy(),
             timeouts,
             stop: Some(interrupt::flag()),
         })

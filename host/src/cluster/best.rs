@@ -1,5 +1,6 @@
 //! Links of the native dialect, on which the best logits of each node may stand for all of its logits.
 
+use crate::cluster::lossy;
 use crate::net::{Mesh, NetError};
 use dair_core::graph::Collective;
 use dair_core::io::{Exchange, Links};
@@ -20,6 +21,8 @@ pub struct NativeLinks<'m> {
     pub mesh: &'m mut Mesh,
     /// What is wanted.
     pub wanted: Wanted,
+    /// Whether activations cross in Q40.
+    pub is_lossy: bool,
     /// What nodes sent instead of logits.
     pub gathered: &'m mut Gathered,
 }
@@ -40,14 +43,28 @@ impl Links for NativeLinks<'_> {
         match (exchange.collective, self.wanted) {
             // What crosses is made when it is exchanged.
             (Collective::Gather, Wanted::Best(_)) => Ok(()),
-            _ => self.mesh.begin(exchange, pipe),
+            _ => match lossy::narrowed(&exchange).filter(|_| self.is_lossy) {
+                Some(small) => {
+                    lossy::narrow(&exchange, pipe, self.mesh.node(), &mut self.gathered.bytes);
+                    self.mesh.begin(small, &self.gathered.bytes)
+                }
+                None => self.mesh.begin(exchange, pipe),
+            },
         }
     }
 
     fn exchange(&mut self, exchange: Exchange<'_>, pipe: &mut [u8]) -> Result<(), NetError> {
         match (exchange.collective, self.wanted) {
             (Collective::Gather, Wanted::Best(best)) => self.gather_best(&exchange, pipe, best),
-            _ => self.mesh.exchange(exchange, pipe),
+            _ => match lossy::narrowed(&exchange).filter(|_| self.is_lossy) {
+                // Every exchange is begun, and what was narrowed then is still there.
+                Some(small) => {
+                    self.mesh.exchange(small, &mut self.gathered.bytes)?;
+                    lossy::widen(&self.gathered.bytes, pipe);
+                    Ok(())
+                }
+                None => self.mesh.exchange(exchange, pipe),
+            },
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod discovery;
 pub mod hashing;
 pub mod kv;
 pub mod local;
+pub mod lossy;
 pub mod measured;
 pub mod node;
 pub mod nodes_file;

@@ -285,7 +285,7 @@ impl<'w> Worker<'w> {
         max_memory: u64,
         event: &mut impl FnMut(Event<'_>),
     ) -> Result<Summary, SessionError> {
-        let Plan { epoch, fingerprint, node, nodes, kv, halve_from, .. } = task.plan;
+        let Plan { fingerprint, node, nodes, kv, halve_from, .. } = task.plan;
         event(Event::Joined(caller.root(), node, nodes, &[]));
         let Some(OwnModel { model, .. }) = self.model(&fingerprint) else {
             caller.refuse(NOT_HERE);
@@ -312,7 +312,7 @@ impl<'w> Worker<'w> {
         part.compute(|engine| engine.halve_from(halve_from));
         let mut summary = Summary { node, nodes, ..Summary::default() };
         let result = caller.link(door, task, &ready).map_err(SessionError::Net);
-        let result = result.and_then(|mut mesh| compute(&mut part, &mut mesh, epoch, &mut summary));
+        let result = result.and_then(|mut mesh| compute(&mut part, &mut mesh, &task.plan, &mut summary));
         *self.repacked() = part.into_repacked().map(|repacked| (fingerprint, repacked));
         result.map(|()| summary)
     }
@@ -323,7 +323,7 @@ impl<'w> Worker<'w> {
 }
 
 /// Computes passes of a session of the native dialect until it ends.
-fn compute(part: &mut Part<'_>, mesh: &mut Mesh, epoch: u32, summary: &mut Summary) -> Result<(), SessionError> {
+fn compute(part: &mut Part<'_>, mesh: &mut Mesh, plan: &Plan, summary: &mut Summary) -> Result<(), SessionError> {
     let (mut gathered, mut beat) = (Gathered::default(), Beat::default());
     loop {
         let (pass, tokens) = match native::next(mesh, &beat)? {
@@ -334,11 +334,11 @@ fn compute(part: &mut Part<'_>, mesh: &mut Mesh, epoch: u32, summary: &mut Summa
             }
             Announced::End => return Ok(()),
         };
-        if pass.epoch != epoch {
+        if pass.epoch != plan.epoch {
             return Err(mesh.wrong(0, "a pass of another session").into());
         }
         let (start, before) = (Instant::now(), mesh.traffic());
-        let mut links = NativeLinks { mesh, wanted: pass.wanted, gathered: &mut gathered };
+        let mut links = NativeLinks { mesh, wanted: pass.wanted, is_lossy: plan.lossy, gathered: &mut gathered };
         part.compute(|engine| engine.forward(&mut links, Batch { runs: &pass.runs, tokens: &tokens }))?;
         if pass.rows() == 1 {
             beat.passes += 1;

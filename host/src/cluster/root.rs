@@ -62,6 +62,8 @@ pub struct Options {
     pub wish: Wish,
     /// Digest of the model, where it is known: workers that know theirs, too, must have the same.
     pub digest: Option<Digest>,
+    /// Whether activations cross the network in Q40, which costs quality.
+    pub lossy: bool,
     /// How long to wait for them.
     pub timeouts: Timeouts,
     /// Set from elsewhere, it ends passes of a node that works alone.
@@ -108,6 +110,7 @@ impl Options {
             workers: Vec::new(),
             dialect: Dialect::default(),
             wish: Wish::default(),
+            lossy: false,
             digest: None,
             timeouts: Timeouts::default(),
             stop: None,
@@ -291,6 +294,7 @@ struct Session<'m> {
     links: Arc<SharedLinks>,
     /// Whether passes are announced in the native dialect.
     is_native: bool,
+    is_lossy: bool,
     epoch: u32,
     /// Before the first forward pass: a plan, or configs and weights.
     setup: Traffic,
@@ -321,7 +325,7 @@ impl Session<'_> {
         let pass = Pass { epoch: self.epoch, wanted, runs: runs.iter().copied().collect() };
         native::announce(mesh, &pass, tokens);
         let (start, before) = (Instant::now(), mesh.traffic());
-        let mut links = NativeLinks { mesh, wanted, gathered };
+        let mut links = NativeLinks { mesh, wanted, is_lossy: self.is_lossy, gathered };
         self.part.compute(|engine| engine.forward(&mut links, batch)).map_err(failed)?;
         if tokens.len() == 1 {
             self.own.passes += 1;
@@ -465,7 +469,7 @@ impl<'m> Root<'m> {
         let halve_from = others.halve_from();
         let announce = |_: &Ready| match others {
             Others::Native(called) => {
-                let plan = native_plan(&cut, (fingerprint, epoch, halve_from), options.kv)?;
+                let plan = native_plan(&cut, (fingerprint, epoch, halve_from), options)?;
                 native::plan(called, &plan, &decision.shares, &options.timeouts).map(Some).map_err(RootError::Net)
             }
             Others::Nobody | Others::Dllama => Ok(None),
@@ -491,7 +495,7 @@ impl<'m> Root<'m> {
         let links = Arc::new(SharedLinks::new(mesh));
         let pulse = is_native.then(|| Pulse::start(&links)).transpose().map_err(RootError::Net)?;
         let (planned, own) = (decision.planned, Beat::default());
-        Ok(Session { part, links, is_native, epoch, setup, planned, own, _pulse: pulse })
+        Ok(Session { part, links, is_native, is_lossy: options.lossy, epoch, setup, planned, own, _pulse: pulse })
     }
 
     /// Who computes what; workers that have nothing to do are let go.
@@ -519,7 +523,7 @@ const HALVED_ROWS: u32 = 32;
 fn native_plan(
     cut: &Cut<'_>,
     (fingerprint, epoch, halve_from): (Fingerprint, u32, u32),
-    kv: KvType,
+    options: &Options,
 ) -> Result<Plan, RootError> {
     let mut session = SessionId::default();
     getrandom::fill(&mut session)
@@ -536,11 +540,12 @@ fn native_plan(
         node: 0,
         nodes: cut.nodes(),
         activation: cut.activation,
-        kv,
+        kv: options.kv,
         batch_max: cut.batch_max,
         seq_len: cut.seq_len,
         slots: cut.slots,
         halve_from,
+        lossy: options.lossy,
         columns,
         stages: stages.iter().copied().collect(),
     })
