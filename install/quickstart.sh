@@ -178,6 +178,6 @@ step ask "$prompt"
 echo
 # shellcheck disable=SC2086 # one word per worker
 run "$dair" generate --model "$model" --chat --prompt "$prompt" --temperature 0 --threads "$threads" --quiet \
-  ${workers:+--workers $workers} || fail "no answer${workers:+; the workers said: $(cat "$temp"/worker-*.log)}"
+  ${workers:+--workers $workers --shares 1,1,1} || fail "no answer${workers:+; the workers said: $(cat "$temp"/worker-*.log)}"
 echo
 echo "Go on: $dair chat --model $model"

@@ -54,6 +54,13 @@ impl Network {
         self.workers.push(worker);
     }
 
+    /// Bytes that a machine's link to the others has received.
+    fn received(&self, machine: usize) -> u64 {
+        let counter =
+            self.on(machine, "cat", &["/sys/class/net/eth0/statistics/rx_bytes"]).output().expect("ip starts");
+        String::from_utf8_lossy(&counter.stdout).trim().parse().expect("a number")
+    }
+
     fn dair(&self, args: &[&str]) -> Outcome {
         finish(self.on(0, env!("CARGO_BIN_EXE_dair"), args), b"", args)
     }
@@ -83,7 +90,8 @@ fn ip(args: &str) {
 #[test]
 #[ignore = "makes network namespaces: needs Linux, root and iproute2"]
 fn three_workers_are_found_without_an_address() {
-    let files = Files::with(&Header { weights: DType::Q40, ..header("tiny-llama") }, 3);
+    // Weights of some megabytes, of which nothing is to be seen on the network.
+    let files = Files::with(&Header { weights: DType::Q40, hidden_dim: 32 << 10, ..header("tiny-llama") }, 3);
     let other = Files::new("tiny-llama", 4);
     let generate =
         ["generate", "-m", &files.model, "-p", "a day", "-n", "8", "--temperature", "0", "--ignore-eos", "-q"];
@@ -97,8 +105,15 @@ fn three_workers_are_found_without_an_address() {
     let found: Vec<_> =
         nodes["nodes"].as_array().unwrap().iter().map(|node| node["address"].as_str().unwrap()).collect();
     assert_eq!(found, ["10.9.8.2:9990", "10.9.8.3:9990", "10.9.8.4:9990"]);
-    let report = network.dair(&[&generate[..generate.len() - 1], &["--discover", "--json"]].concat()).json();
+    let before = [1, 2, 3].map(|machine| network.received(machine));
+    let shared = ["--discover", "--shares", "1,1,1,1", "--json"];
+    let report = network.dair(&[&generate[..generate.len() - 1], &shared].concat()).json();
     assert_eq!(report["text"].as_str().unwrap().trim_end(), alone.trim_end());
+    let file_bytes = std::fs::metadata(&files.model).unwrap().len();
+    for (machine, before) in [1, 2, 3].into_iter().zip(before) {
+        let bytes = network.received(machine) - before;
+        assert!(bytes < file_bytes / 8, "{bytes} bytes of a file of {file_bytes} reached machine {machine}");
+    }
     assert!(report["network"]["sent_bytes_per_token"].as_f64().unwrap() > 0.0, "{report}");
     let verified = network.dair(&["verify", "-m", &files.model, "--discover"]).quiet_success();
     assert_eq!(verified.matches("  same\n").count(), 3, "{verified}");

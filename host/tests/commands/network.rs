@@ -104,9 +104,9 @@ fn workers_with_a_copy_compute_what_one_node_computes_in_any_number_and_shares()
     };
     let (alone, bits) = (generate(&files, &["--json"]).json(), perplexity(&[]));
     // Three nodes do not divide this model's heads, and five are more than its KV heads.
-    for (workers, shares) in [(1, None), (2, None), (4, None), (2, Some("0,2,1"))] {
+    for (workers, shares) in [(1, "1,1"), (2, "1,1,1"), (4, "1,1,1,1,1"), (2, "0,2,1")] {
         let workers: Vec<_> = (0..workers).map(|_| Worker::start_with(&["--model", &files.model])).collect();
-        let mut args: Vec<_> = shares.into_iter().flat_map(|shares| ["--shares", shares]).collect();
+        let mut args = vec!["--shares", shares];
         args.push("--workers");
         args.extend(workers.iter().map(|worker| &worker.address[..]));
         let report = generate(&files, &[&["--json"], &args[..]].concat()).json();
