@@ -7,8 +7,8 @@ use dair_core::plan::{Share, Stage};
 use dair_core::quant::DType;
 use dair_core::wire::native::{
     Beat, Best, HasModel, Have, ISA_MAX, MESSAGE_MAX, MODELS_MAX, Message, Pass, Plan, PlanNode, REASON_MAX, Ready,
-    VERSION, Wanted, message_len, write_beat, write_bye, write_digest, write_go, write_hashing, write_have, write_link,
-    write_linked, write_pass, write_plan, write_ready, write_refused, write_rest, write_verify,
+    VERSION, Wanted, message_len, write_beat, write_bye, write_digest, write_echo, write_go, write_hashing, write_have,
+    write_link, write_linked, write_pass, write_plan, write_ready, write_refused, write_rest, write_verify,
 };
 use dair_tests::random::Random;
 
@@ -75,7 +75,7 @@ fn pass() -> Pass {
 fn messages() -> Vec<Vec<u8>> {
     let nodes = nodes();
     let places = nodes.iter().map(|node| (node.share, node.host.as_str(), node.port));
-    let mut out = vec![Vec::new(); 14];
+    let mut out = vec![Vec::new(); 15];
     write_have(&mut out[0], &have()).unwrap();
     write_plan(&mut out[1], &plan(), places).unwrap();
     write_ready(&mut out[2], &Ready { arena_bytes: 5, repacked_bytes: u64::MAX }).unwrap();
@@ -90,6 +90,7 @@ fn messages() -> Vec<Vec<u8>> {
     write_verify(&mut out[11], &[4; 32]).unwrap();
     write_hashing(&mut out[12], u64::MAX).unwrap();
     write_digest(&mut out[13], &[5; 32]).unwrap();
+    write_echo(&mut out[14], &[6; 9]).unwrap();
     out
 }
 
@@ -118,6 +119,7 @@ fn what_is_written_is_read() {
     assert!(matches!(read(11), Message::Verify(fingerprint) if fingerprint == [4; 32]));
     assert!(matches!(read(12), Message::Hashing(u64::MAX)));
     assert!(matches!(read(13), Message::Digest(digest) if digest == [5; 32]));
+    assert!(matches!(read(14), Message::Echo(bytes) if bytes == [6; 9]));
 }
 
 #[test]
@@ -178,7 +180,8 @@ fn messages_that_are_cut_or_changed_do_no_harm() {
     for message in &messages {
         let message = body(message);
         for len in 0..message.len() {
-            assert!(!drain(&message[..len]), "{len} bytes of kind {}", message[0]);
+            // What is echoed has no length of its own.
+            assert!(!drain(&message[..len]) || message[0] == 15 && len > 0, "{len} bytes of kind {}", message[0]);
         }
         assert!(drain(message));
     }

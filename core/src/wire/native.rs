@@ -3,6 +3,7 @@
 //! ```text
 //! root -> worker                      worker -> root                worker -> lower worker
 //! CALL                                GREETING, Have
+//! Echo, …                             Echo, …
 //! Verify                              Hashing, …, Digest or Refused
 //! Plan                                Ready or Refused
 //! Go                                                                LINK, Link
@@ -236,6 +237,8 @@ pub enum Message<'m> {
     Hashing(u64),
     /// A worker knows it.
     Digest(Digest),
+    /// To be sent back as it is: how long that takes, says how far away a worker is.
+    Echo(&'m [u8]),
 }
 
 const HAVE: u8 = 1;
@@ -252,6 +255,7 @@ const REST: u8 = 11;
 const VERIFY: u8 = 12;
 const HASHING: u8 = 13;
 const DIGEST: u8 = 14;
+const ECHO: u8 = 15;
 
 /// Nodes of a plan, each checked when it is read.
 #[derive(Clone, Debug)]
@@ -362,8 +366,9 @@ impl<'m> Message<'m> {
             VERIFY => Self::Verify(reader.array("fingerprint")?),
             HASHING => Self::Hashing(reader.u64("hashed bytes")?),
             DIGEST => Self::Digest(reader.array("digest")?),
+            ECHO => Self::Echo(core::mem::take(rest)),
             found => {
-                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: DIGEST.into() };
+                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: ECHO.into() };
                 return Err(reader.invalid("kind", fault).into());
             }
         };
@@ -642,6 +647,14 @@ pub fn write_beat<W: Write>(writer: &mut W, beat: &Beat) -> Result<(), W::Error>
 /// Those of the writer.
 pub fn write_rest<W: Write>(writer: &mut W) -> Result<(), W::Error> {
     frame(writer, REST, |_| Ok(()))
+}
+
+/// Writes bytes to be sent back.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_echo<W: Write>(writer: &mut W, bytes: &[u8]) -> Result<(), W::Error> {
+    frame(writer, ECHO, |writer| writer.write_all(bytes))
 }
 
 /// Writes that the session ends.

@@ -153,8 +153,15 @@ fn report(
     text: &str,
     reasoning: Option<&str>,
 ) -> Result<(), Failure> {
-    let report =
-        Report { load, seed, repack: root.repack_time(), answer, predicted: root.predicted(), network: root.traffic() };
+    let report = Report {
+        load,
+        seed,
+        repack: root.repack_time(),
+        answer,
+        predicted: root.predicted(),
+        rests: root.rests(),
+        network: root.traffic(),
+    };
     if args.json {
         let mut report = report.json(text);
         if let Some(reasoning) = reasoning {

@@ -20,6 +20,8 @@ pub struct Report<'r> {
     pub answer: &'r Answer,
     /// How long a token was predicted to take, if it was.
     pub predicted: Option<Duration>,
+    /// Tokens for which the best of each node's logits did not do.
+    pub rests: u64,
     /// What crossed the network, if there are workers.
     pub network: Option<Traffic>,
 }
@@ -55,7 +57,7 @@ impl Report<'_> {
         let network = self
             .per_token()
             .zip(self.network)
-            .map(|((sent, received), network)| json!({"sent_bytes_per_token": sent, "received_bytes_per_token": received, "exchange_seconds": network.exchanging.as_secs_f64()}));
+            .map(|((sent, received), network)| json!({"sent_bytes_per_token": sent, "received_bytes_per_token": received, "exchange_seconds": network.exchanging.as_secs_f64(), "whole_rows_of_logits": self.rests}));
         json!({
             "text": text,
             "finish_reason": self.answer.finish.name(),

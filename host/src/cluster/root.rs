@@ -241,7 +241,7 @@ impl Others {
     /// From how many rows on a pass is computed in halves: never where exchanges take hardly any time.
     fn halve_from(&self) -> u32 {
         let Self::Native(called) = self else { return u32::MAX };
-        let is_far = called.iter().any(|worker| worker.round_trip > NEAR);
+        let is_far = called.iter().any(|worker| worker.way.round_trip > NEAR);
         if is_far { HALVED_ROWS } else { u32::MAX }
     }
 }

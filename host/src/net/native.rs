@@ -7,9 +7,9 @@ use super::{Address, Mesh, NetError, Stage, Timeouts, printable};
 use dair_core::plan::Share;
 use dair_core::wire::Part;
 use dair_core::wire::native::{
-    self, Beat, CALL, Digest, Fingerprint, GREETING, Have, LINK, Message, PLAIN, Plan, PlanNode, Ready, write_beat,
-    write_bye, write_digest, write_go, write_hashing, write_have, write_link, write_linked, write_pass, write_plan,
-    write_ready, write_refused, write_rest, write_verify,
+    self, Beat, CALL, Digest, Fingerprint, GREETING, Have, LINK, Message, PLAIN, Plan, PlanNode, Ready, VERSION,
+    write_beat, write_bye, write_digest, write_echo, write_go, write_hashing, write_have, write_link, write_linked,
+    write_pass, write_plan, write_ready, write_refused, write_rest, write_verify,
 };
 use embedded_io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -28,8 +28,41 @@ pub struct Called {
     address: Address,
     /// What it says of itself.
     pub have: Have,
-    /// From the question what it has to the first byte of the answer.
+    /// How far away it is.
+    pub way: Way,
+}
+
+/// How far away a worker is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Way {
+    /// From a question to its answer, if both are short.
     pub round_trip: Duration,
+    /// Bytes per second there and back again.
+    pub bytes_per_s: f64,
+}
+
+/// Short questions that the round trip is the shortest of, and bytes of long ones that tell the bandwidth.
+const SHORT: usize = 6;
+const LONG: [usize; 2] = [32 << 10, 64 << 10];
+
+/// Measures the way to a worker by what it sends back.
+fn measure(conn: &mut Conn) -> Result<Way, NetError> {
+    let mut echo = |len: usize| -> Result<Duration, NetError> {
+        let start = Instant::now();
+        conn.write_with(Part::Message, |conn| write_echo(conn, &vec![0; len]))?;
+        conn.read_message(|message| matches!(message, Message::Echo(bytes) if bytes.len() == len).then_some(()))?;
+        Ok(start.elapsed())
+    };
+    let mut round_trip = Duration::MAX;
+    for _ in 0..SHORT {
+        round_trip = round_trip.min(echo(1)?);
+    }
+    let mut bytes_per_s = 0f64;
+    for len in LONG {
+        let carried = echo(len)?.saturating_sub(round_trip).max(Duration::from_micros(1));
+        bytes_per_s = bytes_per_s.max(2.0 * len as f64 / carried.as_secs_f64());
+    }
+    Ok(Way { round_trip, bytes_per_s })
 }
 
 impl Called {
@@ -172,10 +205,8 @@ fn call_one(worker: &Address, timeouts: &Timeouts) -> Result<Option<Called>, Net
         NetError::Silent { timeout, .. } => NetError::Unanswered { address: worker.clone(), timeout },
         error => error,
     };
-    let start = Instant::now();
     conn.write_with(Part::Handshake, |conn| conn.write_all(&CALL))?;
     let answer: [u8; 4] = conn.read_bytes(Part::Handshake).map_err(unanswered)?;
-    let round_trip = start.elapsed();
     if answer != GREETING {
         return Err(NetError::Unexpected { peer: conn.peer().into(), what: "something that no worker answers" });
     }
@@ -188,7 +219,11 @@ fn call_one(worker: &Address, timeouts: &Timeouts) -> Result<Option<Called>, Net
         _ => None,
     })?;
     match have {
-        Ok(have) => Ok(Some(Called { conn, address: worker.clone(), have, round_trip })),
+        Ok(have) => {
+            let known = have.version == VERSION;
+            let way = if known { measure(&mut conn)? } else { Way { round_trip: Duration::ZERO, bytes_per_s: 0.0 } };
+            Ok(Some(Called { conn, address: worker.clone(), have, way }))
+        }
         Err(reason) => Err(NetError::Refused { peer: conn.peer().into(), reason: printable(&reason) }),
     }
 }
@@ -302,10 +337,14 @@ pub struct Caller {
     progress: Duration,
 }
 
+/// More echoes are no measurement any more.
+const ECHOES_MAX: usize = 64;
+
 /// What a root may say after it has heard what a worker has.
 enum Wish {
     Task(Task),
     Digest(Fingerprint),
+    Echo(Vec<u8>),
 }
 
 /// What a root wants of a worker.
@@ -337,6 +376,19 @@ impl Caller {
     /// # Errors
     /// Where it sends something else, or nothing.
     pub fn task(&mut self, digest_of: DigestOf<'_>) -> Result<Option<Task>, NetError> {
+        for _ in 0..=ECHOES_MAX {
+            match self.wish() {
+                Ok(Wish::Task(task)) => return Ok(Some(task)),
+                Ok(Wish::Digest(fingerprint)) => return self.tell_digest(&fingerprint, digest_of).map(|()| None),
+                Ok(Wish::Echo(bytes)) => self.root.write_with(Part::Message, |root| write_echo(root, &bytes))?,
+                Err(NetError::Closed { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(NetError::Unexpected { peer: self.root.peer().into(), what: "too many echoes" })
+    }
+
+    fn wish(&mut self) -> Result<Wish, NetError> {
         self.root.begin(self.progress);
         let wish = self.root.read_message(|message| match message {
             Message::Plan(plan, nodes) => {
@@ -344,15 +396,10 @@ impl Caller {
                 Some(task.map(Wish::Task))
             }
             Message::Verify(fingerprint) => Some(Ok(Wish::Digest(fingerprint))),
+            Message::Echo(bytes) => Some(Ok(Wish::Echo(bytes.to_vec()))),
             _ => None,
-        });
-        match wish {
-            Ok(Ok(Wish::Task(task))) => Ok(Some(task)),
-            Ok(Ok(Wish::Digest(fingerprint))) => self.tell_digest(&fingerprint, digest_of).map(|()| None),
-            Ok(Err(invalid)) => Err(NetError::Invalid { peer: self.root.peer().into(), invalid: Box::new(invalid) }),
-            Err(NetError::Closed { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        })?;
+        wish.map_err(|invalid| NetError::Invalid { peer: self.root.peer().into(), invalid: Box::new(invalid) })
     }
 
     fn tell_digest(&mut self, fingerprint: &Fingerprint, digest_of: DigestOf<'_>) -> Result<(), NetError> {

@@ -13,8 +13,8 @@ pub struct Software {
 }
 
 impl Software {
-    /// This program. An exchange takes up to 60 µs on loopback, threads of two nodes in turn on two processors included; of a
-    /// layer, nine barriers and what one lane does while others wait take some microseconds
-    /// (`benches/results/2026-11-26-native-cluster.md`).
+    /// This program. 60 µs is what an exchange between two nodes on loopback is meant to stay below, 20 µs an allowance for nine
+    /// barriers and what one lane does while others wait. Neither is a measurement: whole runs over loopback
+    /// (`benches/results/2026-11-26-native-cluster.md`) show that they are no more than some milliseconds of a token, not how much.
     pub const DAIR: Self = Self { exchange_s: 60e-6, layer_s: 20e-6, burst_bytes: f64::INFINITY };
 }

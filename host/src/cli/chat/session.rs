@@ -349,8 +349,9 @@ impl Session<'_> {
         let answer = &turn.answer;
         if self.args.json {
             let network = root.traffic().zip(before).map(|(now, before)| now.since(before));
-            let (load, seed, repack, predicted) = (self.load, self.seed, root.repack_time(), root.predicted());
-            let report = Report { load, seed, repack, answer, predicted, network };
+            let (load, seed, repack) = (self.load, self.seed, root.repack_time());
+            let (predicted, rests) = (root.predicted(), root.rests());
+            let report = Report { load, seed, repack, answer, predicted, rests, network };
             let mut report = report.json(&turn.text);
             if let Some(reasoning) = &turn.reasoning {
                 report["reasoning"] = json!(reasoning);

@@ -22,13 +22,13 @@ pub struct Facts {
 impl Facts {
     /// What a worker says of itself, and how far away it is.
     pub fn of(worker: &Called) -> Self {
-        let Called { have, round_trip, .. } = worker;
+        let Called { have, way, .. } = worker;
         Self {
             bytes_per_s: have.speed as f64,
             memory_bytes: have.memory,
             disk_bytes_per_s: have.disk_speed as f64,
-            round_trip_s: Some(round_trip.as_secs_f64()),
-            link_bytes_per_s: None,
+            round_trip_s: Some(way.round_trip.as_secs_f64()),
+            link_bytes_per_s: Some(way.bytes_per_s),
         }
     }
 }
