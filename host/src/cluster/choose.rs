@@ -10,7 +10,6 @@ use crate::machine::pool::Threads;
 use crate::model::Model;
 use crate::net::native::Called;
 use dair_core::format::Header;
-use dair_core::kernels::KvType;
 use dair_core::plan::cost::{Machine, Shape, Software};
 use dair_core::plan::{Cut, Share, Stage, activations_of};
 use dair_core::quant::DType;
@@ -152,7 +151,7 @@ fn plan(
     for (machine, pace) in machines.iter_mut().zip(paces) {
         machine.bytes_per_s *= pace;
     }
-    let layout = kv::layout(KvType::from(options.kv), header).map_err(RootError::Kv)?;
+    let layout = kv::layout(options.kv, header).map_err(RootError::Kv)?;
     let activation = options.activations.unwrap_or(activations_of(header.weights)[0]);
     let shape = planner::shape(&model.layout, activation, &layout, options.seq_len(header));
     let task = Task { shape: &shape, software: &Software::DAIR, machines: &machines };
@@ -184,6 +183,7 @@ mod tests {
     use crate::synthetic::preset;
     use dair_core::format::Layout;
     use dair_core::kernels::KvLayout;
+    use dair_core::kernels::KvType;
 
     fn planned() -> Planned {
         let layout = Layout::new(&preset("llama3.2-1b").unwrap()).unwrap();

@@ -198,7 +198,7 @@ impl Door {
         let mut caller = Caller::new(conn, &have, &self.timeouts)?;
         let Some(task) = caller.task(answers.digest_of)? else { return Ok(None) };
         match self.let_in(caller.root()) {
-            Ok(()) => Ok(Some(Arrival::Native(from, caller, Box::new(task)))),
+            Ok(()) => Ok(Some(Arrival::Native(from, caller, task))),
             Err(busy) => {
                 caller.refuse(&busy);
                 Ok(None)

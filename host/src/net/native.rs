@@ -342,7 +342,7 @@ const ECHOES_MAX: usize = 64;
 
 /// What a root may say after it has heard what a worker has.
 enum Wish {
-    Task(Task),
+    Task(Box<Task>),
     Digest(Fingerprint),
     Echo(Vec<u8>),
 }
@@ -375,7 +375,7 @@ impl Caller {
     ///
     /// # Errors
     /// Where it sends something else, or nothing.
-    pub fn task(&mut self, digest_of: DigestOf<'_>) -> Result<Option<Task>, NetError> {
+    pub fn task(&mut self, digest_of: DigestOf<'_>) -> Result<Option<Box<Task>>, NetError> {
         for _ in 0..=ECHOES_MAX {
             match self.wish() {
                 Ok(Wish::Task(task)) => return Ok(Some(task)),
@@ -392,7 +392,7 @@ impl Caller {
         self.root.begin(self.progress);
         let wish = self.root.read_message(|message| match message {
             Message::Plan(plan, nodes) => {
-                let task = nodes.collect::<Result<_, _>>().map(|nodes| Task { plan, nodes });
+                let task = nodes.collect::<Result<_, _>>().map(|nodes| Box::new(Task { plan, nodes }));
                 Some(task.map(Wish::Task))
             }
             Message::Verify(fingerprint) => Some(Ok(Wish::Digest(fingerprint))),
@@ -466,7 +466,7 @@ impl Caller {
 #[derive(Debug)]
 pub enum Announced {
     /// Compute these tokens.
-    Pass(native::Pass, Vec<u32>),
+    Pass(Box<native::Pass>, Vec<u32>),
     /// The logits of the last pass that were not sent.
     Rest,
     /// The session is over.
@@ -484,7 +484,7 @@ pub fn next(mesh: &mut Mesh, beat: &Beat) -> Result<Announced, NetError> {
         let mut bytes = vec![0; native::message_len(len).map_err(|invalid| mesh.invalid(invalid))?];
         mesh.hear(&mut bytes, Some(SILENCE))?;
         match Message::parse(&bytes).map_err(|invalid| mesh.invalid(invalid))? {
-            Message::Pass(pass, tokens) => return Ok(Announced::Pass(pass, tokens.ids().collect())),
+            Message::Pass(pass, tokens) => return Ok(Announced::Pass(Box::new(pass), tokens.ids().collect())),
             Message::Rest => return Ok(Announced::Rest),
             Message::Bye => return Ok(Announced::End),
             Message::Beat(_) => {
