@@ -324,6 +324,8 @@ fn wait_for_a_word(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dair_core::wire::native::write_link;
+    use std::io::Write;
     use std::net::TcpListener;
 
     /// A client from an address, whose connection is real.
@@ -353,6 +355,36 @@ mod tests {
         let last = 2 + flood.len() as u64;
         let kept = (last + 2 - CLIENTS_PER_ADDRESS as u64)..=last;
         assert_eq!(ids(&state), [1, 2].into_iter().chain(kept).collect::<Vec<_>>());
+    }
+
+    /// What a client that calls itself a link of `session` and `node` comes to.
+    fn link(door: &Door, listener: &TcpListener, session: SessionId, node: u32) -> bool {
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let conn = Conn::new(listener.accept().unwrap().0, "link".into(), Duration::from_secs(20)).unwrap();
+        let mut words = Vec::new();
+        write_link(&mut words, &session, node).unwrap();
+        client.write_all(&words).unwrap();
+        let taken = |door: &Door| door.lock().expected.as_ref().map_or(0, |expected| expected.links.len());
+        let before = taken(door);
+        door.hear_link(conn).unwrap();
+        taken(door) > before
+    }
+
+    #[test]
+    fn a_link_names_the_session_that_waits_for_it_and_a_node_that_is_missing() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let door = Door::new(Timeouts::default());
+        assert!(!link(&door, &listener, [1; 16], 2), "nobody waits");
+        door.expect([1; 16], vec![2, 3]);
+        assert!(!link(&door, &listener, [2; 16], 2), "another session");
+        assert!(!link(&door, &listener, [1; 16], 1), "a node that calls nobody");
+        assert!(link(&door, &listener, [1; 16], 3));
+        assert!(!link(&door, &listener, [1; 16], 3), "one that is here already");
+        assert_eq!(door.links(Duration::ZERO).unwrap_err(), [2]);
+        door.expect([3; 16], vec![2]);
+        assert!(!link(&door, &listener, [1; 16], 2), "a session that is over");
+        assert!(link(&door, &listener, [3; 16], 2));
+        assert_eq!(door.links(Duration::ZERO).unwrap().iter().map(|(node, _)| *node).collect::<Vec<_>>(), [2]);
     }
 
     #[test]

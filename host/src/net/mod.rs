@@ -9,9 +9,10 @@
 //! Nobody is waited for without end. Every phase with a peer (handshake, each config and its answer, the transfer of
 //! weights, one exchange of a forward pass) has a limit from [`Timeouts`]. A peer that owes something may be silent for as
 //! long as the limit; and the phase as a whole may take the limit, and a second more for every 16 KiB that it moves
-//! (`patience.rs`), so that dripping byte by byte wins no time. It holds for both sides and both directions. Two waits have no
-//! limit, since nobody owes anything: a worker's for its next root, and its wait for the next forward pass, whose user may
-//! be thinking; hosts that vanish meanwhile are noticed by probes of the connection.
+//! (`patience.rs`), so that dripping byte by byte wins no time, and bytes that came faster pay for none to come. It holds for
+//! both sides and both directions. Two waits have no limit, since nobody owes anything: a worker's for its next root, and, in the
+//! `dllama` dialect, its wait for the next forward pass, whose user may be thinking; hosts that vanish meanwhile are noticed by
+//! probes of the connection. In the native dialect the root gives signs of life then.
 
 mod address;
 mod conn;

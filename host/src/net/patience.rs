@@ -9,33 +9,40 @@ const LEAST_RATE: u64 = 16 << 10;
 
 /// One phase with one peer, which may be silent for `limit`; and as a whole the phase may take `limit`, and a second
 /// more for every [`LEAST_RATE`] bytes that it moves. So a peer that stops is given up after `limit`, and one that drips
-/// byte by byte, too.
+/// byte by byte, too. Bytes that came faster pay for no time to come: whoever has sent a gigabyte may not drip either.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     limit: Duration,
     start: Instant,
     /// From the start to when something moved last.
     last: Duration,
+    /// From the start to when what had moved paid for all the time taken.
+    even: Duration,
+    /// Bytes moved since then.
     bytes: u64,
 }
 
 impl Patience {
     /// Waits for a peer from `now` on.
     pub(super) fn new(limit: Duration, now: Instant) -> Self {
-        Self { limit, start: now, last: Duration::ZERO, bytes: 0 }
+        Self { limit, start: now, last: Duration::ZERO, even: Duration::ZERO, bytes: 0 }
     }
 
     /// Bytes moved, whichever way.
     pub(super) fn moved(&mut self, bytes: u64, now: Instant) {
         self.bytes += bytes;
         self.last = now.saturating_duration_since(self.start);
+        if self.paid() >= self.last {
+            (self.even, self.bytes) = (self.last, 0);
+        }
     }
 
     /// How much longer the peer may be silent; zero where it is given up.
     pub(super) fn left(&self, now: Instant) -> Duration {
         let elapsed = now.saturating_duration_since(self.start);
         let silence = self.last.saturating_add(self.limit).saturating_sub(elapsed);
-        if self.is_swift() { silence } else { silence.min(self.allowed().saturating_sub(elapsed)) }
+        let allowed = self.paid().saturating_add(self.limit);
+        if self.is_swift() { silence } else { silence.min(allowed.saturating_sub(elapsed)) }
     }
 
     /// What there is to say about a peer that is given up at `now`.
@@ -44,22 +51,18 @@ impl Patience {
         if self.is_swift() || time >= self.last.saturating_add(self.limit) {
             NetError::Silent { peer, phase, timeout: self.limit }
         } else {
-            NetError::Slow { peer, phase, bytes: self.bytes, time }
+            NetError::Slow { peer, phase, bytes: self.bytes, time: time.saturating_sub(self.even) }
         }
     }
 
-    /// The longest that the phase may take.
-    fn allowed(&self) -> Duration {
-        self.limit.saturating_add(self.time_of_bytes())
-    }
-
-    fn time_of_bytes(&self) -> Duration {
-        Duration::from_millis(self.bytes.saturating_mul(1000) / LEAST_RATE)
+    /// The time since the start that what moved pays for.
+    fn paid(&self) -> Duration {
+        self.even.saturating_add(Duration::from_millis(self.bytes.saturating_mul(1000) / LEAST_RATE))
     }
 
     /// Whether what moved did so fast enough for the peer to be silent, and not slow, when the phase's time is up.
     fn is_swift(&self) -> bool {
-        self.last <= self.time_of_bytes() + self.limit / 8
+        self.last <= self.paid().saturating_add(self.limit / 8)
     }
 }
 
@@ -98,6 +101,22 @@ mod tests {
             patience.moved(1, now);
         }
         let end = at(start, 8.1);
+        assert!(patience.left(end).is_zero());
+        assert_eq!(error(&patience, end), "peer: only 7 bytes in 8.1 s during the test");
+    }
+
+    #[test]
+    fn a_peer_that_drips_after_a_rush_is_given_up_after_the_limit_too() {
+        let start = Instant::now();
+        let mut patience = Patience::new(LIMIT, start);
+        patience.moved(1 << 30, at(start, 10.0));
+        assert_eq!(patience.left(at(start, 10.0)), LIMIT);
+        for second in 11..18 {
+            let now = at(start, f64::from(second));
+            assert!(!patience.left(now).is_zero());
+            patience.moved(1, now);
+        }
+        let end = at(start, 18.1);
         assert!(patience.left(end).is_zero());
         assert_eq!(error(&patience, end), "peer: only 7 bytes in 8.1 s during the test");
     }
