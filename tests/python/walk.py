@@ -33,8 +33,8 @@ def fake_worker():
             datagrams.sendto(b"DAIR", datagrams.recvfrom(64)[1])
     while True:
         connection, _ = listener.accept()
-        # Kind 1, then version, threads, speed, memory, number of models.
-        have = struct.pack("<BIIQQI", 1, 1000, 1, 0, 1 << 30, 0)
+        # Kind 1, then version, threads, speed, memory, models: fingerprint, size, name.
+        have = struct.pack("<BIIQQI32sQI2s", 1, 1000, 1, 1 << 30, 1 << 30, 1, bytes(32), 1 << 20, 2, b"m\0")
         connection.sendall(b"DAIR" + struct.pack("<I", len(have)) + have)
         # Until the root has had enough.
         connection.recv(1 << 16)
