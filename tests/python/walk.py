@@ -6,7 +6,7 @@ a second root, a worker with another file, one of another version, one that dies
 one node, no weights may cross the interfaces, and whatever fails says so in one line, soon. Models are made in WORK.
 Exit code 1 where something is not so, 77 where no network can be made, with the reason.
 """
-import json, os, pathlib, re, shutil, socket, struct, subprocess, sys, time
+import json, os, pathlib, re, shutil, socket, struct, subprocess, sys, threading, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../benches"))
 import lab as laboratory
@@ -28,9 +28,12 @@ def fake_worker():
     datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     datagrams.bind(("", PORT))
     listener = socket.create_server(("", PORT))
-    if os.fork() == 0:
+
+    def greet():
         while True:
             datagrams.sendto(b"DAIR", datagrams.recvfrom(64)[1])
+
+    threading.Thread(target=greet, daemon=True).start()
     while True:
         connection, _ = listener.accept()
         # Kind 1, then version, threads, speed, memory, models: fingerprint, size, name.
