@@ -38,7 +38,8 @@ def fake_worker():
         connection, _ = listener.accept()
         # Kind 1, then version, threads, speed, memory, models: fingerprint, size, name.
         have = struct.pack("<BIIQQI32sQI2s", 1, 1000, 1, 1 << 30, 1 << 30, 1, bytes(32), 1 << 20, 2, b"m\0")
-        connection.sendall(b"DAIR" + struct.pack("<I", len(have)) + have)
+        # A zero says that what follows is not encrypted.
+        connection.sendall(b"DAIR\0" + struct.pack("<I", len(have)) + have)
         # Until the root has had enough.
         connection.recv(1 << 16)
         time.sleep(0.2)
@@ -69,6 +70,10 @@ class Walk:
     def addresses(self, nodes):
         return ["--workers", *(f"{self.lab.address(node)}:{PORT}" for node in nodes)]
 
+    def together(self, nodes):
+        """Workers that all have a part, whatever the planner thinks of it."""
+        return [*self.addresses(nodes), *equal(nodes)]
+
     def generate(self, *more, tokens=TOKENS):
         return [self.dair, "generate", "--model", self.model, "--prompt", PROMPT, "--json", "--ignore-eos", *GREEDY,
                 "--max-tokens", str(tokens), *more]
@@ -88,7 +93,7 @@ class Walk:
         workers = [self.start_worker(node) for node in WORKERS]
         self.lab.run(ROOT, [self.dair, "nodes", *self.addresses(WORKERS)])
         before = self.lab.counters()
-        together = self.lab.run(ROOT, self.generate(*self.addresses(WORKERS)))
+        together = self.lab.run(ROOT, self.generate(*self.together(WORKERS)))
         after = self.lab.counters()
         self.check("four nodes give the answer of one", texts(alone, together), alone, together)
         report = json.loads(together[1]) if together[0] == 0 else {"prefill": {"tokens": 0}}
@@ -102,7 +107,7 @@ class Walk:
         chat = [self.dair, "chat", "--model", self.model, "--template", "chatml", "--no-history", "--quiet", "--max-tokens", "16", *GREEDY]
         self.work.joinpath("question.txt").write_text("Hello\n")
         talks = []
-        for more in ([], self.addresses(WORKERS)):
+        for more in ([], self.together(WORKERS)):
             with open(self.work / "question.txt") as question:
                 talks.append(self.lab.run(ROOT, [*chat, *more], stdin=question))
         self.check("dair chat says the same with workers", talks[0][0] == talks[1][0] == 0 and talks[0][1] == talks[1][1], *talks)
@@ -112,7 +117,7 @@ class Walk:
         """Workers are found by the name of their cluster."""
         if not self.discovers:
             return print("      no --cluster in this build: workers were named")
-        done = self.lab.run(ROOT, self.generate("--discover", "--cluster", CLUSTER))
+        done = self.lab.run(ROOT, self.generate("--discover", "--cluster", CLUSTER, *equal(WORKERS)))
         self.check("workers that are found give the answer of one node", texts(alone, done), done)
         self.check("workers were found", done[0] == 0 and json.loads(done[1])["network"] is not None, done)
         nodes = self.lab.run(STRANGER, [self.dair, "nodes", "--discover", "--cluster", CLUSTER, "--json"])
@@ -120,9 +125,9 @@ class Walk:
 
     def second_root(self):
         """Another root comes while a session runs: it hears so at once, and the session goes on."""
-        first = self.lab.start(ROOT, self.generate(*self.addresses(WORKERS), tokens=1000), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        first = self.lab.start(ROOT, self.generate(*self.together(WORKERS), tokens=1000), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.in_answer(first)
-        second = self.lab.run(STRANGER, self.generate(*self.addresses(WORKERS)), timeout_s=2 * SOON_S)
+        second = self.lab.run(STRANGER, self.generate(*self.together(WORKERS)), timeout_s=2 * SOON_S)
         self.check("a second root came while the first ran", first.poll() is None)
         self.fails("a second root", second, "busy", self.lab.address(ROOT))
         output, side = first.communicate(timeout=120)
@@ -139,7 +144,7 @@ class Walk:
 
     def death(self, workers):
         """A worker dies in an answer; when it is back, the next answer comes, from workers that stayed."""
-        root = self.lab.start(ROOT, self.generate(*self.addresses(WORKERS), tokens=2000), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        root = self.lab.start(ROOT, self.generate(*self.together(WORKERS), tokens=2000), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.in_answer(root)
         self.check("a worker dies in an answer", root.poll() is None)
         start = time.monotonic()
@@ -153,7 +158,7 @@ class Walk:
         self.fails("a worker that died", done, self.lab.address(WORKERS[1]))
         self.check("the other workers live", all(workers[i].poll() is None for i in (0, 2)))
         workers[1] = self.start_worker(WORKERS[1])
-        again = self.lab.run(ROOT, self.generate(*self.addresses(WORKERS)), timeout_s=3 * SOON_S)
+        again = self.lab.run(ROOT, self.generate(*self.together(WORKERS)), timeout_s=3 * SOON_S)
         self.check("the next answer comes from all", again[0] == 0, again)
 
     def strangers(self):
@@ -164,7 +169,7 @@ class Walk:
             file.seek(other.stat().st_size // 2)
             file.write(bytes(1 << 20))
         process = self.start_worker(STRANGER, other, "strangers")
-        mixed = self.addresses([1, 2, STRANGER])
+        mixed = self.together([1, 2, STRANGER])
         self.fails("a worker with another file", self.lab.run(ROOT, self.generate(*mixed), timeout_s=2 * SOON_S), self.lab.address(STRANGER))
         self.lab.stop(process)
         fake = self.lab.start(STRANGER, [sys.executable, os.path.abspath(__file__), "--fake"])
@@ -174,8 +179,12 @@ class Walk:
         self.lab.stop(fake)
         done = self.lab.run(ROOT, self.generate(*mixed), timeout_s=2 * SOON_S)
         self.fails("nobody at an address", done, self.lab.address(STRANGER), within_s=NOBODY_S)
-        again = self.lab.run(ROOT, self.generate(*self.addresses(WORKERS)), timeout_s=2 * SOON_S)
+        again = self.lab.run(ROOT, self.generate(*self.together(WORKERS)), timeout_s=2 * SOON_S)
         self.check("workers are free after all that", again[0] == 0, again)
+
+
+def equal(workers):
+    return ["--shares", ",".join("1" * (len(workers) + 1))]
 
 
 def texts(*runs):
