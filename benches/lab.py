@@ -150,9 +150,10 @@ class Lab:
 
     def quota(self, node, part):
         """A group of processes that gets `part` of a processor, in slices that are short beside a token."""
-        period_us = 4000
-        name = f"{self.name(node)}"
-        if os.path.exists(f"{CGROUP}/cpu/cpu.cfs_quota_us") or os.path.isdir(f"{CGROUP}/cpu"):
+        # The kernel takes no quota below 1 ms.
+        period_us = max(8000, int(1000 / part) + 1)
+        name = self.name(node)
+        if os.path.isdir(f"{CGROUP}/cpu"):
             folder = f"{CGROUP}/cpu/{name}"
             files = {"cpu.cfs_period_us": period_us, "cpu.cfs_quota_us": int(part * period_us)}
         else:
