@@ -1,290 +1,438 @@
 #!/usr/bin/env python3
-"""Measures clusters of `dair` beside C++ Distributed-Llama, in turn, on nodes that are network namespaces of this machine.
+"""The targets of the cluster, each an experiment beside C++ Distributed-Llama, in turn, in a lab of network namespaces.
 
-    sudo benches/cluster.py traffic prompt --bin target/release --dllama path/to/dllama --model 1b.m --rounds 3
+    benches/cluster.py --model 1b.m --dllama path/to/dllama ready traffic prompt pair half slow many
 
-Experiments: ready, two, traffic, prompt, slow, halfcore, twelve. The model's tokenizer is beside it (`.t`). Every node is a
-namespace on a bridge; `tc tbf` limits each node's link both ways, and the program `relay` before each worker makes round trips as long
-as wanted. Nodes have one thread each and share the processors of this machine, for both systems alike. Printed are medians and
-ranges of all rounds, and ratios of medians. What crosses the network is counted by the nodes' interfaces.
+    ready    4 nodes, 1 Gbit/s: from the start of the root to its first pass, and what crosses until then
+    traffic  2, 4, 8 nodes: bytes into a node for each token
+    prompt   512 tokens, 4 nodes, 2 ms round trip: until the first token, and what of that are exchanges
+    pair     2 nodes of one thread beside one node with two: decode
+    half     4 nodes, one of which has half of what each of the others has: equal parts, the planner's, what is possible
+             (of two nodes the optimum is 1.5 times the equal parts; quotas are small so that memory is not what is short)
+    slow     4 nodes, 100 Mbit/s, 5 ms round trip: decode, the plan being dair's choice
+    many     12 nodes on this machine: that they work, and how fast
+
+Both systems get the same model, nodes, threads and processors: node n runs on processor n modulo their number. Workers
+are new for every run and wait for the root; the model is in the page cache. Bytes are those that interfaces count, headers of TCP
+included. Every experiment prints medians, ranges in brackets, the ratio in favour of dair, and whether the target is met.
+Root, Linux; see benches/lab.py. `--dllama none` leaves that system out. `half` wants nobody else on the machine.
 """
 
 import argparse
-import contextlib
 import json
 import os
+import platform
 import re
 import statistics
-import subprocess
+import sys
+import threading
 import time
 
-PORT = 9990
-BEHIND = 9991
-PROMPT = "The quick brown fox jumps over the lazy dog while the old miller counts his sacks of flour. "
+import lab as laboratory
+from lab import Lab, LabError
+
+SENTENCE = "The quick brown fox jumps over the lazy dog while the old miller counts his sacks of flour. "
+SHORT = "The quick brown fox jumps over the lazy dog."
+CONTEXT = 1024
 
 
-def call(*command):
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+class Dair:
+    """How dair is run, and what its report says."""
+
+    name, port, udp = "dair", 9990, True
+
+    def __init__(self, args):
+        self.program, self.worker_program, self.model, self.more = args.dair, args.host_worker, args.model, args.dair_args
+
+    def worker(self, threads):
+        return [self.worker_program, "--model", self.model, "--port", str(self.port), "--threads", str(threads), "--quiet"]
+
+    def root(self, prompt, tokens, threads, workers, more):
+        named = ["--workers", *workers] if workers else []
+        return [self.program, "generate", "--model", self.model, "--prompt", prompt, "--temperature", "0", "--ignore-eos", "--json",
+                "--max-tokens", str(tokens), "--max-seq-len", str(CONTEXT), "--threads", str(threads), *named, *self.more, *more]
+
+    def read(self, output, wall, _):
+        report = json.loads(output)
+        prefill, decode = report["prefill"], report["decode"]
+        run = {
+            "start_s": report["load_seconds"],
+            "repack_s": report["repack_seconds"] or 0,
+            "outside_phases_s": wall - prefill["seconds"] - decode["seconds"],
+            "prompt_tokens": prefill["tokens"],
+            "first_token_s": prefill["seconds"],
+            "rows": prefill["tokens"] + decode["tokens"],
+            "decode": decode["tokens_per_second"],
+            "peak_mb": report["peak_memory_bytes"] / 1e6,
+            "says": report["network"],
+        }
+        exchange = report.get("exchange") or {}
+        if "seconds" in exchange:
+            run["exchange_s"] = exchange["seconds"]
+        if exchange.get("count"):
+            run["exchange_us"] = 1e6 * exchange["seconds"] / exchange["count"]
+        return run
 
 
-class Lab:
-    """Namespaces `dair-lab-N` on a bridge, node 0 for the root; removed at the end."""
+class Dllama:
+    """The same for C++ Distributed-Llama."""
 
-    def __init__(self, args, nodes, mbit=None, rtt_ms=0.0):
-        self.args, self.nodes, self.mbit, self.rtt_ms = args, nodes, mbit, rtt_ms
-        self.processes = []
+    name, port, udp = "dllama", 9991, False
 
-    def name(self, node):
-        return f"dair-lab-{node}"
+    def __init__(self, args):
+        self.program, self.model = args.dllama, args.model
+        self.tokenizer = os.path.splitext(args.model)[0] + ".t"
 
-    def address(self, node):
-        return f"10.77.0.{node + 1}"
+    def worker(self, threads):
+        return [self.program, "worker", "--port", str(self.port), "--nthreads", str(threads)]
 
-    def __enter__(self):
-        try:
-            call("ip", "link", "add", "dairlab", "type", "bridge")
-            call("ip", "link", "set", "dairlab", "up")
-            for node in range(self.nodes):
-                self.add(node)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+    def root(self, prompt, tokens, threads, workers, _):
+        named = ["--workers", *workers] if workers else []
+        # Its steps are positions, the prompt's included: `tokens` is a function of how many these are.
+        return [self.program, "inference", "--model", self.model, "--tokenizer", self.tokenizer, "--prompt", prompt, "--temperature", "0",
+                "--buffer-float-type", "q80", "--steps", str(tokens), "--max-seq-len", str(CONTEXT), "--nthreads", str(threads), *named]
 
-    def add(self, node):
-        name, outer = self.name(node), f"dairlab{node}"
-        call("ip", "netns", "add", name)
-        call("ip", "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", name)
-        call("ip", "link", "set", outer, "master", "dairlab", "up")
-        for command in (["ip", "link", "set", "lo", "up"], ["ip", "link", "set", "eth0", "up"],
-                        ["ip", "addr", "add", f"{self.address(node)}/24", "dev", "eth0"]):
-            call("ip", "netns", "exec", name, *command)
-        if self.mbit:
-            limit = ["root", "tbf", "rate", f"{self.mbit}mbit", "burst", "64kb", "latency", "400ms"]
-            call("tc", "qdisc", "add", "dev", outer, *limit)
-            call("ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", "eth0", *limit)
-
-    def __exit__(self, *_):
-        self.stop()
-        for node in range(self.nodes):
-            subprocess.run(["ip", "netns", "del", self.name(node)], stderr=subprocess.DEVNULL)
-        subprocess.run(["ip", "link", "del", "dairlab"], stderr=subprocess.DEVNULL)
-
-    def start(self, node, *command, group=None):
-        enter = ["ip", "netns", "exec", self.name(node)]
-        if group:
-            enter = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh", *enter]
-        process = subprocess.Popen([*enter, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.processes.append(process)
-
-    def stop(self):
-        for process in self.processes:
-            process.kill()
-            process.wait()
-        self.processes.clear()
-
-    def workers(self, command, group=None):
-        """Starts `command(address, port)` on every node but the root, behind a relay where the way is to be longer."""
-        port = BEHIND if self.rtt_ms else PORT
-        for node in range(1, self.nodes):
-            address = self.address(node)
-            self.start(node, *command(address, port), group=group if node == 1 else None)
-            if self.rtt_ms:
-                relay = os.path.join(self.args.bin, "relay")
-                self.start(node, relay, f"{address}:{PORT}", f"{address}:{port}", str(self.rtt_ms / 2))
-        time.sleep(3)
-        return [f"{self.address(node)}:{PORT}" for node in range(1, self.nodes)]
-
-    def run(self, *command, env=None):
-        done = subprocess.run(["ip", "netns", "exec", self.name(0), *command], capture_output=True, text=True, env=env, timeout=900)
-        if done.returncode != 0:
-            raise SystemExit(f"{' '.join(command)} failed: {(done.stderr or done.stdout)[-500:].strip()}")
-        return done.stdout
-
-    def received(self, node):
-        """Bytes that the interface of a node has received."""
-        path = "/sys/class/net/eth0/statistics/rx_bytes"
-        text = subprocess.run(["ip", "netns", "exec", self.name(node), "cat", path], capture_output=True, text=True, check=True).stdout
-        return int(text)
+    def read(self, output, wall, _):
+        line = r"(?:Eval|Pred) +(\d+) ms Sync +(\d+) ms \| Sent +(\d+) kB Recv +(\d+) kB \|(?: \((\d+) tokens\))?"
+        passes = [[int(n or 0) for n in found] for found in re.findall(line, output)]
+        prompt, answer = [p for p in passes if p[4]], [p for p in passes if not p[4]]
+        # The last token of the prompt is fed in the first pass of the answer.
+        first = prompt + answer[:1]
+        milliseconds = sum(p[0] + p[1] for p in passes)
+        decode = answer[1:] or answer
+        return {
+            "start_s": wall - milliseconds / 1e3,
+            "repack_s": 0,
+            "outside_phases_s": wall - milliseconds / 1e3,
+            "prompt_tokens": sum(p[4] for p in prompt) + 1,
+            "first_token_s": sum(p[0] + p[1] for p in first) / 1e3,
+            "exchange_s": sum(p[1] for p in first) / 1e3,
+            "rows": sum(p[4] for p in prompt) + len(answer),
+            "decode": len(decode) * 1e3 / max(1, sum(p[0] + p[1] for p in decode)),
+            "says": decode[-1][2:4],
+        }
 
 
-@contextlib.contextmanager
-def half_a_core():
-    """A control group with half of a processor."""
-    path = "/sys/fs/cgroup/cpu/dair-lab"
-    os.makedirs(path, exist_ok=True)
+class Watch(threading.Thread):
+    """Looks at what came into the nodes of some processes, a hundred times a second."""
+
+    def __init__(self, processes):
+        super().__init__(daemon=True)
+        self.processes, self.seen, self.done = processes, [], threading.Event()
+
+    def run(self):
+        while not self.done.wait(0.01):
+            tables = [open(f"/proc/{process.pid}/net/dev").read() for process in self.processes]
+            self.seen.append((time.monotonic(), [int(re.search(r"eth0: *(\d+)", table)[1]) for table in tables]))
+
+    def until(self, moment):
+        """The most that came into one of them up to a moment."""
+        [_, first], [_, last] = self.seen[0], max((s for s in self.seen if s[0] <= moment), default=self.seen[0])
+        return max(b - a for a, b in zip(first, last))
+
+
+def one(lab, system, prompt, tokens, threads=1, more=(), watched=False):
+    """One run: workers on all nodes but the first, the root there; what the root says and what interfaces count."""
+    workers = [lab.start(node, system.worker(threads), stdout=-3, stderr=-3) for node in range(1, lab.nodes)]
     try:
-        for file, text in (("cpu.cfs_period_us", "20000"), ("cpu.cfs_quota_us", "10000")):
-            with open(os.path.join(path, file), "w") as handle:
-                handle.write(text)
-        yield path
+        for worker in workers:
+            lab.listens(worker, system.port, system.udp)
+        addresses = [f"{lab.address(node)}:{system.port}" for node in range(1, lab.nodes)]
+        before = lab.counters()
+        watch = Watch(workers if watched else [])
+        if watched:
+            watch.start()
+        start = time.monotonic()
+        code, output, side, wall = lab.run(0, system.root(prompt, tokens, threads, addresses, more), timeout_s=900)
+        after = lab.counters()
+        watch.done.set()
+        if watched:
+            watch.join()
     finally:
-        os.rmdir(path)
+        lab.stop(*workers)
+    if code != 0:
+        raise LabError(f"{system.name} with {lab.nodes} nodes: {side.strip() or output.strip()[-300:]}")
+    run = system.read(output, wall, None)
+    run["into"] = [a[0] - b[0] for a, b in zip(after, before)]
+    if watched:
+        # The report's time begins a little after the process: so nothing of the first pass is in it.
+        run["setup_kb"] = watch.until(start + run["start_s"]) / 1e3
+    return run
 
 
-def dair(args, lab, workers, prompt, tokens, *more):
-    """Runs a root of dair: its report."""
-    env = {**os.environ, "DAIR_CACHE": args.cache}
-    output = lab.run(
-        os.path.join(args.bin, "dair"), "generate", "--model", args.model, "--prompt", prompt, "--max-tokens", str(tokens),
-        "--threads", "1" if workers else "2", "--temperature", "0", "--ignore-eos", "--repack", "always", "--max-seq-len", "1024", "--json",
-        *(["--workers", *workers] if workers else []), *more, env=env)
-    report = json.loads(output)
-    return {"decode": report["decode"]["tokens_per_second"], "prefill s": report["prefill"]["seconds"], "load s": report["load_seconds"],
-            "repack s": report["repack_seconds"] or 0.0, "exchange s": (report["network"] or {}).get("exchange_seconds", 0.0),
-            "predicted": 1 / (report.get("predicted_seconds_per_token") or float("inf"))}
+def in_turn(args, lab, variants):
+    """Runs of each of `variants` by name, a round at a time: functions of the lab."""
+    runs = {name: [] for name in variants}
+    for _ in range(args.runs):
+        for name, function in variants.items():
+            runs[name].append(function(lab))
+    return runs
 
 
-def dair_workers(args, lab, group=None):
-    worker = os.path.join(args.bin, "host-worker")
-    env = f"DAIR_CACHE={args.cache}{'-half' if group else ''}"
-    return lab.workers(lambda host, port: ["env", env, worker, "--model", args.model, "--host", host, "--port", str(port), "--threads", "1",
-                                           "--no-announce"], group)
+def median(runs, figure):
+    return statistics.median(run[figure] for run in runs)
 
 
-def dllama(args, lab, workers, prompt, tokens):
-    """Runs a root of Distributed-Llama: what it says of itself."""
-    start = time.monotonic()
-    output = lab.run(
-        args.dllama, "inference", "--model", args.model, "--tokenizer", os.path.splitext(args.model)[0] + ".t", "--prompt", prompt,
-        "--steps", str(args.prompt_tokens(prompt) + tokens - 1), "--nthreads", "1", "--temperature", "0", "--buffer-float-type", "q80",
-        "--max-seq-len", "1024", "--workers", *workers)
-    wall = time.monotonic() - start
-    phases = [(int(n), float(rate)) for n, rate in re.findall(r"nTokens: (\d+)\s+tokens/s: ([\d.]+)", output)]
-    evaluations = re.findall(r"Eval\s+(\d+) ms Sync\s+(\d+) ms", output)
-    (prompt_tokens, prefill), (decode_tokens, decode) = phases[-2:]
-    seconds = prompt_tokens / prefill if prefill else 0.0
-    return {"decode": decode, "prefill s": seconds, "exchange s": sum(int(sync) for _, sync in evaluations) / 1e3,
-            "load s": wall - seconds - decode_tokens / decode}
+def spread(runs, figure, scale=1.0, digits=3):
+    values = [run[figure] * scale for run in runs if run.get(figure) is not None]
+    if not values:
+        return "not reported"
+    return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
 
 
-def dllama_workers(args, lab):
-    return lab.workers(lambda host, port: [args.dllama, "worker", "--host", host, "--port", str(port), "--nthreads", "1"])
+def table(runs, figures):
+    """Rows of figures (key, title, scale, digits), columns of variants."""
+    width = 36
+    print("    " + f"{'':<36}" + "".join(f"{name:>{width}}" for name in runs))
+    for key, title, scale, digits in figures:
+        print("    " + f"{title:<36}" + "".join(f"{spread(own, key, scale, digits):>{width}}" for own in runs.values()))
 
 
-def both(args, nodes, prompt, tokens, *more, mbit=None, rtt_ms=0.0, count=False):
-    """Rounds of both systems in turn; figures of each, by name."""
-    figures = {"dair": [], "dllama": []}
-    for _ in range(args.rounds):
-        for system in figures:
-            if system == "dllama" and not args.dllama:
-                continue
-            with Lab(args, nodes, mbit, rtt_ms) as lab:
-                workers = dair_workers(args, lab) if system == "dair" else dllama_workers(args, lab)
-                run = (lambda n: dair(args, lab, workers, prompt, n, *more)) if system == "dair" else (
-                    lambda n: dllama(args, lab, workers, prompt, n))
-                before = lab.received(1)
-                report = run(tokens)
-                if count:
-                    # What a longer run receives more, comes with its tokens.
-                    middle = lab.received(1)
-                    time.sleep(2)
-                    run(2 * tokens)
-                    report["set-up MB"] = (2 * (middle - before) - (lab.received(1) - middle)) / 1e6
-                    report["kB per token"] = (lab.received(1) - 2 * middle + before) / tokens / 1e3
-                figures[system].append(report)
-    return figures
+class Result:
+    """What an experiment found: printed, and kept for --json."""
+
+    def __init__(self, name, about):
+        self.kept = {"experiment": name, "about": about, "targets": []}
+        print(f"{name}: {about}", flush=True)
+
+    def link(self, lab):
+        line, self.kept["link"] = lab.shown()
+        print(f"    {line}", flush=True)
+
+    def target(self, what, found, wanted, good):
+        """A figure beside its target; None where the figure is missing."""
+        verdict = "unknown" if found is None else "met" if good(found) else "NOT MET"
+        shown = "not reported" if found is None else f"{found:.3g}"
+        print(f"    {what}: {shown} (target {wanted}) {verdict}", flush=True)
+        self.kept["targets"].append({"what": what, "found": found, "wanted": wanted, "verdict": verdict})
 
 
-def show(title, figures, targets=()):
-    """Prints medians and ranges; a target is a figure, a least ratio of medians, and which way."""
-    print(f"\n## {title}")
-    names = sorted({name for runs in figures.values() for run in runs for name in run})
-    median = {}
-    for name in names:
-        for system, runs in figures.items():
-            values = [run[name] for run in runs if name in run]
-            if values:
-                median[system, name] = statistics.median(values)
-                print(f"{system:10} {name:14} {median[system, name]:10.3f}   ({min(values):.3f} to {max(values):.3f})")
-    for name, least, first, second in targets:
-        a, b = median.get((first, name)), median.get((second, name))
-        if a and b:
-            ratio = a / b if name == "decode" else b / a
-            print(f"{first} is {ratio:.2f} times as good as {second} in {name}; wanted: {least} -> {'met' if ratio >= least else 'NOT met'}")
-    return {f"{system} {name}": value for (system, name), value in median.items()}
+def at_least(result, what, found, bound):
+    result.target(what, found, f">= {bound}", lambda x: x >= bound)
 
 
-def equal(nodes):
-    return ["--shares", ",".join(["1"] * nodes)]
+def at_most(result, what, found, bound):
+    result.target(what, found, f"<= {bound}", lambda x: x <= bound)
+
+
+def systems(args):
+    return [Dair(args)] + ([] if args.dllama == "none" else [Dllama(args)])
+
+
+def ratio(runs, figure, invert=False):
+    """Of medians, Distributed-Llama's to dair's where less is better; None without it."""
+    if "dllama" not in runs or any(run.get(figure) is None for run in runs["dair"]):
+        return None
+    a, b = median(runs["dllama"], figure), median(runs["dair"], figure)
+    return b / a if invert else a / b if b else None
+
+
+def task(args, system, prompt, tokens, prompt_tokens=None, threads=1, more=(), watched=False):
+    """A function that runs it in a lab; dllama counts positions where dair counts tokens."""
+    steps = tokens if isinstance(system, Dair) else (prompt_tokens or prompt_size(args, prompt)) + tokens - 1
+    return lambda lab: one(lab, system, prompt, steps, threads, more, watched)
+
+
+def prompt_size(args, prompt):
+    """Tokens of a prompt."""
+    return len(json.loads(laboratory.call(args.dair, "tokenize", "--model", args.model, "--json", prompt))["ids"])
+
+
+def long_prompt(args, tokens):
+    """A text of about so many tokens, by whole words."""
+    words = (SENTENCE * (tokens // 8)).split(" ")
+    low, high = 1, len(words)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if prompt_size(args, " ".join(words[:middle])) <= tokens:
+            low = middle
+        else:
+            high = middle
+    return " ".join(words[:low])
+
+
+def per_row(short, long):
+    """Bytes into each node for a row more."""
+    rows = long["rows"] - short["rows"]
+    return [(b - a) / rows for a, b in zip(short["into"], long["into"])]
 
 
 def ready(args):
-    figures = both(args, 4, "Hello", 16, *equal(4), mbit=1000)
-    for run in figures["dair"]:
-        run["ready s"] = run["load s"] - run["repack s"]
-    for run in figures["dllama"]:
-        run["ready s"] = run["load s"]
-    return show("ready: 4 nodes, 1 Gbit/s", figures, [("ready s", 20, "dair", "dllama")])
+    result = Result("ready", "4 nodes, 1 Gbit/s, from the start of the root to its first pass")
+    # As many tokens as dair repacks weights for; a worker does that always, at the same time.
+    with Lab(4, 1000, relay=args.relay, cores=args.cores) as lab:
+        result.link(lab)
+        runs = in_turn(args, lab, {s.name: task(args, s, SHORT, 34, watched=True) for s in systems(args)})
+    for run in sum(runs.values(), []):
+        run["ready_s"] = run["start_s"] - run["repack_s"]
+        run["total_kb"] = max(run["into"][1:]) / 1e3
+    table(runs, [("ready_s", "ready, root's repacking apart, s", 1, 3), ("repack_s", "the root's repacking, s", 1, 3),
+                 ("outside_phases_s", "wall time outside of phases, s", 1, 3), ("total_kb", "into a worker in the run, kB", 1, 1),
+                 ("setup_kb", "of that, before the first pass, kB", 1, 1)])
+    at_most(result, "ready, s", median(runs["dair"], "ready_s"), 0.25)
+    at_least(result, "times sooner", ratio(runs, "ready_s"), 20)
+    at_most(result, "into a worker before the first pass, kB", median(runs["dair"], "setup_kb"), 10)
+    weights = os.path.getsize(args.model) / 4
+    at_most(result, "into a worker in the run, part of its weights", 1e3 * median(runs["dair"], "total_kb") / weights, 0.04)
+    return result.kept | {"runs": runs}
 
 
 def traffic(args):
-    result = {}
-    for nodes, least in ((2, 0), (4, 1), (8, 2)):
-        figures = both(args, nodes, "Hello", 24, *equal(nodes), count=True)
-        result[nodes] = show(f"traffic into a node, {nodes} nodes", figures, [("kB per token", least, "dair", "dllama")])
-    return result
-
-
-def two(args):
-    figures = both(args, 2, PROMPT * 16, 48, *equal(2))
-    figures["alone"] = []
-    for _ in range(args.rounds):
-        with Lab(args, 1) as lab:
-            figures["alone"].append(dair(args, lab, [], PROMPT * 16, 48))
-    return show("two: two nodes of one thread, and one of two", figures, [("decode", 2.5, "dair", "dllama"), ("decode", 0.9, "dair", "alone")])
+    result = Result("traffic", "bytes into a node for each token, the most that any node gets")
+    kept = {}
+    for nodes in (2, 4, 8):
+        with Lab(nodes, relay=args.relay, cores=args.cores) as lab:
+            for system in systems(args):
+                more = ["--shares", ",".join(["1"] * nodes)] if system.name == "dair" else []
+                few, many = (task(args, system, SHORT, tokens, more=more)(lab) for tokens in (2, 2 + args.tokens))
+                kept.setdefault(nodes, {})[system.name] = per_row(few, many)
+        own = kept[nodes]
+        for name, slopes in own.items():
+            over = slopes[0] - statistics.mean(slopes[1:])
+            print(f"    {nodes} nodes, {name:<7} into the root {slopes[0] / 1e3:8.1f} kB, into a worker {max(slopes[1:]) / 1e3:8.1f} kB, the root's more {over / 1e3:8.1f} kB")
+        least = max(own["dair"]) / max(own["dllama"]) if "dllama" in own else None
+        if nodes > 2:
+            at_most(result, f"{nodes} nodes: part of Distributed-Llama's", least, {4: 1, 8: 0.5}[nodes])
+        # Beside logits, all nodes get alike: the root's more is logits and what packets it has more.
+        at_most(result, f"{nodes} nodes: what the root gets more, logits and headers, kB", (own["dair"][0] - statistics.mean(own["dair"][1:])) / 1e3, 2)
+    return result.kept | {"bytes_per_token_into": kept}
 
 
 def prompt(args):
-    figures = both(args, 4, PROMPT * 24, 4, *equal(4), rtt_ms=2.0)
-    targets = [("prefill s", 6, "dair", "dllama"), ("exchange s", 30, "dair", "dllama")]
-    return show("prompt of some 500 tokens: 4 nodes, 2 ms", figures, targets)
+    text = long_prompt(args, 512)
+    result = Result("prompt", f"prompt of {prompt_size(args, text)} tokens, 4 nodes, 2 ms round trip")
+    with Lab(4, rtt_ms=2, relay=args.relay, cores=args.cores) as lab:
+        result.link(lab)
+        runs = in_turn(args, lab, {s.name: task(args, s, text, 2) for s in systems(args)})
+    for run in sum(runs.values(), []):
+        run["asked_s"] = run["first_token_s"] + run["start_s"]
+    table(runs, [("first_token_s", "until the first token, s", 1, 3), ("exchange_s", "of that in exchanges, s", 1, 3), ("asked_s", "with the start of the root, s", 1, 3)])
+    at_least(result, "first token, times sooner", ratio(runs, "first_token_s"), 6)
+    at_least(result, "time in exchanges, times less", ratio(runs, "exchange_s"), 30)
+    return result.kept | {"runs": runs}
+
+
+def pair(args):
+    result = Result("pair", "2 nodes of one thread, no limit on the link, beside one node with two threads: decode")
+    ours = systems(args)
+    variants = {s.name: task(args, s, SHORT, args.tokens, more=["--shares", "1,1"]) for s in ours}
+    with Lab(2, relay=args.relay, cores=args.cores) as lab, Lab1(args, lab) as alone:
+        result.link(lab)
+        variants["one node"] = lambda _: alone.run(args)
+        runs = in_turn(args, lab, variants)
+    table(runs, [("decode", "decode, tokens/s", 1, 2), ("exchange_us", "an exchange, us", 1, 1), ("first_token_s", "prompt, s", 1, 3)])
+    at_least(result, "decode, times Distributed-Llama's", ratio(runs, "decode", invert=True), 2.5)
+    at_least(result, "decode, part of one node's", median(runs["dair"], "decode") / median(runs["one node"], "decode"), 0.9)
+    each = [run["exchange_us"] for run in runs["dair"] if "exchange_us" in run]
+    at_most(result, "an exchange, us", statistics.median(each) if each else None, 60)
+    return result.kept | {"runs": runs}
+
+
+class Lab1:
+    """One node with as many threads as a lab has nodes, on the same processors, beside the lab."""
+
+    def __init__(self, args, lab):
+        self.lab, self.dair = lab, Dair(args)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def run(self, args):
+        cores, self.lab.cores = self.lab.cores, None
+        try:
+            code, output, side, wall = self.lab.run(0, self.dair.root(SHORT, args.tokens, self.lab.nodes, [], []))
+        finally:
+            self.lab.cores = cores
+        if code != 0:
+            raise LabError(side.strip())
+        return self.dair.read(output, wall, None)
+
+
+def half(args):
+    parts = {0: 0.25, 1: 0.25, 2: 0.25, 3: 0.125}
+    result = Result("half", "4 nodes of one thread, three with a quarter of a processor and one with half of that: decode")
+    ours = Dair(args)
+    shares = {"equal": "1,1,1,1", "planned": None, "2,2,2,1": "2,2,2,1", "first alone": "1,0,0,0"}
+    with Lab(4, relay=args.relay, cores=args.cores, quotas=parts) as lab:
+        result.link(lab)
+        runs = in_turn(args, lab, {
+            name: task(args, ours, SHORT, args.tokens, more=["--shares", share] if share else []) for name, share in shares.items()
+        })
+    table(runs, [("decode", "decode, tokens/s", 1, 2)])
+    equal, planned, alone = (median(runs[name], "decode") for name in ("equal", "planned", "first alone"))
+    # The last node has half the speed of the first, with equal parts a quarter of its work; all together have 3.5 times.
+    optimum = 3.5 * alone
+    print(f"    if nothing but weights took time: {optimum:.2f} tokens/s at best, {2 * alone:.2f} with equal parts (1.75 times)")
+    result.kept["optimum"] = optimum
+    at_least(result, "planned, times the equal parts", planned / equal, 1.6)
+    at_least(result, "planned, part of the optimum", planned / optimum, 0.9)
+    return result.kept | {"runs": runs}
 
 
 def slow(args):
-    figures = both(args, 4, "Hello", 16, mbit=100, rtt_ms=5.0)
-    return show("slow: 4 nodes, 5 ms, 100 Mbit/s, dair as the planner chooses", figures, [("decode", 3, "dair", "dllama")])
+    result = Result("slow", "4 nodes, 100 Mbit/s, 5 ms round trip: decode, the plan being dair's choice")
+    with Lab(4, 100, 5, relay=args.relay, cores=args.cores) as lab:
+        result.link(lab)
+        runs = in_turn(args, lab, {s.name: task(args, s, SHORT, min(args.tokens, 16)) for s in systems(args)})
+    table(runs, [("decode", "decode, tokens/s", 1, 2), ("first_token_s", "prompt, s", 1, 3), ("start_s", "start, s", 1, 2)])
+    at_least(result, "decode, times Distributed-Llama's", ratio(runs, "decode", invert=True), 3)
+    return result.kept | {"runs": runs}
 
 
-def halfcore(args):
-    figures = {"planned": [], "equal": [], "alone": []}
-    with half_a_core() as group:
-        for _ in range(args.rounds):
-            with Lab(args, 2) as lab:
-                workers = dair_workers(args, lab, group)
-                figures["planned"].append(dair(args, lab, workers, "Hello", 48))
-                figures["equal"].append(dair(args, lab, workers, "Hello", 48, *equal(2)))
-                figures["alone"].append(dair(args, lab, workers, "Hello", 48, "--shares", "1,0"))
-    return show("halfcore: two nodes, one with half a processor", figures, [("decode", 1.6, "planned", "equal")])
+def many(args):
+    result = Result("many", "12 nodes on this machine, dair alone: the other system can't cut the model so")
+    runs = {}
+    for nodes in (2, 3, 6, 12):
+        with Lab(nodes, relay=args.relay, cores=args.cores) as lab:
+            more = ["--shares", ",".join(["1"] * nodes)]
+            runs |= in_turn(args, lab, {f"{nodes} nodes": task(args, Dair(args), SHORT, min(args.tokens, 16), more=more)})
+    table(runs, [("decode", "decode, tokens/s", 1, 2), ("first_token_s", "prompt, s", 1, 3)])
+    at_least(result, "12 nodes, tokens/s", median(runs["12 nodes"], "decode"), 0.1)
+    return result.kept | {"runs": runs}
 
 
-def twelve(args):
-    figures = {"dair": []}
-    for _ in range(args.rounds):
-        with Lab(args, 12) as lab:
-            figures["dair"].append(dair(args, lab, dair_workers(args, lab), "Hello", 16, *equal(12)))
-    return show("twelve nodes on this machine", figures)
-
-
-EXPERIMENTS = {"ready": ready, "two": two, "traffic": traffic, "prompt": prompt, "slow": slow, "halfcore": halfcore, "twelve": twelve}
+EXPERIMENTS = {f.__name__: f for f in (ready, traffic, prompt, pair, half, slow, many)}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiments", nargs="+", choices=EXPERIMENTS)
-    parser.add_argument("--bin", required=True, help="folder of dair, host-worker and relay")
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--dllama", help="the C++ program; without it, dair alone is measured")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cache", default="/tmp/dair-lab-cache", help="folder for what is measured once")
+    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"{' '.join(EXPERIMENTS)} [default: all]")
+    parser.add_argument("--model", required=True, help=".m file, with its .t beside it")
+    parser.add_argument("--dair", default="target/release/dair", help="[default: %(default)s]")
+    parser.add_argument("--host-worker", default="target/release/host-worker", help="[default: %(default)s]")
+    parser.add_argument("--relay", default=laboratory.RELAY, help="[default: %(default)s]")
+    parser.add_argument("--dllama", required=True, help="the C++ program, or none")
+    parser.add_argument("--dair-args", type=str.split, default=[], metavar="FLAGS", help="more flags for every dair root")
+    parser.add_argument("--runs", type=int, default=5, help="rounds [default: %(default)s]")
+    parser.add_argument("--tokens", type=int, default=48, help="of an answer [default: %(default)s]")
+    parser.add_argument("--json", metavar="FILE", help="keep the figures of every run")
     args = parser.parse_args()
-    if os.geteuid() != 0:
-        raise SystemExit("network namespaces take root: run this as root")
-    # Byte tokens of a synthetic vocabulary, which the C++ program counts positions by.
-    tokenize = [os.path.join(args.bin, "dair"), "tokenize", "--tokenizer", os.path.splitext(args.model)[0] + ".t"]
-    args.prompt_tokens = lambda text: len(json.loads(subprocess.run([*tokenize, "--json", text], capture_output=True, text=True, check=True).stdout)["ids"])
-    for name in args.experiments:
-        EXPERIMENTS[name](args)
+    unknown = set(args.experiments) - set(EXPERIMENTS)
+    if unknown:
+        parser.error(f"no such experiment: {' '.join(sorted(unknown))}; there are {' '.join(EXPERIMENTS)}")
+    for key in ("model", "dair", "host_worker", "relay", "dllama"):
+        if getattr(args, key) != "none":
+            setattr(args, key, os.path.abspath(getattr(args, key)))
+    args.cores = sorted(os.sched_getaffinity(0))
+    kept = []
+    try:
+        why = laboratory.missing()
+        if why:
+            raise LabError(f"no lab here: {why}")
+        with open(args.model, "rb") as file:
+            while file.read(1 << 24):
+                pass
+        for name in args.experiments or EXPERIMENTS:
+            kept.append(EXPERIMENTS[name](args))
+            if args.json:
+                with open(args.json, "w") as file:
+                    about = {"model": os.path.basename(args.model), "machine": platform.machine(), "processors": len(args.cores)}
+                    json.dump(about | {"experiments": kept}, file, indent=1)
+    except LabError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ pub struct Way {
 
 /// Short questions that the round trip is the shortest of, and bytes of long ones that tell the bandwidth.
 const SHORT: usize = 6;
-const LONG: [usize; 2] = [32 << 10, 64 << 10];
+const LONG: [usize; 2] = [16 << 10, 32 << 10];
 
 /// Measures the way to a worker by what it sends back.
 fn measure(conn: &mut Conn) -> Result<Way, NetError> {

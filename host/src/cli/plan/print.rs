@@ -133,7 +133,7 @@ impl View<'_> {
         if self.is_simulated {
             writeln!(out, "{}, simulated: predictions for a described cluster, not measurements", self.model)?;
         } else {
-            writeln!(out, "{}: predictions from measured speeds; links are taken for gigabit Ethernet", self.model)?;
+            writeln!(out, "{}: predictions from measured speeds and ways", self.model)?;
         }
         self.write_table(out)?;
         writeln!(out)?;
