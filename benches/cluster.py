@@ -66,11 +66,11 @@ class Dair:
             "peak_mb": report["peak_memory_bytes"] / 1e6,
             "says": report["network"],
         }
-        exchange = report.get("exchange") or {}
-        if "seconds" in exchange:
-            run["exchange_s"] = exchange["seconds"]
-        if exchange.get("count"):
-            run["exchange_us"] = 1e6 * exchange["seconds"] / exchange["count"]
+        network = report["network"] or {}
+        if "exchange_seconds" in network:
+            run["exchange_s"] = network["exchange_seconds"]
+        if network.get("exchanges"):
+            run["exchange_us"] = 1e6 * network["exchange_seconds"] / network["exchanges"]
         return run
 
 

@@ -57,7 +57,7 @@ impl Report<'_> {
         let network = self
             .per_token()
             .zip(self.network)
-            .map(|((sent, received), network)| json!({"sent_bytes_per_token": sent, "received_bytes_per_token": received, "exchange_seconds": network.exchanging.as_secs_f64(), "whole_rows_of_logits": self.rests}));
+            .map(|((sent, received), network)| json!({"sent_bytes_per_token": sent, "received_bytes_per_token": received, "exchange_seconds": network.exchanging.as_secs_f64(), "exchanges": network.exchanges, "whole_rows_of_logits": self.rests}));
         json!({
             "text": text,
             "finish_reason": self.answer.finish.name(),

@@ -29,6 +29,8 @@ pub struct Traffic {
     pub received: u64,
     /// Time in exchanges, the waits for nodes that still compute included.
     pub exchanging: Duration,
+    /// Exchanges.
+    pub exchanges: u64,
 }
 
 impl Traffic {
@@ -39,6 +41,7 @@ impl Traffic {
             sent: self.sent.saturating_sub(before.sent),
             received: self.received.saturating_sub(before.received),
             exchanging: self.exchanging.saturating_sub(before.exchanging),
+            exchanges: self.exchanges.saturating_sub(before.exchanges),
         }
     }
 }
@@ -48,6 +51,7 @@ impl std::ops::AddAssign for Traffic {
         self.sent += other.sent;
         self.received += other.received;
         self.exchanging += other.exchanging;
+        self.exchanges += other.exchanges;
     }
 }
 
@@ -61,6 +65,7 @@ pub struct Mesh {
     timeout: Duration,
     /// Time that exchanges took.
     exchanging: Duration,
+    exchanges: u64,
     /// The flows are those of an exchange that was begun.
     has_begun: bool,
 }
@@ -242,6 +247,7 @@ impl Mesh {
             poll,
             timeout,
             exchanging: Duration::ZERO,
+            exchanges: 0,
             has_begun: false,
         })
     }
@@ -268,7 +274,7 @@ impl Mesh {
     /// What crossed since the connections were made.
     pub fn traffic(&self) -> Traffic {
         let (sent, received) = (self.sent_bytes(), self.received_bytes());
-        Traffic { sent, received, exchanging: self.exchanging }
+        Traffic { sent, received, exchanging: self.exchanging, exchanges: self.exchanges }
     }
 
     /// All nodes, this one included.
@@ -471,6 +477,7 @@ impl Links for Mesh {
         let start = Instant::now();
         let result = self.run(phase, Some(self.timeout), pipe);
         self.exchanging += start.elapsed();
+        self.exchanges += 1;
         result
     }
 }

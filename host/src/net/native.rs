@@ -376,6 +376,8 @@ impl Caller {
     /// # Errors
     /// Where it sends something else, or nothing.
     pub fn task(&mut self, digest_of: DigestOf<'_>) -> Result<Option<Box<Task>>, NetError> {
+        // All echoes together take no longer than a root may say nothing.
+        self.root.begin(self.progress);
         for _ in 0..=ECHOES_MAX {
             match self.wish() {
                 Ok(Wish::Task(task)) => return Ok(Some(task)),
@@ -389,7 +391,6 @@ impl Caller {
     }
 
     fn wish(&mut self) -> Result<Wish, NetError> {
-        self.root.begin(self.progress);
         let wish = self.root.read_message(|message| match message {
             Message::Plan(plan, nodes) => {
                 let task = nodes.collect::<Result<_, _>>().map(|nodes| Box::new(Task { plan, nodes }));
