@@ -278,7 +278,7 @@ def ready(args):
 
 
 def traffic(args):
-    result = Result("traffic", "bytes into a node for each token, the most that any node gets")
+    result = Result("traffic", "bytes into a node for each token")
     kept = {}
     for nodes in (2, 4, 8):
         with Lab(nodes, relay=args.relay, cores=args.cores) as lab:
@@ -290,9 +290,9 @@ def traffic(args):
         for name, slopes in own.items():
             over = slopes[0] - statistics.mean(slopes[1:])
             print(f"    {nodes} nodes, {name:<7} into the root {slopes[0] / 1e3:8.1f} kB, into a worker {max(slopes[1:]) / 1e3:8.1f} kB, the root's more {over / 1e3:8.1f} kB")
-        least = max(own["dair"]) / max(own["dllama"]) if "dllama" in own else None
-        if nodes > 2:
-            at_most(result, f"{nodes} nodes: part of Distributed-Llama's", least, {4: 1, 8: 0.5}[nodes])
+        for where, part in {"the root": slice(0, 1), "a worker": slice(1, None)}.items() if nodes > 2 else []:
+            least = max(own["dair"][part]) / max(own["dllama"][part]) if "dllama" in own else None
+            at_most(result, f"{nodes} nodes: into {where}, part of Distributed-Llama's", least, {4: 1, 8: 0.5}[nodes])
         # Beside logits, all nodes get alike: the root's more is logits and what packets it has more.
         at_most(result, f"{nodes} nodes: what the root gets more, logits and headers, kB", (own["dair"][0] - statistics.mean(own["dair"][1:])) / 1e3, 2)
     return result.kept | {"bytes_per_token_into": kept}

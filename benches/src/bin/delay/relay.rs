@@ -110,8 +110,8 @@ fn address(index: i32) -> SockAddr {
 fn wait(ports: &[Socket], limit: Option<Duration>) -> io::Result<Vec<bool>> {
     let poll = |port: &Socket| libc::pollfd { fd: port.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let mut polls: Vec<_> = ports.iter().map(poll).collect();
-    let limit =
-        limit.map(|limit| libc::timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos().into() });
+    let limit = limit
+        .map(|limit| libc::timespec { tv_sec: limit.as_secs() as _, tv_nsec: (limit.subsec_nanos() as i32).into() });
     let limit = limit.as_ref().map_or(std::ptr::null(), |limit| &raw const *limit);
     // SAFETY: Pointers to values that outlive the call; no mask of signals.
     let count = unsafe { libc::ppoll(polls.as_mut_ptr(), polls.len() as _, limit, std::ptr::null()) };
