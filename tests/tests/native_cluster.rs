@@ -1,6 +1,6 @@
 //! Roots and workers of the native dialect over real sockets: the bits of one node, and no weight on the wire.
 
-use dair_core::exec::Logits;
+use dair_core::exec::{Logits, Run};
 use dair_core::io::Serial;
 use dair_core::kernels::KvType;
 use dair_core::plan::{Share, Stage};
@@ -527,4 +527,36 @@ fn a_busy_worker_says_whom_it_serves() {
     .unwrap();
     assert!(worker.ended().is_ok());
     assert!(logits(&model, &options, &[1]).is_ok());
+}
+
+/// Several sequences in one pass over sockets: each has the logits that it has alone.
+#[test]
+fn sequences_share_passes_over_sockets() {
+    let case = models::tiny().into_iter().find(|case| case.name.contains("q40")).unwrap();
+    let file = File::of(&case, 17);
+    let (model, workers) = (file.model(), [worker(&file.path, 1, u64::MAX), worker(&file.path, 1, u64::MAX)]);
+    let sequences: Vec<_> = [7, 1, 4].into_iter().zip(0..).map(|(len, seed)| tokens(seed, len, 100)).collect();
+    let kv = KvType::default();
+    let alone = |tokens: &Vec<u32>| {
+        run::logits(&file.bytes, (&case.single(), kv), (&Serial, best_kernels()), tokens, &[tokens.len()])
+            .pop()
+            .unwrap()
+    };
+    let want: Vec<_> = sequences.iter().map(alone).collect();
+    with_root(&model, &Options { slots: 3, ..options(&workers, PATIENT) }, &|_| (), |root| {
+        let run = |(slot, tokens): (u32, &Vec<u32>)| Run { slot, ..Run::new(0, tokens.len() as u32, Logits::Last) };
+        let runs: Vec<_> = (0..).zip(&sequences).map(run).collect();
+        root.pass(&runs, &sequences.concat())?;
+        for (row, want) in [6, 7, 11].into_iter().zip(&want) {
+            run::assert_same_bits(
+                &[root.logits_of(row).to_vec()],
+                std::slice::from_ref(want),
+                "a sequence among others",
+            );
+        }
+        let error = root.pass(&[Run { slot: 3, ..Run::new(0, 1, Logits::Last) }], &[5]).unwrap_err().to_string();
+        assert_eq!(error, "sequence 3; the KV cache has room for 3");
+        Ok::<_, RootError>(())
+    })
+    .unwrap();
 }

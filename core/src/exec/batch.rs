@@ -72,8 +72,16 @@ impl BatchRows {
         &self.at[..self.len]
     }
 
-    /// Takes the rows of a batch that fits the program.
-    pub fn accept<S, L>(&mut self, batch: &Batch<'_>, program: &Program<'_>) -> Result<(), Failure<S, L>> {
+    /// Takes the rows of a batch that was checked.
+    pub fn take(&mut self, batch: &Batch<'_>) {
+        (self.len, self.head) = (0, 0..0);
+        for run in batch.runs {
+            self.push(run);
+        }
+    }
+
+    /// Demands that a batch fits the program.
+    pub fn check<S, L>(batch: &Batch<'_>, program: &Program<'_>) -> Result<(), Failure<S, L>> {
         let max = program.graph.batch_max;
         let rows: u64 = batch.runs.iter().map(|run| u64::from(run.rows)).sum();
         if rows > u64::from(max) || batch.runs.is_empty() || batch.runs.iter().any(|run| run.rows == 0) {
@@ -91,9 +99,12 @@ impl BatchRows {
                 return Err(Failure::Context { end, seq_len: program.seq_len });
             }
         }
-        (self.len, self.head) = (0, 0..0);
-        for run in batch.runs {
-            self.push(run);
+        let Some(vocab_size) = program.vocab_size else { return Ok(()) };
+        for row in 0..rows as usize {
+            let id = batch.tokens.get(row).copied();
+            if id.is_none_or(|id| id >= vocab_size) {
+                return Err(Failure::Token { id, vocab_size });
+            }
         }
         Ok(())
     }

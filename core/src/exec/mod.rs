@@ -261,7 +261,8 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
     /// A batch that does not fit is refused before anything is computed. After any other failure the positions of the
     /// batch are undefined, those before it stay valid.
     pub fn forward<L: Links>(&mut self, links: &mut L, batch: Batch<'_>) -> Result<(), Failure<S::Error, L::Error>> {
-        self.accept(&batch)?;
+        self.check(&batch)?;
+        self.accept(&batch);
         let (program, rows) = (self.program, self.rows.at().len());
         let whole = [0..rows, rows..rows];
         let halves = [0..rows / 2, rows / 2..rows];
@@ -322,19 +323,19 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         self.logits(rows.checked_sub(1).expect("a batch has been computed"))
     }
 
-    /// Checks the batch and writes what the ops read: positions, tokens, the RoPE table.
-    fn accept<E>(&mut self, batch: &Batch<'_>) -> Result<(), Failure<S::Error, E>> {
+    /// Whether a batch would be computed, before others are told of it.
+    ///
+    /// # Errors
+    /// Those with which [`forward`](Self::forward) refuses a batch.
+    pub fn check<E>(&self, batch: &Batch<'_>) -> Result<(), Failure<S::Error, E>> {
+        BatchRows::check(batch, &self.program)
+    }
+
+    /// Writes what the ops read: positions, tokens, the RoPE table.
+    fn accept(&mut self, batch: &Batch<'_>) {
         let program = &self.program;
-        self.rows.accept(batch, program)?;
+        self.rows.take(batch);
         let (at, rows) = (self.rows.at(), self.rows.at().len());
-        if let Some(vocab_size) = program.vocab_size {
-            for row in 0..rows {
-                let id = batch.tokens.get(row).copied();
-                if id.is_none_or(|id| id >= vocab_size) {
-                    return Err(Failure::Token { id, vocab_size });
-                }
-            }
-        }
         for (pipe, place) in program.graph.pipes.iter().zip(program.places) {
             // SAFETY: no lane runs while `self` is borrowed here; `check` saw that the two pipes have one value per row.
             let values = || unsafe { self.arena.f32s_mut(place.offset, rows) }.iter_mut();
@@ -349,7 +350,6 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         for (at, angles) in at.iter().zip(table.chunks_exact_mut(program.arena.head_dim.max(1))) {
             rope::fill_row(frequencies, at.position, angles);
         }
-        Ok(())
     }
 
     /// Tells Storage what comes next.

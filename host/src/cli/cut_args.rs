@@ -48,6 +48,11 @@ pub enum ExchangeArg {
 }
 
 impl CutArgs {
+    /// Whether results are to depend on the number of nodes.
+    pub fn is_by_columns(&self) -> bool {
+        self.cut == Some(CutArg::Columns)
+    }
+
     /// Whether nodes are to exchange less than they compute.
     pub fn is_lossy(&self) -> bool {
         self.exchange == Some(ExchangeArg::Q40)

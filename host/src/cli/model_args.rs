@@ -134,6 +134,9 @@ impl ModelArgs {
                 "--max-seq-len {asked}: the model's context has {own} positions, which are taken"
             ));
         }
+        if self.cut.is_by_columns() {
+            terminal::note("--cut columns: results depend on the number of nodes");
+        }
         if let Some(note) = self.threads.and_then(|threads| cpu::too_many(threads.into())) {
             terminal::note(note);
         }
@@ -193,6 +196,7 @@ impl ModelArgs {
             digest,
             wish: self.cut.wish(plan),
             lossy: self.cut.is_lossy(),
+            slots: 1,
             timeouts,
             stop: Some(interrupt::flag()),
         })

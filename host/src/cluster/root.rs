@@ -52,6 +52,8 @@ pub struct Options {
     pub kv: KvType,
     /// Shortens the context; it never exceeds the model's.
     pub max_seq_len: Option<u32>,
+    /// Sequences that the KV cache has room for, each of the whole context.
+    pub slots: u32,
     /// Whether weights are repacked into memory.
     pub repack: Repack,
     /// Nodes 1, 2, …; none to work alone.
@@ -106,6 +108,7 @@ impl Options {
             activations: None,
             kv: KvType::default(),
             max_seq_len: None,
+            slots: 1,
             repack: Repack::Auto,
             workers: Vec::new(),
             dialect: Dialect::default(),
@@ -127,6 +130,7 @@ impl Options {
         Cut {
             activation: self.activations.unwrap_or(cut.activation),
             seq_len: self.max_seq_len.map_or(cut.seq_len, |limit| limit.min(cut.seq_len)),
+            slots: self.slots,
             ..cut
         }
     }
@@ -318,6 +322,8 @@ impl Session<'_> {
     ) -> Result<(), RootError> {
         let (batch, mut links) = (Batch { runs, tokens }, self.links.lock());
         let mesh = links.mesh().map_err(RootError::Net)?;
+        // Nobody is told of a pass that is not computed.
+        self.part.compute(|engine| engine.check(&batch)).map_err(failed)?;
         if !self.is_native {
             mesh.announce_control(runs[0].position, runs[0].rows);
             return self.part.compute(|engine| engine.forward(mesh, batch)).map_err(failed);
@@ -673,6 +679,11 @@ impl Root<'_> {
     /// # Panics
     /// If there is no run.
     pub fn pass(&mut self, runs: &[Run], tokens: &[u32]) -> Result<(), RootError> {
+        // A root without a part of the layers does not look them up itself.
+        let vocab_size = self.model.header().vocab_size;
+        if let Some(id) = tokens.iter().copied().find(|id| *id >= vocab_size) {
+            return Err(failed(Failure::<std::convert::Infallible, _>::Token { id: Some(id), vocab_size }));
+        }
         // All rows are for those who look at all of each.
         let all = runs.iter().any(|run| run.logits == Logits::All);
         let wanted = if all { Wanted::All } else { self.wanted };
