@@ -49,6 +49,7 @@ fn plan() -> Plan {
         seq_len: 8192,
         slots: 4,
         halve_from: 64,
+        repack: true,
         lossy: true,
         columns: Some(DType::Q80),
         stages: [Stage { nodes: 1, layers: 12 }, Stage { nodes: 3, layers: 20 }].into_iter().collect(),

@@ -128,6 +128,8 @@ pub struct Plan {
     pub slots: u32,
     /// Passes of so many rows are computed in two halves, whose exchanges travel while the other one computes.
     pub halve_from: u32,
+    /// Whether workers repack weights where they have the memory: it pays where many tokens follow.
+    pub repack: bool,
     /// Whether activations in Q80 cross the network in Q40.
     pub lossy: bool,
     /// Where matrices are cut by columns, in equal parts: the type of the partial sums.
@@ -431,6 +433,7 @@ fn read_plan(reader: &mut Source<'_, '_>) -> Result<Plan, ReadError<Infallible>>
     let seq_len = reader.within("positions", 1..=u32::MAX)?;
     let slots = reader.within("sequences", 1..=MAX_SLOTS)?;
     let halve_from = reader.within("rows to be halved", 2..=u32::MAX)?;
+    let repack = reader.within("repacking", 0..=1)? == 1;
     let lossy = reader.within("lossy exchange", 0..=1)? == 1;
     let columns = match reader.within("type of partial sums", 0..=2)? {
         0 => None,
@@ -455,6 +458,7 @@ fn read_plan(reader: &mut Source<'_, '_>) -> Result<Plan, ReadError<Infallible>>
         seq_len,
         slots,
         halve_from,
+        repack,
         lossy,
         columns,
         stages,
@@ -538,9 +542,20 @@ pub fn write_plan<'n, W: Write>(
         let (activation, stages) = (u32::from(plan.activation != DType::F32), plan.stages.len() as u32);
         let Plan { nodes: count, node, batch_max, seq_len, slots, halve_from, .. } = *plan;
         let columns = plan.columns.map_or(0, |dtype| if dtype == DType::F32 { 1 } else { 2 });
-        for word in
-            [count, node, activation, kv, batch_max, seq_len, slots, halve_from, plan.lossy.into(), columns, stages]
-        {
+        for word in [
+            count,
+            node,
+            activation,
+            kv,
+            batch_max,
+            seq_len,
+            slots,
+            halve_from,
+            plan.repack.into(),
+            plan.lossy.into(),
+            columns,
+            stages,
+        ] {
             put_u32(writer, word)?;
         }
         for number in plan.stages.iter().flat_map(|stage| [stage.nodes, stage.layers]) {

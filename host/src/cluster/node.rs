@@ -299,7 +299,8 @@ impl<'w> Worker<'w> {
         let Plan { activation, batch_max, seq_len, slots, .. } = task.plan;
         let cut = Cut { way, activation, batch_max, seq_len, slots };
         let (pool, kernels) = (self.pool, self.kernels);
-        let local = Local { pool, kernels, kv, repack: Repack::Auto, max_memory };
+        let repack = if task.plan.repack { Repack::Auto } else { Repack::Never };
+        let local = Local { pool, kernels, kv, repack, max_memory };
         let kept = self.repacked().take().filter(|(model, _)| *model == fingerprint).map(|(_, repacked)| repacked);
         let prepared = Part::prepare(model, (&cut, node), &local, kept, |ready| Ok::<_, RootError>(*ready));
         let (mut part, ready) = match prepared {

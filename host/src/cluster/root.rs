@@ -551,6 +551,7 @@ fn native_plan(
         seq_len: cut.seq_len,
         slots: cut.slots,
         halve_from,
+        repack: options.repack != Repack::Never,
         lossy: options.lossy,
         columns,
         stages: stages.iter().copied().collect(),
