@@ -116,7 +116,7 @@ impl Shape {
     /// activations.
     pub fn wanted(&self, layers: u32, part: f64) -> (u64, u64) {
         let header = &self.header;
-        let some = |len: u32, unit: u32| ((f64::from(len.div_ceil(unit)) * part).ceil() as u32 * unit).min(len);
+        let some = |len: u32, unit: u32| (libm::ceil(f64::from(len.div_ceil(unit)) * part) as u32 * unit).min(len);
         let (heads, group) = (some(header.n_heads, 1), header.n_heads / header.n_kv_heads);
         let block = BLOCK as u32;
         let own = Own {
