@@ -118,16 +118,31 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// What limits of control groups leave of the time of processors, as Linux writes them (`cpu.max`), from this process's group
-/// upwards; empty without one. A machine with another limit is another machine.
+/// What limits of control groups leave of the time of processors, as Linux writes them (`cpu.max`, in the older version
+/// `cpu.cfs_quota_us`), from this process's group upwards; empty without one. A machine with another limit is another machine.
 pub fn quotas() -> String {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let Some(path) = groups.lines().find_map(|line| line.strip_prefix("0::/")) else { return String::new() };
-    let root = std::path::Path::new("/sys/fs/cgroup");
-    let group = root.join(path);
+    let limits = groups.lines().flat_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        match (fields.next(), fields.next(), fields.next()) {
+            (Some("0"), Some(""), Some(group)) => limits_of("/sys/fs/cgroup", group, "cpu.max"),
+            (_, Some(controllers), Some(group)) if controllers.split(',').any(|name| name == "cpu") => {
+                limits_of("/sys/fs/cgroup/cpu", group, "cpu.cfs_quota_us")
+            }
+            _ => Vec::new(),
+        }
+    });
+    limits.collect::<Vec<_>>().join(", ")
+}
+
+/// What stands in a file of a group and of those above it, where that is a limit.
+fn limits_of(root: &str, group: &str, file: &str) -> Vec<String> {
+    let root = std::path::Path::new(root);
+    let group = root.join(group.trim_start_matches('/'));
     let above = group.ancestors().take_while(|group| group.starts_with(root));
-    let limits = above.filter_map(|group| std::fs::read_to_string(group.join("cpu.max")).ok());
-    limits.map(|limit| limit.trim().to_owned()).filter(|limit| !limit.starts_with("max")).collect::<Vec<_>>().join(", ")
+    let limits = above.filter_map(|group| std::fs::read_to_string(group.join(file)).ok());
+    let is_limit = |limit: &String| !limit.starts_with("max") && !limit.starts_with('-');
+    limits.map(|limit| limit.trim().to_owned()).filter(is_limit).collect()
 }
 
 /// Threads to compute with unless the user says otherwise ([`cores`](crate::machine::cores)).
