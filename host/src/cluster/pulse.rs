@@ -64,7 +64,8 @@ impl Links {
         &self.beats
     }
 
-    fn beat(&mut self) {
+    /// Asks for a sign of life now. Where one is missing, the links are no more.
+    pub fn beat(&mut self) {
         let Some(mesh) = &mut self.mesh else { return };
         match native::beat(mesh) {
             Ok(beats) => self.beats = beats,

@@ -306,12 +306,14 @@ struct Session<'m> {
     planned: Option<Planned>,
     /// What this node did, as workers say it of themselves.
     own: Beat,
+    /// What it and the workers had done when the plan was looked at last.
+    looked_at: Vec<Beat>,
     /// Asks workers for signs of life.
     _pulse: Option<Pulse>,
 }
 
-/// Less computing says nothing about how fast a node is.
-const TELLING: Duration = Duration::from_secs(2);
+/// So many tokens, and so long for the slowest node, say how fast nodes are.
+const TELLING: (u64, Duration) = (32, Duration::from_secs(2));
 
 impl Session<'_> {
     fn pass(
@@ -350,14 +352,21 @@ impl Session<'_> {
     }
 
     /// Another view of how fast nodes are, where it makes for a clearly better plan.
-    fn off_plan(&self) -> Option<Vec<f64>> {
-        let seconds = |beat: &Beat| {
-            let busy = Duration::from_micros(beat.busy_us);
-            (busy > TELLING).then(|| busy.as_secs_f64() / beat.passes as f64)
+    fn off_plan(&mut self) -> Option<Vec<f64>> {
+        let now: Vec<_> = [self.own].into_iter().chain(self.links.lock().beats().iter().copied()).collect();
+        self.looked_at.resize(now.len(), Beat::default());
+        let since = |(now, before): (&Beat, &Beat)| Beat {
+            passes: now.passes.saturating_sub(before.passes),
+            busy_us: now.busy_us.saturating_sub(before.busy_us),
         };
-        let links = self.links.lock();
-        let actual: Vec<_> = [&self.own].into_iter().chain(links.beats()).map(seconds).collect();
-        self.planned.as_ref()?.off(&actual)
+        let lately: Vec<_> = now.iter().zip(&self.looked_at).map(since).collect();
+        let longest = Duration::from_micros(lately.iter().map(|beat| beat.busy_us).max()?);
+        if longest < TELLING.1 || lately.iter().any(|beat| beat.passes < TELLING.0) {
+            return None;
+        }
+        self.looked_at = now;
+        let seconds = |beat: &Beat| Some(beat.busy_us as f64 / 1e6 / beat.passes as f64);
+        self.planned.as_ref()?.off(&lately.iter().map(seconds).collect::<Vec<_>>())
     }
 
     /// Of the passes.
@@ -414,10 +423,13 @@ impl<'m> Root<'m> {
     /// # Errors
     /// Names the worker that can't be had, or what this machine can't do.
     pub fn session(&mut self) -> Result<u32, RootError> {
+        if let Some(session) = self.session.as_ref().filter(|session| session.is_native) {
+            session.links.lock().beat();
+        }
         if self.session.as_ref().is_some_and(|session| session.links.lock().mesh().is_err()) {
             self.lose();
         }
-        if let Some(paces) = self.session.as_ref().and_then(Session::off_plan) {
+        if let Some(paces) = self.session.as_mut().and_then(Session::off_plan) {
             self.paces.resize(paces.len(), 1.0);
             self.paces.iter_mut().zip(paces).for_each(|(pace, now)| *pace *= now);
             self.end();
@@ -500,8 +512,9 @@ impl<'m> Root<'m> {
         let setup = mesh.traffic();
         let links = Arc::new(SharedLinks::new(mesh));
         let pulse = is_native.then(|| Pulse::start(&links)).transpose().map_err(RootError::Net)?;
-        let (planned, own) = (decision.planned, Beat::default());
-        Ok(Session { part, links, is_native, is_lossy: options.lossy, epoch, setup, planned, own, _pulse: pulse })
+        let (planned, own, looked_at) = (decision.planned, Beat::default(), Vec::new());
+        let is_lossy = options.lossy;
+        Ok(Session { part, links, is_native, is_lossy, epoch, setup, planned, own, looked_at, _pulse: pulse })
     }
 
     /// Who computes what; workers that have nothing to do are let go.
