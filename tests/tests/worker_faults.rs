@@ -170,7 +170,8 @@ fn a_second_root_is_turned_away_at_once_and_the_first_one_goes_on() {
     let script = Script::new();
     let mut first = worker.connect();
     first.write_all(&script.bytes[..script.control]).unwrap();
-    thread::sleep(Duration::from_millis(300));
+    // It is inside when it is answered.
+    first.read_exact(&mut [0; 4]).unwrap();
     let start = Instant::now();
     let mut second = worker.connect();
     // It may be turned away before it has said all.

@@ -28,7 +28,7 @@ const REPORTS: usize = 64;
 /// What a session takes to end, and more.
 const ENDING: Duration = Duration::from_millis(250);
 /// A link of the `dllama` dialect has said nothing for so long: a root speaks at once.
-const SILENCE: Duration = Duration::from_millis(50);
+const SILENCE: Duration = Duration::from_millis(100);
 
 /// Who is at the door, and who is inside.
 #[derive(Debug)]
