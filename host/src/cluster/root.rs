@@ -151,6 +151,8 @@ pub enum Dialect {
 pub enum RootError {
     /// The model can't be cut as asked; the node counts that it can be cut into.
     Plan(PlanError, Vec<u32>),
+    /// No worker that was asked has the model, and it can't be cut for weights to be sent: their addresses.
+    NobodyHasIt(String, Box<Self>),
     /// The model does not go with the KV cache.
     Kv(Unfit),
     /// There is not a share for each node.
@@ -194,6 +196,11 @@ impl fmt::Display for RootError {
                 write!(f, "{error}; nodes that this model can be cut into, the root included: {}", counts.join(", "))
             }
             Self::Plan(error, _) => error.fmt(f),
+            Self::NobodyHasIt(workers, error) => write!(
+                f,
+                "no worker with the model answers at {workers}: is host-worker --model started there, and UDP not filtered? \
+                 Sent the weights, they could not share it: {error}"
+            ),
             Self::Shares { shares, nodes } => {
                 write!(f, "{shares} shares given for {nodes} nodes; --shares takes one for each, the root's first")
             }
@@ -476,6 +483,13 @@ impl<'m> Root<'m> {
             Others::Dllama => Cut::dllama(header, workers as u32 + 1),
             Others::Nobody | Others::Native(_) => decision.cut(header),
         });
+        if matches!(others, Others::Dllama) && options.dialect == Dialect::Ask {
+            cut.check(header).map_err(|error| {
+                let error = RootError::Plan(error, plan::node_counts(header).collect());
+                let names: Vec<_> = options.workers.iter().map(Address::to_string).collect();
+                RootError::NobodyHasIt(names.join(", "), Box::new(error))
+            })?;
+        }
         let local = Local {
             pool,
             kernels: options.kernels,

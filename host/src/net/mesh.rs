@@ -271,6 +271,11 @@ impl Mesh {
         NetError::Unexpected { peer: link.map_or_else(String::new, |link| link.peer.clone()), what }
     }
 
+    /// How long a peer that owes something is waited for.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// What crossed since the connections were made.
     pub fn traffic(&self) -> Traffic {
         let (sent, received) = (self.sent_bytes(), self.received_bytes());

@@ -327,8 +327,9 @@ pub fn end(mesh: Mesh) {
     mesh.stop(&bye);
 }
 
-/// A root that gives no sign of life for so long is given up.
-const SILENCE: Duration = Duration::from_secs(30);
+/// A root that gives no sign of life for so long is given up, or for twice the limit of other waits: while it computes its own part of
+/// a pass it gives none.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A root that has called a worker.
 #[derive(Debug)]
@@ -479,11 +480,12 @@ pub enum Announced {
 /// # Errors
 /// Where the root is gone or silent, or says something else.
 pub fn next(mesh: &mut Mesh, beat: &Beat) -> Result<Announced, NetError> {
+    let limit = Some(SILENCE.max(mesh.timeout().saturating_mul(2)));
     loop {
         let mut len = [0; 4];
-        mesh.hear(&mut len, Some(SILENCE))?;
+        mesh.hear(&mut len, limit)?;
         let mut bytes = vec![0; native::message_len(len).map_err(|invalid| mesh.invalid(invalid))?];
-        mesh.hear(&mut bytes, Some(SILENCE))?;
+        mesh.hear(&mut bytes, limit)?;
         match Message::parse(&bytes).map_err(|invalid| mesh.invalid(invalid))? {
             Message::Pass(pass, tokens) => return Ok(Announced::Pass(Box::new(pass), tokens.ids().collect())),
             Message::Rest => return Ok(Announced::Rest),
