@@ -1,6 +1,6 @@
 //! Why there are no figures.
 
-use crate::cluster::root::RootError;
+use crate::cluster::error::RootError;
 use crate::model::ModelError;
 use std::path::PathBuf;
 use std::{fmt, io};

@@ -1,7 +1,9 @@
 //! How fast a whole model is: one of a published shape with random weights, in a temporary file.
 
 use super::{BenchError, Rate, Run, interleave, timed};
-use crate::cluster::root::{self, Options, Root, RootError};
+use crate::cluster::error::RootError;
+use crate::cluster::options::Options;
+use crate::cluster::root::{self, Root};
 use crate::machine::{disk, memory};
 use crate::model::Model;
 use crate::synthetic;

@@ -2,7 +2,8 @@
 
 use super::template::TemplateError;
 use super::tokenizer::TextError;
-use crate::cluster::root::{Root, RootError};
+use crate::cluster::error::RootError;
+use crate::cluster::root::Root;
 use dair_core::exec::Logits;
 use dair_core::text::{Candidate, Decoder, SampleError, Sampler, Stop, StopDetector, Vocabulary};
 use std::fmt;

@@ -1,7 +1,9 @@
 //! Small vocabularies and a small model for the tests of this floor.
 
 use super::tokenizer::Tokenizer;
-use crate::cluster::root::{self, Options, Root, RootError};
+use crate::cluster::error::RootError;
+use crate::cluster::options::Options;
+use crate::cluster::root::{self, Root};
 use crate::model::Model;
 use crate::synthetic;
 use dair_core::format::Header;

@@ -5,7 +5,7 @@ use crate::bench::BenchError;
 use crate::chat::generate::GenerateError;
 use crate::chat::template::TemplateError;
 use crate::chat::tokenizer::{OpenError, TextError};
-use crate::cluster::root::RootError;
+use crate::cluster::error::RootError;
 use crate::machine::cpu::KernelError;
 use crate::machine::terminal::{self, Unwritten};
 use crate::model::ModelError;

@@ -3,7 +3,7 @@
 use super::{Failure, progress};
 use crate::cluster::discovery::{ClusterName, Discovery};
 use crate::cluster::nodes_file;
-use crate::cluster::root::Dialect;
+use crate::cluster::options::Dialect;
 use crate::cluster::workers;
 use crate::machine::terminal;
 use crate::model::{Model, identity};

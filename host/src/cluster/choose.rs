@@ -1,10 +1,11 @@
 //! Which of the workers that were called compute what: as the user says, else as the planner finds best.
 
+use crate::cluster::error::RootError;
 use crate::cluster::kv;
 use crate::cluster::measured::{self, Before};
+use crate::cluster::options::Options;
 use crate::cluster::planner::facts::{self, Facts};
 use crate::cluster::planner::{self, Choice, Proposal, Task};
-use crate::cluster::root::{Options, RootError};
 use crate::machine::memory;
 use crate::machine::pool::Threads;
 use crate::model::Model;

@@ -1,8 +1,9 @@
 //! This machine's part of a model, as a value: graph, memory, weights and what computes them.
 
+use crate::cluster::error::RootError;
 use crate::cluster::kv;
+use crate::cluster::options::Repack;
 use crate::cluster::room::NoRoom;
-use crate::cluster::root::{Repack, RootError};
 use crate::cluster::tables::GraphTables;
 use crate::machine::arena::ArenaMemory;
 use crate::machine::pool::Threads;

@@ -3,6 +3,7 @@
 pub mod best;
 pub mod choose;
 pub mod discovery;
+pub mod error;
 pub mod hashing;
 pub mod kv;
 pub mod local;
@@ -10,6 +11,7 @@ pub mod lossy;
 pub mod measured;
 pub mod node;
 pub mod nodes_file;
+pub mod options;
 pub mod planner;
 pub mod pulse;
 pub mod room;

@@ -1,9 +1,10 @@
 //! A worker: takes a root, computes what it is asked for until the session ends, and is ready for the next root.
 
 use crate::cluster::best::{Gathered, NativeLinks};
+use crate::cluster::error::RootError;
 use crate::cluster::hashing::{self, Hashing};
 use crate::cluster::local::{Local, Part};
-use crate::cluster::root::{Repack, RootError};
+use crate::cluster::options::Repack;
 use crate::cluster::tables::GraphTables;
 use crate::machine::arena::ArenaMemory;
 use crate::machine::pool::Threads;

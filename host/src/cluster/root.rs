@@ -4,229 +4,32 @@
 //! next [`Root::session`] calls all workers again.
 
 use crate::cluster::best::{Gathered, NativeLinks};
-use crate::cluster::choose::{self, Decision, Planned, Wish};
-use crate::cluster::kv::Unfit;
+use crate::cluster::choose::{self, Decision, Planned};
+use crate::cluster::error::RootError;
 use crate::cluster::local::{Local, Part};
-use crate::cluster::planner::NoPlan;
+use crate::cluster::options::{Dialect, Options, Repack};
 use crate::cluster::pulse::{Pulse, SharedLinks};
-use crate::cluster::room::NoRoom;
 use crate::cluster::tables::GraphTables;
 use crate::cluster::workers;
 use crate::machine::cores;
-use crate::machine::cpu;
 use crate::machine::memory;
 use crate::machine::pool::Threads;
 use crate::model::{Model, identity};
 use crate::net::native::{self, Called};
-use crate::net::{Address, Mesh, NetError, Stage, Timeouts, Traffic, dial};
+use crate::net::{Address, Mesh, NetError, Stage, Traffic, dial};
 use crate::storage::Repacked;
-use dair_core::exec::{Batch, Failure, GraphError, Logits, Run};
-use dair_core::format::Header;
+use dair_core::exec::{Batch, Failure, Logits, Run};
 use dair_core::graph::Graph;
-use dair_core::kernels::{Kernels, KvType};
-use dair_core::plan::{self, Cut, DLLAMA_BATCH, PlanError, Way};
-use dair_core::quant::DType;
+use dair_core::plan::{self, Cut, DLLAMA_BATCH, Way};
 use dair_core::text::{Looks, Partial};
 use dair_core::wire::dllama::Control;
 use dair_core::wire::native::{
-    BEST_MAX, Beat, Best, Digest, Fingerprint, HasModel, Pass, Plan, Ready, SessionId, VERSION, Wanted,
+    BEST_MAX, Beat, Best, Fingerprint, HasModel, Pass, Plan, Ready, SessionId, VERSION, Wanted,
 };
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
-
-/// How to run a model.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Lanes of the pool on this machine.
-    pub threads: usize,
-    /// Each on a processor of its own.
-    pub pin: bool,
-    /// What computes.
-    pub kernels: Kernels,
-    /// Type of the inputs of products, where the model's usual one is not wanted.
-    pub activations: Option<DType>,
-    /// Type in which this machine keeps keys and values.
-    pub kv: KvType,
-    /// Shortens the context; it never exceeds the model's.
-    pub max_seq_len: Option<u32>,
-    /// Sequences that the KV cache has room for, each of the whole context.
-    pub slots: u32,
-    /// Whether weights are repacked into memory.
-    pub repack: Repack,
-    /// Nodes 1, 2, …; none to work alone.
-    pub workers: Vec<Address>,
-    /// In which way to talk to them.
-    pub dialect: Dialect,
-    /// In which way workers with the model share it.
-    pub wish: Wish,
-    /// Digest of the model, where it is known: workers that know theirs, too, must have the same.
-    pub digest: Option<Digest>,
-    /// Whether activations cross the network in Q40, which costs quality.
-    pub lossy: bool,
-    /// How long to wait for them.
-    pub timeouts: Timeouts,
-    /// Set from elsewhere, it ends passes of a node that works alone.
-    pub stop: Option<&'static AtomicBool>,
-}
-
-/// Whether weights are repacked for the kernels at the start, into memory that then can't be given back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Repack {
-    /// Where the kernels gain by it and the copy leaves half of the free memory free, and room for the KV cache.
-    #[default]
-    Auto,
-    /// Wherever the kernels take it.
-    Always,
-    /// Weights are read from the file as they are.
-    Never,
-}
-
-impl Repack {
-    /// Whether to repack as many bytes of weights, beside a KV cache of `cache_bytes`, where both may take `max_memory`.
-    pub(super) fn of(self, bytes: u64, cache_bytes: u64, max_memory: u64) -> bool {
-        match self {
-            Self::Auto => {
-                let is_small = bytes <= memory::available_bytes().unwrap_or(0) / 2;
-                is_small && bytes.saturating_add(cache_bytes) <= max_memory
-            }
-            Self::Always => true,
-            Self::Never => false,
-        }
-    }
-}
-
-impl Options {
-    /// One node with `threads` lanes and the fastest kernels.
-    pub fn alone(threads: usize) -> Self {
-        Self {
-            threads,
-            pin: false,
-            kernels: cpu::best_kernels(),
-            activations: None,
-            kv: KvType::default(),
-            max_seq_len: None,
-            slots: 1,
-            repack: Repack::Auto,
-            workers: Vec::new(),
-            dialect: Dialect::default(),
-            wish: Wish::default(),
-            lossy: false,
-            digest: None,
-            timeouts: Timeouts::default(),
-            stop: None,
-        }
-    }
-
-    /// Positions of the context.
-    pub fn seq_len(&self, header: &Header) -> u32 {
-        self.max_seq_len.map_or(header.seq_len, |limit| limit.min(header.seq_len))
-    }
-
-    /// The cut that is asked for, as a change of `cut`.
-    fn applied_to<'s>(&self, cut: Cut<'s>) -> Cut<'s> {
-        Cut {
-            activation: self.activations.unwrap_or(cut.activation),
-            seq_len: self.max_seq_len.map_or(cut.seq_len, |limit| limit.min(cut.seq_len)),
-            slots: self.slots,
-            ..cut
-        }
-    }
-}
-
-/// In which way to talk to workers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Dialect {
-    /// The native one where all speak it and have a model file, else that of C++ Distributed-Llama.
-    #[default]
-    Ask,
-    /// That of C++ Distributed-Llama: weights are sent.
-    Dllama,
-}
-
-/// Why a run can't start or go on.
-#[derive(Debug)]
-pub enum RootError {
-    /// The model can't be cut as asked; the node counts that it can be cut into.
-    Plan(PlanError, Vec<u32>),
-    /// No worker that was asked has the model, and it can't be cut for weights to be sent: their addresses.
-    NobodyHasIt(String, Box<Self>),
-    /// The model does not go with the KV cache.
-    Kv(Unfit),
-    /// There is not a share for each node.
-    Shares {
-        /// Shares that were given.
-        shares: usize,
-        /// Nodes, the root included.
-        nodes: usize,
-    },
-    /// The model fits no plan.
-    NoPlan(NoPlan),
-    /// No plan of the kind that is wished for fits.
-    NoSuchPlan(&'static str),
-    /// The KV cache does not go with the memory.
-    Room(NoRoom),
-    /// The graph does not fit its weights.
-    Graph(GraphError),
-    /// Threads or memory are refused: what was asked, and the reason.
-    System(String, io::Error),
-    /// A worker can't be had or is lost.
-    Net(NetError),
-    /// A forward pass failed.
-    Forward(String),
-    /// A link was lost, and nobody has called the workers again.
-    NoSession,
-    /// It was to end.
-    Stopped {
-        /// Tokens of the prompt that are in the KV cache.
-        done: u32,
-    },
-}
-
-impl fmt::Display for RootError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Plan(
-                error @ (PlanError::Nodes { .. } | PlanError::KvHeads { .. } | PlanError::Indivisible { .. }),
-                counts,
-            ) => {
-                let counts: Vec<_> = counts.iter().map(u32::to_string).collect();
-                write!(f, "{error}; nodes that this model can be cut into, the root included: {}", counts.join(", "))
-            }
-            Self::Plan(error, _) => error.fmt(f),
-            Self::NobodyHasIt(workers, error) => write!(
-                f,
-                "no worker with the model answers at {workers}: is host-worker --model started there, and UDP not filtered? \
-                 Sent the weights, they could not share it: {error}"
-            ),
-            Self::Shares { shares, nodes } => {
-                write!(f, "{shares} shares given for {nodes} nodes; --shares takes one for each, the root's first")
-            }
-            Self::NoPlan(error) => error.fmt(f),
-            Self::NoSuchPlan(kind) => {
-                write!(f, "no plan by {kind} fits these nodes; dair plan shows what does, and --cut best takes it")
-            }
-            Self::Kv(error) => error.fmt(f),
-            Self::Room(error) => error.fmt(f),
-            Self::Graph(error) => error.fmt(f),
-            Self::System(what, error) => write!(f, "cannot get {what}: {error}"),
-            Self::Net(error) => error.fmt(f),
-            Self::Forward(error) => f.write_str(error),
-            Self::NoSession => f.write_str("the session with the workers is over"),
-            Self::Stopped { .. } => f.write_str("interrupted"),
-        }
-    }
-}
-
-impl std::error::Error for RootError {}
-
-impl From<NetError> for RootError {
-    fn from(error: NetError) -> Self {
-        Self::Net(error)
-    }
-}
 
 /// Hears what preparing is at, where that takes its time.
 pub type Progress<'p> = &'p (dyn Fn(Stage<'_>) + Sync);
