@@ -1,6 +1,6 @@
 //! The three doors to the outside: weights ([`Storage`]), other nodes ([`Links`]) and threads ([`Pool`]).
 
-use crate::graph::Collective;
+use crate::graph::{Collective, Weight};
 use crate::quant::DType;
 use core::ops::{Deref, Range};
 
@@ -30,6 +30,18 @@ pub trait Storage: Sync {
     /// # Errors
     /// Where they can't be read.
     fn lease(&self, span: Span) -> Result<Self::Lease<'_>, Self::Error>;
+
+    /// Most bytes of a matrix that one lease covers: of a product, each lane takes its [`share`] window by window
+    /// ([`Weight::window_rows`]).
+    fn window(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// A pass begins, and nothing is leased any more. It will lease these matrices, the way they are listed, every row of each once;
+    /// besides them spans of a few rows, and experts.
+    fn begin(&self, matrices: &mut dyn Iterator<Item = &Weight>) {
+        let _ = matrices;
+    }
 
     /// Hints that a span will be leased soon: never blocks, never fails.
     fn prefetch(&self, span: Span) {
@@ -165,12 +177,18 @@ impl<'p> Lane<'p> {
         }
     }
 
-    /// This lane's share of `len` items, in multiples of `step` (the last may be less): all lanes together cover them once.
+    /// This lane's [`share`].
     pub fn share(&self, len: usize, step: usize) -> Range<usize> {
-        let steps = len.div_ceil(step);
-        let bound = |lane: usize| (steps * lane / self.count * step).min(len);
-        bound(self.index)..bound(self.index + 1)
+        share((self.index, self.count), len, step)
     }
+}
+
+/// The share of lane `index` of `count` of `len` items, in multiples of `step` (the last may be less): all lanes together cover them
+/// once.
+pub fn share((index, count): (usize, usize), len: usize, step: usize) -> Range<usize> {
+    let steps = len.div_ceil(step);
+    let bound = |lane: usize| (steps * lane / count * step).min(len);
+    bound(index)..bound(index + 1)
 }
 
 /// The pool of one lane, for boards and tests.

@@ -3,7 +3,7 @@
 use dair_core::exec::{Batch, Engine, Logits, Place, Program, Rooms, Run, Step};
 use dair_core::format::{Header, Layout};
 use dair_core::graph::OpKind;
-use dair_core::io::{Alone, Links, Pool};
+use dair_core::io::{Alone, Links, Pool, Storage};
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{self, Cut};
 use dair_host::cluster::tables::GraphTables;
@@ -18,6 +18,20 @@ pub fn with_engine<P: Pool, R>(
     garbage: u8,
     body: impl FnOnce(&mut Engine<'_, [u8], P>) -> R,
 ) -> R {
+    with_program(file, (cut, kv, node), pool, |program| {
+        let mut arena = ArenaMemory::new(program.arena_bytes()).unwrap();
+        arena.fill(garbage);
+        body(&mut Engine::new(program, file, pool, kernels, &mut arena))
+    })
+}
+
+/// Builds and checks the program of `node`, which keeps keys and values as `kv`, and hands it to `body`.
+pub fn with_program<P: Pool, R>(
+    file: &[u8],
+    (cut, kv, node): (&Cut, KvType, u32),
+    pool: &P,
+    body: impl FnOnce(&Program<'_>) -> R,
+) -> R {
     let header = Header::parse(file).unwrap();
     let layout = Layout::new(&header).unwrap();
     layout.check_file(file.len() as u64).unwrap();
@@ -27,14 +41,12 @@ pub fn with_engine<P: Pool, R>(
     let mut steps = vec![Step::default(); graph.ops.len()];
     let rooms = Rooms { places: &mut places, steps: &mut steps };
     let program = Program::new(&graph, file.len() as u64, kv, pool.lanes(), rooms).unwrap();
-    let mut arena = ArenaMemory::new(program.arena_bytes()).unwrap();
-    arena.fill(garbage);
-    body(&mut Engine::new(&program, file, pool, kernels, &mut arena))
+    body(&program)
 }
 
 /// Feeds `tokens` from `position` on in batches whose sizes repeat `batches`; the logits of every token.
-pub fn feed<P: Pool>(
-    engine: &mut Engine<'_, [u8], P>,
+pub fn feed<S: Storage + ?Sized, P: Pool>(
+    engine: &mut Engine<'_, S, P>,
     links: &mut impl Links,
     tokens: &[u32],
     position: u32,

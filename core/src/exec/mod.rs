@@ -21,8 +21,8 @@ pub use error::GraphError;
 pub use places::Place;
 pub use step::Step;
 
-use crate::graph::{Graph, Segment, pipes};
-use crate::io::{Exchange, Links, Pool, Span, Storage};
+use crate::graph::{Graph, OpKind, Segment, pipes};
+use crate::io::{Exchange, Links, Pool, Storage};
 use crate::kernels::{Kernels, KvType};
 use arena::{Arena, FirstError};
 use batch::BatchRows;
@@ -264,28 +264,27 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         self.check(&batch)?;
         self.accept(&batch);
         let (program, rows) = (self.program, self.rows.at().len());
-        let whole = [0..rows, rows..rows];
-        let halves = [0..rows / 2, rows / 2..rows];
-        let is_halved = rows >= self.halve_from && program.graph.nodes > 1;
+        let half = if rows >= self.halve_from && program.graph.nodes > 1 { rows / 2 } else { 0 };
+        // Rows that need logits may be in both halves.
+        let is_head = |run: &Range<usize>| program.graph.segments[run.clone()].iter().any(|segment| segment.head);
+        let parts = |run: Range<usize>| {
+            let half = if is_head(&run) { 0 } else { half };
+            [0..half, half..rows].into_iter().filter(|rows| !rows.is_empty()).map(move |rows| (run.clone(), rows))
+        };
+        self.announce(program.runs().flat_map(parts));
         // An exchange that was begun: the segment before it, and its rows.
         let mut begun: Option<(&Segment, Range<usize>)> = None;
-        for run in program.runs() {
-            let segments = &program.graph.segments[run.clone()];
-            let last = &segments[segments.len() - 1];
-            // Rows that need logits may be in both halves.
-            let is_head = segments.iter().any(|segment| segment.head);
-            let parts = if is_halved && !is_head { &halves } else { &whole };
-            for rows in parts.iter().filter(|rows| !rows.is_empty()) {
-                if let Some((segment, begun)) = begun.take_if(|(_, begun)| is_head || begun == rows) {
-                    self.exchange(links, segment, &begun)?;
-                }
-                self.compute(run.clone(), &batch, rows)?;
-                if let Some((segment, begun)) = begun.take() {
-                    self.exchange(links, segment, &begun)?;
-                }
-                self.begin(links, last, rows)?;
-                begun = Some((last, rows.clone()));
+        for (run, rows) in program.runs().flat_map(parts) {
+            let last = &program.graph.segments[run.end - 1];
+            if let Some((segment, begun)) = begun.take_if(|(_, begun)| is_head(&run) || *begun == rows) {
+                self.exchange(links, segment, &begun)?;
             }
+            self.compute(run, &batch, &rows)?;
+            if let Some((segment, begun)) = begun.take() {
+                self.exchange(links, segment, &begun)?;
+            }
+            self.begin(links, last, &rows)?;
+            begun = Some((last, rows));
         }
         begun.map_or(Ok(()), |(segment, rows)| self.exchange(links, segment, &rows))
     }
@@ -352,17 +351,17 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         }
     }
 
-    /// Tells Storage what comes next.
-    fn prefetch(&self, next: Option<&Segment>) {
-        let Some(next) = next else { return };
-        for weight in self.program.graph.ops_of(next).iter().filter_map(|op| op.weight.as_ref()) {
-            // Which experts come is not known yet.
-            if weight.mats == 1
-                && let Some(end) = weight.mat_end(0)
-            {
-                self.storage.prefetch(Span { offset: weight.offset, bytes: end - weight.offset });
-            }
-        }
+    /// Tells Storage what a pass will read. Which experts, is not known yet.
+    fn announce(&self, runs: impl Iterator<Item = (Range<usize>, Range<usize>)>) {
+        let graph = &self.program.graph;
+        let is_read = |segment: &&Segment, of: &Range<usize>| self.rows_of(segment, of).is_some();
+        let mut matrices = runs.flat_map(|(run, of)| {
+            let segments = graph.segments[run].iter().filter(move |segment| is_read(segment, &of));
+            let ops = segments.flat_map(|segment| graph.ops_of(segment));
+            let dense = ops.filter(|op| matches!(op.kind, OpKind::Matmul { experts: 0, .. }));
+            dense.filter_map(|op| op.weight.as_ref())
+        });
+        self.storage.begin(&mut matrices);
     }
 
     /// Runs the ops of some segments in every lane, for a part of the batch.
@@ -380,13 +379,9 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
             return Ok(());
         }
         let error = FirstError::new();
-        let stopped = || self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
         self.pool.run(&|lane| {
-            for (next, segment) in (segments.start + 1..).zip(&graph.segments[segments.clone()]) {
+            for segment in &graph.segments[segments.clone()] {
                 let Some(rows) = self.rows_of(segment, of) else { continue };
-                if lane.index == 0 {
-                    self.prefetch(graph.segments.get(next));
-                }
                 let work = run::Work {
                     graph: &graph,
                     storage: self.storage,
@@ -397,13 +392,14 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
                     rows,
                     at: self.rows.at(),
                     runs: batch.runs,
+                    stop: self.stop,
                 };
                 for step in &steps[segment.ops.start as usize..segment.ops.end as usize] {
                     if step.barrier {
                         lane.barrier();
                     }
                     // After a failure lanes still meet at every barrier.
-                    if error.is_set() || stopped() {
+                    if work.is_over() {
                         work.skip(step, &lane);
                     } else {
                         work.step(step, &lane);
@@ -411,8 +407,11 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
                 }
             }
         });
-        error.into_result().map_err(Failure::Storage)?;
-        if stopped() { Err(Failure::Stopped) } else { Ok(()) }
+        // Whoever wants it to end does not want to hear that a wait for weights ended, too.
+        if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Err(Failure::Stopped);
+        }
+        error.into_result().map_err(Failure::Storage)
     }
 
     /// Begins the first exchange behind a segment.

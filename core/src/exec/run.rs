@@ -11,14 +11,15 @@ use super::arena::{Arena, FirstError, Sizes};
 use super::batch::{RowAt, Run};
 use super::share::Share;
 use super::step::{Kind, Repr, Rows, Step};
-use crate::graph::{Graph, Weight};
+use crate::graph::{Graph, WINDOW_ROWS, Weight};
 use crate::io::{Lane, Span, Storage};
 use crate::kernels::{ActivationParts, Input, Kernels, Matrix, Output, Tokens};
 use crate::quant::{BLOCK, BlockQ80, NormBlock};
 use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Values that are shared out together: a cache line of F32, and what all kernels take in one go.
-const COLUMN_STEP: usize = 32;
+const COLUMN_STEP: usize = WINDOW_ROWS as usize;
 
 /// What all lanes share while a segment runs.
 pub(super) struct Work<'r, 'a, S: Storage + ?Sized> {
@@ -34,6 +35,8 @@ pub(super) struct Work<'r, 'a, S: Storage + ?Sized> {
     pub at: &'r [RowAt],
     /// Which rows belong together.
     pub runs: &'r [Run],
+    /// Set from elsewhere, it ends the pass.
+    pub stop: Option<&'r AtomicBool>,
 }
 
 // Every access to the arena below is sound for the same reason, called *apart* there: a step writes only its output, which
@@ -42,6 +45,11 @@ pub(super) struct Work<'r, 'a, S: Storage + ?Sized> {
 // last is what `share` works out from its list of accesses: what is called local there, only `for_rows` and `for_values`
 // may hand out (and `product`, whose share is that of `for_values`), with no byte outside of its row or its columns.
 impl<S: Storage + ?Sized> Work<'_, '_, S> {
+    /// Whether nothing more is to be computed.
+    pub fn is_over(&self) -> bool {
+        self.error.is_set() || self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
+
     /// Runs this lane's part of `step`.
     pub fn step(&self, step: &Step, lane: &Lane<'_>) {
         let share = step.share;
@@ -320,14 +328,18 @@ impl<S: Storage + ?Sized> Work<'_, '_, S> {
     }
 
     fn matmul(&self, lane: &Lane<'_>, x: &Rows, out: &Rows, weight: &Weight) {
-        let share = lane.share(weight.rows as usize, COLUMN_STEP);
-        if share.is_empty() {
-            return;
-        }
         let (first, count) = (self.rows.start, self.rows.len());
-        self.with_matrix(weight, 0, &share, |matrix| {
-            self.product(lane, (matrix, share.start), (x, out), (first, count), Tokens::First(count));
-        });
+        let share = lane.share(weight.rows as usize, COLUMN_STEP);
+        let window = weight.window_rows(self.storage.window()).max(1) as usize;
+        for start in share.clone().step_by(window) {
+            if self.is_over() {
+                return;
+            }
+            let rows = start..share.end.min(start + window);
+            self.with_matrix(weight, 0, &rows, |matrix| {
+                self.product(lane, (matrix, start), (x, out), (first, count), Tokens::First(count));
+            });
+        }
     }
 
     /// One product per expert that a row of the batch is routed to.
@@ -346,14 +358,33 @@ impl<S: Storage + ?Sized> Work<'_, '_, S> {
         let routed = pairs.map(|(plane, row)| (expert(plane, row), plane * batch_max + row));
         let (ends, listed) = by_expert(routed, weight.mats as usize, scratch);
         let mut start = 0;
+        if lane.index == 0 {
+            self.prefetch(weight, ends);
+        }
         for (mat, end) in (0..).zip(ends) {
             let list = &listed[start..*end as usize];
             start = *end as usize;
             // Rows up to the last one: lists are in no order.
             let Some(count) = list.iter().max().map(|last| *last as usize + 1) else { continue };
+            if self.is_over() {
+                return;
+            }
             self.with_matrix(weight, mat, &share, |matrix| {
                 self.product(lane, (matrix, share.start), (x, out), (0, count), Tokens::Listed(list));
             });
+        }
+    }
+
+    /// Tells Storage which experts come, by where their lists end.
+    fn prefetch(&self, weight: &Weight, ends: &[u32]) {
+        let mut start = 0;
+        for (mat, end) in (0..).zip(ends) {
+            if *end > start
+                && let (Some(mat_end), Some(first)) = (weight.mat_end(mat), weight.mat_start(mat))
+            {
+                self.storage.prefetch(Span { offset: first, bytes: mat_end - first });
+            }
+            start = *end;
         }
     }
 

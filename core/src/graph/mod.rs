@@ -8,7 +8,7 @@
 mod op;
 mod table;
 
-pub use op::{Attention, Op, OpKind, Operand, Place, Rope, View, Weight};
+pub use op::{Attention, Op, OpKind, Operand, Place, Rope, View, WINDOW_ROWS, Weight};
 pub use table::{Full, Sizes, Table, Tables};
 
 use crate::quant::{DType, INTERLEAVED_ROWS, Order, interleaves};
@@ -23,7 +23,7 @@ pub const MAX_NODES: u32 = 256;
 /// Most sequences of a KV cache.
 pub const MAX_SLOTS: u32 = 256;
 /// Most rows of a batch.
-pub const MAX_BATCH: u32 = 255;
+pub const MAX_BATCH: u32 = 256;
 /// Longest name in bytes.
 pub const NAME_MAX: usize = 31;
 

@@ -98,6 +98,9 @@ pub struct Weight {
     pub mat_stride: u64,
 }
 
+/// Windows of a matrix are multiples of so many rows: whole groups of interleaved ones, and a cache line of results.
+pub const WINDOW_ROWS: u32 = 32;
+
 impl Weight {
     /// Bytes of one row, without what lies between rows; `None` where `cols` is not whole blocks.
     pub fn row_bytes(&self) -> Option<u64> {
@@ -112,8 +115,19 @@ impl Weight {
     /// First byte behind matrix `mat`, gaps between its rows included; `None` on overflow or for an empty one.
     pub fn mat_end(&self, mat: u32) -> Option<u64> {
         let last_row = u64::from(self.rows.checked_sub(1)?).checked_mul(self.row_stride)?;
-        let start = u64::from(mat).checked_mul(self.mat_stride)?.checked_add(self.offset)?;
-        start.checked_add(last_row)?.checked_add(self.row_bytes()?)
+        self.mat_start(mat)?.checked_add(last_row)?.checked_add(self.row_bytes()?)
+    }
+
+    /// First byte of matrix `mat`; `None` on overflow.
+    pub fn mat_start(&self, mat: u32) -> Option<u64> {
+        u64::from(mat).checked_mul(self.mat_stride)?.checked_add(self.offset)
+    }
+
+    /// Rows of a matrix that follow each other and are read together where at most `window` bytes are: all, or a multiple of
+    /// [`WINDOW_ROWS`], and never fewer than these.
+    pub fn window_rows(&self, window: u64) -> u32 {
+        let steps = window / self.row_stride.saturating_mul(WINDOW_ROWS.into()).max(1);
+        u32::try_from(steps).unwrap_or(u32::MAX).max(1).saturating_mul(WINDOW_ROWS).min(self.rows)
     }
 }
 

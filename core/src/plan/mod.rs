@@ -62,6 +62,9 @@ pub const DLLAMA_BATCH: u32 = 32;
 /// few enough that their activations stay small beside the weights.
 pub const BATCH: u32 = 128;
 
+/// Rows of a batch where weights come from disk: each batch reads all of them, whatever its rows cost.
+pub const STREAMED_BATCH: u32 = crate::graph::MAX_BATCH;
+
 impl Cut<'static> {
     /// One node.
     pub fn single(header: &Header) -> Self {

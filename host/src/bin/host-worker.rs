@@ -4,7 +4,7 @@
 
 use clap::Parser;
 use dair_core::wire::native::MODELS_MAX;
-use dair_host::cli::{self, KernelArgs};
+use dair_host::cli::{self, KernelArgs, MemoryArgs};
 use dair_host::cluster::discovery::{Announcement, ClusterName, Discovery};
 use dair_host::cluster::kv::Kv;
 use dair_host::cluster::measured::{self, Before};
@@ -24,7 +24,7 @@ const EXAMPLES: &str = "\
 Examples:
   host-worker --model MODEL.m                  all cores, port 9990, on every interface
   host-worker --model-dir /models --port 9991 --threads 4
-  host-worker --host 127.0.0.1 --max-memory 2GB
+  host-worker --host 127.0.0.1 --memory 2GB
 Then, on the root:
   dair chat --model MODEL.m --discover
   dair generate --model MODEL.m --prompt 'Hello' --workers 10.0.0.2:9990 10.0.0.3:9990
@@ -60,9 +60,8 @@ struct Args {
     /// Seconds without a byte, or with hardly any, after which a peer that owes some is given up
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout_s: u64,
-    /// Most memory for weights and KV cache, such as 1500MB or 2GB [default: nine tenths of what is free]
-    #[arg(long, value_name = "BYTES", value_parser = memory::parse_bytes)]
-    max_memory: Option<u64>,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Type in which keys and values are kept: f32 is exact and doubles the memory, q80 nearly halves it at some cost of quality
     #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
     kv: Kv,
@@ -165,7 +164,7 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
             say(format_args!("announced on the local network as a worker of the cluster {cluster}"));
         }
     }
-    let max_memory = || args.max_memory.unwrap_or_else(memory::usable_bytes);
+    let max_memory = || memory::session_bytes(args.memory.memory);
     let worker = Worker::new(&pool, kernels, args.kv.into(), (speed, disk_speed), models);
     worker.hash_in_background()?;
     let served = worker.serve(&listener, max_memory, |event| match event {

@@ -161,6 +161,7 @@ fn report(
         predicted: root.predicted(),
         rests: root.rests(),
         network: root.traffic(),
+        streaming: root.reading().zip(root.streaming().copied()),
     };
     if args.json {
         let mut report = report.json(text);

@@ -10,6 +10,7 @@ mod generate;
 mod inspect;
 mod interrupt;
 mod kernel_args;
+mod memory_args;
 mod model_args;
 mod model_files;
 mod nodes;
@@ -21,6 +22,7 @@ mod render;
 mod report;
 mod sample_args;
 mod stream;
+mod streaming;
 mod table;
 mod template_args;
 mod text_args;
@@ -32,6 +34,7 @@ pub use args::parse;
 use clap::{Parser, Subcommand};
 pub use failure::Failure;
 pub use kernel_args::KernelArgs;
+pub use memory_args::MemoryArgs;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\

@@ -3,9 +3,11 @@
 use super::cut_args::CutArgs;
 use super::model_files::ModelFiles;
 use super::progress::SetUp;
+use super::streaming;
 use super::worker_args::{WorkerArgs, Workers};
-use super::{Failure, KernelArgs, interrupt};
+use super::{Failure, KernelArgs, MemoryArgs, interrupt};
 use crate::cluster::kv::Kv;
+use crate::cluster::measured::{self, Before};
 use crate::cluster::options::{Dialect, Options, Repack};
 use crate::cluster::root::{self, Root};
 use crate::machine::cpu;
@@ -51,6 +53,8 @@ pub struct ModelArgs {
     /// memory that the system can't take back, for faster tokens [default: for 32 tokens and more, where half of the memory stays free]
     #[arg(long, value_enum, value_name = "WHEN", default_value_t, hide_default_value = true)]
     pub repack: RepackArg,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     #[command(flatten)]
     pub workers: WorkerArgs,
     #[command(flatten)]
@@ -162,6 +166,14 @@ impl ModelArgs {
         let options = self.options(model, decode_tokens, quiet)?;
         root::with_root(model, &options, &|stage| set_up.show(stage), |root| {
             set_up.clear();
+            if let (Some(figures), false) = (root.streaming(), quiet) {
+                let chosen = streaming::chosen(model.header());
+                terminal::note(streaming::plan(
+                    figures,
+                    chosen,
+                    measured::disk_bytes_per_s(&model.path, Before::Counts).ok(),
+                ));
+            }
             body(root)
         })
     }
@@ -192,6 +204,8 @@ impl ModelArgs {
                 RepackArg::Always => Repack::Always,
                 RepackArg::Never => Repack::Never,
             },
+            memory: self.memory.memory,
+            storage: self.memory.storage.into(),
             workers: addresses,
             dialect,
             digest,

@@ -1,8 +1,10 @@
 //! What is printed about a run: to people on standard error, to scripts as JSON.
 
+use super::streaming;
 use crate::chat::generate::{Answer, Phase};
 use crate::machine::{memory, terminal};
 use crate::net::Traffic;
+use crate::storage::stream::{Figures, Reading};
 use console::style;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -24,6 +26,8 @@ pub struct Report<'r> {
     pub rests: u64,
     /// What crossed the network, if there are workers.
     pub network: Option<Traffic>,
+    /// What was read of weights that are streamed, and how, if they are.
+    pub streaming: Option<(Reading, Figures)>,
 }
 
 impl Report<'_> {
@@ -48,6 +52,9 @@ impl Report<'_> {
                 format!("{:.1} kB sent, {:.1} kB received per token, {seconds:.2} s in exchanges", kb[0], kb[1]),
             );
         }
+        if let Some((reading, figures)) = &self.streaming {
+            line("disk", streaming::line(reading, figures));
+        }
         line("memory", format!("{:.1} MB at its peak", memory::peak_bytes() as f64 / 1e6));
     }
 
@@ -69,6 +76,7 @@ impl Report<'_> {
             "decode": phase(&self.answer.decode),
             "predicted_seconds_per_token": self.predicted.map(|time| time.as_secs_f64()),
             "network": network,
+            "streaming": self.streaming.as_ref().map(|(reading, figures)| streaming::json(reading, figures)),
             "peak_memory_bytes": memory::peak_bytes(),
         })
     }

@@ -142,7 +142,7 @@ fn plan(
     let root = Facts {
         bytes_per_s: measured::speed(pool, options.kernels, Before::Counts)
             .map_err(|error| system("memory to measure its speed", error))?,
-        memory_bytes: memory::usable_bytes(),
+        memory_bytes: memory::session_bytes(options.memory),
         disk_bytes_per_s: measured::disk_bytes_per_s(&model.path, Before::Counts)
             .map_err(|error| system("a look at the model file", error))?,
         ..Facts::default()

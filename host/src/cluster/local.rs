@@ -2,12 +2,14 @@
 
 use crate::cluster::error::RootError;
 use crate::cluster::kv;
-use crate::cluster::options::Repack;
-use crate::cluster::room::NoRoom;
+use crate::cluster::options::{Repack, StorageKind};
+use crate::cluster::room::{Beside, NoRoom};
 use crate::cluster::tables::GraphTables;
 use crate::machine::arena::ArenaMemory;
 use crate::machine::pool::Threads;
 use crate::model::Model;
+use crate::model::fingerprint::fingerprint;
+use crate::storage::stream::{self, DirectFile, Stream};
 use crate::storage::{Repacked, Weights, interleaved_bytes};
 use dair_core::exec::{Engine, Place, Program, Rooms, Step};
 use dair_core::graph::{Graph, Op};
@@ -18,6 +20,7 @@ use dair_core::wire::native::Ready;
 use self_cell::{MutBorrow, self_cell};
 use std::cell::OnceCell;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// How this machine computes.
@@ -31,8 +34,12 @@ pub struct Local<'l> {
     pub kv: KvType,
     /// Whether weights are repacked into memory.
     pub repack: Repack,
-    /// Most bytes of memory for keys, values, activations and repacked weights.
+    /// Most bytes of memory for weights, keys, values and activations.
     pub max_memory: u64,
+    /// Where weights are.
+    pub storage: StorageKind,
+    /// Set from elsewhere, it ends waits for weights, if there are no other nodes.
+    pub stop: Option<&'static AtomicBool>,
 }
 
 /// What an engine computes with.
@@ -60,8 +67,34 @@ self_cell!(
 /// A part that is ready to compute.
 pub struct Part<'m> {
     cell: Cell<'m>,
-    repacked: Option<Arc<Repacked>>,
+    kept: Option<Kept>,
     repack_time: Option<Duration>,
+}
+
+/// What of a part is worth keeping for the one that takes its place.
+#[derive(Clone, Debug)]
+pub enum Kept {
+    /// Rows that were interleaved.
+    Repacked(Arc<Repacked>),
+    /// Weights that were read, and the threads that read on.
+    Streamed(Arc<Stream>),
+}
+
+impl Kept {
+    /// Bytes of memory that it takes.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Repacked(repacked) => repacked.bytes(),
+            Self::Streamed(stream) => stream.figures().memory_bytes(),
+        }
+    }
+}
+
+/// How weights get to the kernels.
+enum Way {
+    Mapped,
+    Repacked,
+    Streamed(Box<stream::Plan>),
 }
 
 /// Puts a value where it can be borrowed for as long as the part lives.
@@ -79,7 +112,7 @@ impl<'m> Part<'m> {
         model: &'m Model,
         (cut, node): (&Cut<'_>, u32),
         local: &Local<'m>,
-        kept: Option<Arc<Repacked>>,
+        kept: Option<Kept>,
         announce: impl FnOnce(&Ready) -> Result<T, E>,
     ) -> Result<(Self, T), E> {
         let header = model.header();
@@ -92,30 +125,40 @@ impl<'m> Part<'m> {
             arena: OnceCell::new(),
             weights: OnceCell::new(),
         };
-        let (mut repacked, mut repack_time, mut announced) = (None, None, None);
+        let (mut keep, mut repack_time, mut announced) = (None, None, None);
         let cell = Cell::try_new(memory, |memory| {
             // Its memory is this part's, whether it is used or given back.
-            let kept_bytes = kept.as_ref().map_or(0, |kept| kept.bytes());
-            let program = check(model, (cut, node), (local, kept_bytes), memory)?;
+            let kept_bytes = kept.as_ref().map_or(0, Kept::bytes);
+            let (program, way) = check(model, (cut, node), (local, kept_bytes), memory)?;
             let (graph, start) = (program.graph(), Instant::now());
             let ready = Ready { arena_bytes: program.arena_bytes() as u64, repacked_bytes: interleaved_bytes(graph) };
             announced = Some(announce(&ready)?);
             let arena = lend(&memory.arena, arena_of(model, (cut, node), local, &program)?);
-            if ready.repacked_bytes > 0 {
-                repacked = Some(match kept.filter(|kept| kept.is_of(graph)) {
-                    Some(kept) => kept,
-                    None => Arc::new(repack(model, graph, local.pool)?),
-                });
-                repack_time = Some(start.elapsed());
-            }
-            let weights = memory.weights.get_or_init(|| match &repacked {
-                Some(repacked) => Weights::beside(&model.file, Arc::clone(repacked)),
-                None => Weights::mapped(&model.file),
-            });
+            let weights = match way {
+                Way::Mapped => Weights::mapped(&model.file),
+                Way::Repacked => {
+                    let repacked = match kept {
+                        Some(Kept::Repacked(kept)) if kept.is_of(graph) => kept,
+                        _ => Arc::new(repack(model, graph, local.pool)?),
+                    };
+                    repack_time = Some(start.elapsed());
+                    keep = Some(Kept::Repacked(Arc::clone(&repacked)));
+                    Weights::beside(&model.file, repacked)
+                }
+                Way::Streamed(plan) => {
+                    let stream = match kept {
+                        Some(Kept::Streamed(kept)) if kept.is_of(&plan) => kept,
+                        _ => Arc::new(stream(model, *plan, local, cut.nodes())?),
+                    };
+                    keep = Some(Kept::Streamed(Arc::clone(&stream)));
+                    Weights::Streamed(stream)
+                }
+            };
+            let weights = memory.weights.get_or_init(|| weights);
             Ok::<_, E>(Engine::new(&program, weights, memory.pool, local.kernels, arena))
         })?;
         let announced = announced.unwrap_or_else(|| unreachable!("a part that is ready was announced"));
-        Ok((Self { cell, repacked, repack_time }, announced))
+        Ok((Self { cell, kept: keep, repack_time }, announced))
     }
 
     /// Lets `body` compute.
@@ -128,20 +171,41 @@ impl<'m> Part<'m> {
         self.repack_time
     }
 
-    /// Repacked weights, for the part that takes this one's place.
-    pub fn into_repacked(self) -> Option<Arc<Repacked>> {
-        self.repacked
+    /// Where weights come from, if not all of them are in memory.
+    pub fn stream(&self) -> Option<&Stream> {
+        match &self.kept {
+            Some(Kept::Streamed(stream)) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// What the part that takes this one's place may use.
+    pub fn into_kept(self) -> Option<Kept> {
+        self.kept
     }
 }
 
-/// Builds and checks the graph of `node`, over repacked weights where those are wanted and fit.
+/// Bytes of weights that the part of `node` reads, the embedding left out, and of its keys and values.
+///
+/// # Errors
+/// A cut that the model can't be cut by, and a cache that it does not go with.
+pub fn wanted_bytes(model: &Model, (cut, node): (&Cut<'_>, u32), kv: KvType) -> Result<u64, RootError> {
+    let header = model.header();
+    let layout = kv::layout(kv, header).map_err(RootError::Kv)?;
+    let mut tables = GraphTables::new(cut.sizes(header));
+    let graph = plan::build(&model.layout, cut, node, tables.tables())
+        .map_err(|error| RootError::Plan(error, plan::node_counts(header).collect()))?;
+    Ok(stream::weight_bytes(&graph).saturating_add(kv::cache_bytes(&layout, cut.kv_rows(header, node), cut.seq_len)))
+}
+
+/// Builds and checks the graph of `node`, and decides how its weights get to the kernels.
 fn check<'p>(
     model: &Model,
     (cut, node): (&Cut<'_>, u32),
     (local, kept_bytes): (&Local<'_>, u64),
     memory: &'p Memory<'_>,
-) -> Result<Program<'p>, RootError> {
-    let Local { pool, kernels, kv, repack, .. } = *local;
+) -> Result<(Program<'p>, Way), RootError> {
+    let Local { pool, kernels, kv, repack, storage, .. } = *local;
     let max_memory = local.max_memory.saturating_add(kept_bytes);
     let header = model.header();
     let layout = kv::layout(kv, header).map_err(RootError::Kv)?;
@@ -151,7 +215,10 @@ fn check<'p>(
     let ops = lend(&memory.ops, vec![Op::default(); graph.ops.len()]);
     let interleaved = graph.interleaved(ops);
     let cache_bytes = kv::cache_bytes(&layout, cut.kv_rows(header, node), cut.seq_len);
+    let wanted = stream::weight_bytes(&graph).saturating_add(cache_bytes);
+    let is_streamed = storage == StorageKind::Streamed || (storage == StorageKind::Auto && wanted > max_memory);
     let interleave = kernels.takes_interleaved()
+        && !is_streamed
         && repack.of(interleaved_bytes(&interleaved).saturating_sub(kept_bytes), cache_bytes, max_memory);
     let graph = if interleave { interleaved } else { graph };
 
@@ -159,9 +226,28 @@ fn check<'p>(
     let steps = lend(&memory.steps, vec![Step::default(); graph.ops.len()]);
     let rooms = Rooms { places, steps };
     let program = Program::new(&graph, model.layout.file_bytes(), kv, pool.lanes(), rooms).map_err(RootError::Graph)?;
-    let needed = (program.arena_bytes() as u64, interleaved_bytes(&graph));
-    NoRoom::check((header, cut, node, &layout), needed, max_memory).map_err(RootError::Room)?;
-    Ok(program)
+    let arena_bytes = program.arena_bytes() as u64;
+    let check = |weights| NoRoom::check((header, cut, node, &layout), (arena_bytes, weights), max_memory);
+    if !is_streamed {
+        check(Beside::Repacked(interleaved_bytes(&graph))).map_err(RootError::Room)?;
+        return Ok((program, if interleave { Way::Repacked } else { Way::Mapped }));
+    }
+    let grain = stream::Grain::of(pool.lanes());
+    let least = stream::Plan::least(&graph, grain);
+    check(Beside::Streamed(least)).map_err(RootError::Room)?;
+    let plan = stream::Plan::new(&graph, grain, max_memory - arena_bytes);
+    Ok((program, Way::Streamed(Box::new(plan))))
+}
+
+/// Begins to read the weights of a part.
+fn stream(model: &Model, plan: stream::Plan, local: &Local<'_>, nodes: u32) -> Result<Stream, RootError> {
+    let path = model.path.clone();
+    let failed = |error| RootError::System(format!("weights of {}", model.path.display()), error);
+    let before = fingerprint(&path).map_err(failed)?;
+    let is_same = move || fingerprint(&path).map(|now| now == before);
+    let source = DirectFile::open(&model.path).map_err(failed)?;
+    let stop = local.stop.filter(|_| nodes == 1);
+    Stream::new(Box::new(source), Box::new(is_same), plan, stop).map_err(failed)
 }
 
 fn arena_of(

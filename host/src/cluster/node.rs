@@ -3,8 +3,8 @@
 use crate::cluster::best::{Gathered, NativeLinks};
 use crate::cluster::error::RootError;
 use crate::cluster::hashing::{self, Hashing};
-use crate::cluster::local::{Local, Part};
-use crate::cluster::options::Repack;
+use crate::cluster::local::{Kept, Local, Part};
+use crate::cluster::options::{Repack, StorageKind};
 use crate::cluster::tables::GraphTables;
 use crate::machine::arena::ArenaMemory;
 use crate::machine::pool::Threads;
@@ -14,7 +14,7 @@ use crate::net::door::{Answers, Arrival, Door};
 use crate::net::listen::{Joined, Listener, Root};
 use crate::net::native::{self, Announced, Caller, DigestOf, Task};
 use crate::net::{Mesh, NetError};
-use crate::storage::{Received, Repacked, group_bytes};
+use crate::storage::{Received, group_bytes};
 use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Run, Step};
 use dair_core::graph::{Op, Sizes};
 use dair_core::io::Pool;
@@ -95,7 +95,7 @@ impl fmt::Display for SessionError {
             Self::Memory { weights, arena, max } => write!(
                 f,
                 "{weights} bytes of weights and {arena} of activations and KV cache asked for; allowed: {max} bytes; \
-                 more workers or a shorter context need less, --max-memory allows more"
+                 more workers or a shorter context need less, --memory allows more"
             ),
             Self::System(error) => write!(f, "cannot get memory: {error}"),
             Self::Forward(reason) => f.write_str(reason),
@@ -135,8 +135,9 @@ pub struct Worker<'w> {
     speed: u64,
     disk_speed: u64,
     models: Vec<OwnModel>,
-    /// What the last session repacked, and of which model, for the next one.
-    repacked: Mutex<Option<(Fingerprint, Arc<Repacked>)>>,
+    storage: StorageKind,
+    /// What the last session left in memory, and of which model, for the next one.
+    kept: Mutex<Option<(Fingerprint, Kept)>>,
 }
 
 /// A model file of a worker.
@@ -200,14 +201,22 @@ impl<'w> Worker<'w> {
         (speed, disk_speed): (u64, u64),
         models: Vec<OwnModel>,
     ) -> Self {
-        Self { pool, kernels, kv, speed, disk_speed, models, repacked: Mutex::default() }
+        Self { pool, kernels, kv, speed, disk_speed, models, storage: StorageKind::Auto, kept: Mutex::default() }
+    }
+
+    /// Weights are where `storage` says from now on.
+    #[must_use]
+    pub fn with_storage(self, storage: StorageKind) -> Self {
+        Self { storage, ..self }
     }
 
     fn have(&self, max_memory: u64) -> Have {
+        // What the last session left, the next one may have.
+        let memory = max_memory.saturating_add(self.kept().as_ref().map_or(0, |(_, kept)| kept.bytes()));
         let models = self.models.iter().take(MODELS_MAX).map(OwnModel::told).collect();
         let (threads, speed, disk_speed) = (self.pool.lanes() as u32, self.speed, self.disk_speed);
         let isa = self.kernels.isa().name().try_into().expect("names of instruction sets are short");
-        Have { version: VERSION, threads, speed, isa, disk_speed, memory: max_memory, models, ..Have::default() }
+        Have { version: VERSION, threads, speed, isa, disk_speed, memory, models, ..Have::default() }
     }
 
     /// Computes the digests of its models that are not known yet, in a thread that runs when nobody else wants to.
@@ -301,8 +310,8 @@ impl<'w> Worker<'w> {
         let cut = Cut { way, activation, batch_max, seq_len, slots };
         let (pool, kernels) = (self.pool, self.kernels);
         let repack = if task.plan.repack { Repack::Auto } else { Repack::Never };
-        let local = Local { pool, kernels, kv, repack, max_memory };
-        let kept = self.repacked().take().filter(|(model, _)| *model == fingerprint).map(|(_, repacked)| repacked);
+        let local = Local { pool, kernels, kv, repack, max_memory, storage: self.storage, stop: None };
+        let kept = self.kept().take().filter(|(model, _)| *model == fingerprint).map(|(_, kept)| kept);
         let prepared = Part::prepare(model, (&cut, node), &local, kept, |ready| Ok::<_, RootError>(*ready));
         let (mut part, ready) = match prepared {
             Ok(prepared) => prepared,
@@ -315,12 +324,12 @@ impl<'w> Worker<'w> {
         let mut summary = Summary { node, nodes, ..Summary::default() };
         let result = caller.link(door, task, &ready).map_err(SessionError::Net);
         let result = result.and_then(|mut mesh| compute(&mut part, &mut mesh, &task.plan, &mut summary));
-        *self.repacked() = part.into_repacked().map(|repacked| (fingerprint, repacked));
+        *self.kept() = part.into_kept().map(|kept| (fingerprint, kept));
         result.map(|()| summary)
     }
 
-    fn repacked(&self) -> MutexGuard<'_, Option<(Fingerprint, Arc<Repacked>)>> {
-        self.repacked.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Option<(Fingerprint, Kept)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

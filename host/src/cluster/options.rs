@@ -1,6 +1,7 @@
 //! How a model is to be run.
 
 use crate::cluster::choose::Wish;
+use crate::machine::memory::Budget;
 use crate::machine::{cpu, memory};
 use crate::net::{Address, Timeouts};
 use dair_core::format::Header;
@@ -29,6 +30,10 @@ pub struct Options {
     pub slots: u32,
     /// Whether weights are repacked into memory.
     pub repack: Repack,
+    /// Most memory of this process; what is free without it.
+    pub memory: Option<Budget>,
+    /// Where weights are while they are computed with.
+    pub storage: StorageKind,
     /// Nodes 1, 2, …; none to work alone.
     pub workers: Vec<Address>,
     /// In which way to talk to them.
@@ -57,6 +62,18 @@ pub enum Repack {
     Never,
 }
 
+/// Where weights are while they are computed with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StorageKind {
+    /// In the mapped file where they fit the memory, else streamed.
+    #[default]
+    Auto,
+    /// In the mapped file: what does not fit the memory, the system reads when it is needed.
+    Mapped,
+    /// Read past the system's cache; as much as fits the memory stays in it.
+    Streamed,
+}
+
 impl Repack {
     /// Whether to repack as many bytes of weights, beside a KV cache of `cache_bytes`, where both may take `max_memory`.
     pub(super) fn of(self, bytes: u64, cache_bytes: u64, max_memory: u64) -> bool {
@@ -83,6 +100,8 @@ impl Options {
             max_seq_len: None,
             slots: 1,
             repack: Repack::Auto,
+            memory: None,
+            storage: StorageKind::Auto,
             workers: Vec::new(),
             dialect: Dialect::default(),
             wish: Wish::default(),

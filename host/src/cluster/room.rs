@@ -24,29 +24,46 @@ pub struct NoRoom {
     pub fitting: u32,
     /// Positions that would fit if they were kept in Q80, where that is something else and the model can.
     pub fitting_q80: Option<u32>,
-    /// Bytes of repacked weights, which need not be.
-    pub repacked_bytes: u64,
+    /// What else takes memory.
+    pub beside: Beside,
     /// Whether more workers could share the cache.
     pub can_be_cut: bool,
 }
 
+/// What takes memory beside activations and the KV cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// Bytes of repacked weights, which need not be.
+    Repacked(u64),
+    /// Bytes that streaming weights takes at least.
+    Streamed(u64),
+}
+
+impl Beside {
+    const fn bytes(self) -> u64 {
+        match self {
+            Self::Repacked(bytes) | Self::Streamed(bytes) => bytes,
+        }
+    }
+}
+
 impl NoRoom {
-    /// Demands that `usable_bytes` hold an arena and repacked weights.
+    /// Demands that `usable_bytes` hold an arena and what is beside it.
     ///
     /// # Errors
     /// What would fit.
     pub fn check(
         (header, cut, node, layout): (&Header, &Cut<'_>, u32, &KvLayout),
-        (arena_bytes, repacked_bytes): (u64, u64),
+        (arena_bytes, beside): (u64, Beside),
         usable_bytes: u64,
     ) -> Result<(), Self> {
-        if arena_bytes.saturating_add(repacked_bytes) <= usable_bytes {
+        if arena_bytes.saturating_add(beside.bytes()) <= usable_bytes {
             return Ok(());
         }
         let cache_bytes = kv::cache_bytes(layout, cut.kv_rows(header, node), cut.seq_len);
-        let besides = arena_bytes.saturating_sub(cache_bytes).saturating_add(repacked_bytes);
+        let besides = arena_bytes.saturating_sub(cache_bytes).saturating_add(beside.bytes());
         let refusal = Self::of((header, cut, node, layout), Some(usable_bytes.saturating_sub(besides)));
-        Err(Self { repacked_bytes, ..refusal })
+        Err(Self { beside, ..refusal })
     }
 
     /// A refusal where `free_bytes` are there for the cache, as far as they are known.
@@ -62,7 +79,7 @@ impl NoRoom {
             free_bytes,
             fitting: within(layout),
             fitting_q80: q80.as_ref().map(within),
-            repacked_bytes: 0,
+            beside: Beside::Repacked(0),
             can_be_cut: plan::node_counts(header).any(|count| count > cut.nodes()),
         }
     }
@@ -70,7 +87,7 @@ impl NoRoom {
 
 impl fmt::Display for NoRoom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kv, seq_len, cache_bytes, free_bytes, fitting, fitting_q80, repacked_bytes, can_be_cut } = self;
+        let Self { kv, seq_len, cache_bytes, free_bytes, fitting, fitting_q80, beside, can_be_cut } = self;
         let gb = |bytes: u64| bytes as f64 / 1e9;
         write!(f, "the {kv} KV cache of {seq_len} positions takes {:.2} GB of memory", gb(*cache_bytes))?;
         let Some(free) = free_bytes else {
@@ -84,8 +101,10 @@ impl fmt::Display for NoRoom {
             (fitting, None) => write!(f, "--max-seq-len {fitting} fits")?,
             (fitting, Some(q80)) => write!(f, "--max-seq-len {fitting} fits, with --kv q80 {q80}")?,
         }
-        if *repacked_bytes > 0 {
-            write!(f, "; --repack never leaves {:.2} GB more", gb(*repacked_bytes))?;
+        match *beside {
+            Beside::Repacked(0) => {}
+            Beside::Repacked(bytes) => write!(f, "; --repack never leaves {:.2} GB more", gb(bytes))?,
+            Beside::Streamed(bytes) => write!(f, "; weights, streamed, take {:.2} GB at least", gb(bytes))?,
         }
         if *can_be_cut { f.write_str("; more --workers share it") } else { Ok(()) }
     }
@@ -107,7 +126,7 @@ mod tests {
             let arena = |seq_len| kv::cache_bytes(&layout, cut.kv_rows(&header, 0), seq_len) + 1_000_000;
             let check = |seq_len, usable| {
                 let cut = Cut { seq_len, ..cut };
-                NoRoom::check((&header, &cut, 0, &layout), (arena(seq_len), 500_000), usable)
+                NoRoom::check((&header, &cut, 0, &layout), (arena(seq_len), Beside::Repacked(500_000)), usable)
             };
             let usable = 4_000_000_000;
             let error = check(header.seq_len, usable).unwrap_err();
@@ -128,7 +147,7 @@ mod tests {
             free_bytes: Some(20_000_000_000),
             fitting: 152_576,
             fitting_q80: Some(287_232),
-            repacked_bytes: 0,
+            beside: Beside::Repacked(0),
             can_be_cut: true,
         };
         assert_eq!(

@@ -6,8 +6,8 @@
 use crate::cluster::best::{Gathered, NativeLinks};
 use crate::cluster::choose::{self, Decision, Planned};
 use crate::cluster::error::RootError;
-use crate::cluster::local::{Local, Part};
-use crate::cluster::options::{Dialect, Options, Repack};
+use crate::cluster::local::{Kept, Local, Part, wanted_bytes};
+use crate::cluster::options::{Dialect, Options, Repack, StorageKind};
 use crate::cluster::pulse::{Pulse, SharedLinks};
 use crate::cluster::tables::GraphTables;
 use crate::cluster::workers;
@@ -17,10 +17,10 @@ use crate::machine::pool::Threads;
 use crate::model::{Model, identity};
 use crate::net::native::{self, Called};
 use crate::net::{Address, Mesh, NetError, Stage, Traffic, dial};
-use crate::storage::Repacked;
+use crate::storage::stream::{Figures, Reading};
 use dair_core::exec::{Batch, Failure, Logits, Run};
 use dair_core::graph::Graph;
-use dair_core::plan::{self, Cut, DLLAMA_BATCH, Way};
+use dair_core::plan::{self, Cut, DLLAMA_BATCH, STREAMED_BATCH, Way};
 use dair_core::text::{Looks, Partial};
 use dair_core::wire::dllama::Control;
 use dair_core::wire::native::{
@@ -90,8 +90,8 @@ pub struct Root<'m> {
     session: Option<Session<'m>>,
     /// Sessions so far.
     epoch: u32,
-    /// What the last session repacked, for the next one.
-    repacked: Option<Arc<Repacked>>,
+    /// What the last session left in memory, for the next one.
+    kept: Option<Kept>,
     /// Of the passes of sessions that are over.
     past: Traffic,
     wanted: Wanted,
@@ -218,7 +218,7 @@ impl<'m> Root<'m> {
             identity,
             session: None,
             epoch: 0,
-            repacked: None,
+            kept: None,
             past: Traffic::default(),
             wanted: Wanted::All,
             paces: Vec::new(),
@@ -255,7 +255,7 @@ impl<'m> Root<'m> {
     fn lose(&mut self) {
         if let Some(session) = self.session.take() {
             self.past += session.traffic();
-            self.repacked = session.part.into_repacked();
+            self.kept = session.part.into_kept();
         }
     }
 
@@ -270,7 +270,7 @@ impl<'m> Root<'m> {
                 mesh.stop(&Control::STOP.emit());
             }
         }
-        self.repacked = session.part.into_repacked();
+        self.kept = session.part.into_kept();
     }
 
     fn form(&mut self) -> Result<Session<'m>, RootError> {
@@ -282,7 +282,7 @@ impl<'m> Root<'m> {
             None => Others::Nobody,
         };
         let (decision, others) = self.decide(others)?;
-        let cut = options.applied_to(match others {
+        let mut cut = options.applied_to(match others {
             Others::Dllama => Cut::dllama(header, workers as u32 + 1),
             Others::Nobody | Others::Native(_) => decision.cut(header),
         });
@@ -298,10 +298,16 @@ impl<'m> Root<'m> {
             kernels: options.kernels,
             kv: options.kv,
             repack: options.repack,
-            max_memory: memory::usable_bytes(),
+            max_memory: memory::session_bytes(options.memory),
+            storage: options.storage,
+            stop: options.stop,
         };
         let is_native = matches!(others, Others::Native(_));
-        let halve_from = others.halve_from();
+        let mut halve_from = others.halve_from();
+        if matches!(others, Others::Nobody | Others::Native(_)) && is_streamed(model, &cut, &local, &decision)? {
+            // Every sweep over the weights counts: more rows in each, and no weights twice.
+            (cut.batch_max, halve_from) = (STREAMED_BATCH, u32::MAX);
+        }
         let announce = |_: &Ready| match others {
             Others::Native(called) => {
                 let plan = native_plan(&cut, (fingerprint, epoch, halve_from), options)?;
@@ -309,7 +315,7 @@ impl<'m> Root<'m> {
             }
             Others::Nobody | Others::Dllama => Ok(None),
         };
-        let (mut part, planned) = Part::prepare(model, (&cut, 0), &local, self.repacked.take(), announce)?;
+        let (mut part, planned) = Part::prepare(model, (&cut, 0), &local, self.kept.take(), announce)?;
         part.compute(|engine| {
             engine.halve_from(halve_from);
             if let Some(stop) = options.stop {
@@ -385,6 +391,16 @@ fn native_plan(
         lossy: options.lossy,
         columns,
         stages: stages.iter().copied().collect(),
+    })
+}
+
+/// Whether a node, as far as is known, does not have all of its weights in memory.
+fn is_streamed(model: &Model, cut: &Cut<'_>, local: &Local<'_>, decision: &Decision) -> Result<bool, RootError> {
+    Ok(match (local.storage, &decision.planned) {
+        (StorageKind::Mapped, _) => false,
+        (StorageKind::Streamed, _) => true,
+        (_, Some(planned)) => planned.proposal.costs.iter().any(|cost| cost.missing > 0.0),
+        (_, None) => wanted_bytes(model, (cut, 0), local.kv)? > local.max_memory,
     })
 }
 
@@ -482,6 +498,16 @@ impl Root<'_> {
     fn batch_max(&mut self) -> Result<u32, RootError> {
         let session = self.session.as_mut().ok_or(RootError::NoSession)?;
         Ok(session.part.compute(|engine| engine.program().graph().batch_max))
+    }
+
+    /// How this machine's part of the weights is streamed, if it is.
+    pub fn streaming(&self) -> Option<&Figures> {
+        Some(self.session.as_ref()?.part.stream()?.figures())
+    }
+
+    /// What was read of weights that are streamed, in this session.
+    pub fn reading(&self) -> Option<Reading> {
+        Some(self.session.as_ref()?.part.stream()?.reading())
     }
 
     /// How long weights were repacked for the session, if they were.

@@ -21,6 +21,18 @@ impl ArenaMemory {
         debug_assert!(map.as_ptr().addr().is_multiple_of(ARENA_ALIGN));
         Ok(Self { map })
     }
+
+    /// Reserves `bytes` in large pages, where the system has them: for memory that is used as a whole.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn large(bytes: usize) -> io::Result<Self> {
+        let memory = Self::new(bytes)?;
+        // Large pages are a matter of speed.
+        #[cfg(target_os = "linux")]
+        let _ = memory.map.advise(memmap2::Advice::HugePage);
+        Ok(memory)
+    }
 }
 
 impl Deref for ArenaMemory {

@@ -5,6 +5,7 @@ use crate::machine::file;
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -54,7 +55,7 @@ pub fn read_bytes_per_s(path: &Path) -> io::Result<Option<f64>> {
 /// Reads past the system's cache from now on, or not; says whether the system takes it. What the cache holds of the file and
 /// nobody uses is dropped, for file systems that have no other way.
 #[cfg(target_os = "linux")]
-fn pass_cache(file: &File, past: bool) -> bool {
+pub fn pass_cache(file: &File, past: bool) -> bool {
     let fd = file.as_raw_fd();
     // SAFETY: the calls take numbers; `fd` is open as long as `file` lives.
     unsafe {
@@ -67,15 +68,41 @@ fn pass_cache(file: &File, past: bool) -> bool {
 
 /// As on Linux.
 #[cfg(target_vendor = "apple")]
-fn pass_cache(file: &File, past: bool) -> bool {
+pub fn pass_cache(file: &File, past: bool) -> bool {
     // SAFETY: the call takes numbers; the file is open as long as `file` lives.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_NOCACHE, libc::c_int::from(past)) == 0 }
 }
 
 /// Other systems have no way that is known here.
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
-fn pass_cache(_: &File, _: bool) -> bool {
+pub fn pass_cache(_: &File, _: bool) -> bool {
     false
+}
+
+/// Whether reads of a file pass the system's cache.
+#[cfg(target_os = "linux")]
+pub fn passes_cache(file: &File) -> bool {
+    // SAFETY: the call takes numbers; the file is open as long as `file` lives.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) & libc::O_DIRECT != 0 }
+}
+
+/// Elsewhere the system does not tell, and nothing needs to be done about it.
+#[cfg(not(target_os = "linux"))]
+pub fn passes_cache(_: &File) -> bool {
+    true
+}
+
+/// Drops what the system's cache holds of a part of a file.
+pub fn forget(file: &File, part: Range<u64>) {
+    // A part is inside a file, whose size is a signed number.
+    #[cfg(target_os = "linux")]
+    if let (Ok(start), Ok(len)) = (part.start.try_into(), (part.end - part.start).try_into()) {
+        // A matter of memory: a system that refuses keeps it.
+        // SAFETY: the call takes numbers; the file is open as long as `file` lives.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), start, len, libc::POSIX_FADV_DONTNEED) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, part);
 }
 
 /// Bytes that may still be written to the disk that holds `folder`.

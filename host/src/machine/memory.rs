@@ -1,11 +1,70 @@
 //! How much memory there is, and how users write it.
 
 use std::path::Path;
+use std::str::FromStr;
 
 /// Bytes that a session may take unless the user says otherwise: nine tenths of what is free now, or everything where
 /// the system does not say what is free.
 pub fn usable_bytes() -> u64 {
     available_bytes().map_or(u64::MAX, |bytes| bytes / 10 * 9)
+}
+
+/// What the process takes beside weights, caches and activations after it has opened its files: stacks, buffers, texts.
+const RESERVE: u64 = 12 << 20;
+
+/// Most memory of the process, as users write it: bytes, or a share of what there is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Budget {
+    /// So many bytes.
+    Bytes(u64),
+    /// A fraction of the machine's memory, or of what a container may have.
+    Share(f64),
+}
+
+impl Budget {
+    /// In bytes.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Share(share) => (limit_bytes().unwrap_or(u64::MAX) as f64 * share) as u64,
+        }
+    }
+
+    /// What is left of it for a session, beside what the process has now.
+    pub fn left_bytes(self) -> u64 {
+        self.bytes().saturating_sub(resident_bytes()).saturating_sub(RESERVE)
+    }
+}
+
+impl FromStr for Budget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(percent) = text.trim().strip_suffix('%') else { return parse_bytes(text).map(Self::Bytes) };
+        let percent = percent.trim().parse::<f64>().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0);
+        percent.map(|percent| Self::Share(percent / 100.0)).ok_or_else(|| "write a share between 0% and 100%".into())
+    }
+}
+
+/// Bytes that a session may take: what is left of a budget, or of what is free.
+pub fn session_bytes(budget: Option<Budget>) -> u64 {
+    budget.map_or_else(usable_bytes, Budget::left_bytes)
+}
+
+/// Bytes that this machine has, or that a container's limit allows, whatever of it is in use.
+fn limit_bytes() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limit = allowed_bytes(&groups, Path::new("/sys/fs/cgroup"), Held::Ignored);
+    [total_bytes(), limit].into_iter().flatten().min()
+}
+
+/// Bytes of memory that this process has now; 0 where the system does not tell.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    // SAFETY: `sysconf` reads a number of the system and touches no memory of ours.
+    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    pages.unwrap_or(0) * u64::try_from(page_bytes).unwrap_or(0)
 }
 
 /// Bytes of memory of this machine, where the system tells.
@@ -20,18 +79,25 @@ pub fn total_bytes() -> Option<u64> {
 /// leaves of them.
 pub fn available_bytes() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let allowed = allowed_bytes(&groups, Path::new("/sys/fs/cgroup")).unwrap_or(u64::MAX);
+    let allowed = allowed_bytes(&groups, Path::new("/sys/fs/cgroup"), Held::Deducted).unwrap_or(u64::MAX);
     Some(free_bytes()?.min(allowed))
+}
+
+/// What becomes of memory that a control group holds and can't give back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Deducted,
+    Ignored,
 }
 
 /// What the limits of the control groups in `groups` (as `/proc/self/cgroup` lists them, version 1 or 2, mounted at
 /// `root`) leave beside memory that can't be given back; `None` without a limit.
-fn allowed_bytes(groups: &str, root: &Path) -> Option<u64> {
+fn allowed_bytes(groups: &str, root: &Path, treatment: Held) -> Option<u64> {
     let left = |group: &Path, limit: &str, held: &str| {
         let limit: u64 = std::fs::read_to_string(group.join(limit)).ok()?.trim().parse().ok()?;
         let stat = std::fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
         let held = stat.lines().find_map(|line| line.strip_prefix(held)?.trim().parse().ok());
-        Some(limit.saturating_sub(held.unwrap_or(0)))
+        Some(limit.saturating_sub(held.filter(|_| treatment == Held::Deducted).unwrap_or(0)))
     };
     let of_line = |line: &str| {
         let mut fields = line.splitn(3, ':');
@@ -112,7 +178,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        let allowed = |groups| allowed_bytes(groups, root.path());
+        let allowed = |groups| allowed_bytes(groups, root.path(), Held::Deducted);
         assert_eq!(allowed("0::/a/b\n"), None);
         write("a/b/memory.max", "max\n");
         write("a/memory.max", "1000\n");
@@ -126,6 +192,21 @@ mod tests {
         write("memory/memory.stat", "rss 1\ntotal_rss 2000\n");
         assert_eq!(allowed("4:memory:/docker/123\n0::/\n"), Some(3000));
         assert_eq!(allowed("4:cpu,cpuacct:/docker/123\nbroken\n"), None);
+        assert_eq!(allowed_bytes("4:memory:/docker/123\n", root.path(), Held::Ignored), Some(5000));
+    }
+
+    #[test]
+    fn budgets_are_bytes_or_shares() {
+        assert_eq!("2GiB".parse(), Ok(Budget::Bytes(2 << 30)));
+        assert_eq!("50%".parse(), Ok(Budget::Share(0.5)));
+        assert_eq!(" 12.5 %".parse(), Ok(Budget::Share(0.125)));
+        for text in ["0%", "101%", "%", "-5%", "NaN%", "x", "0"] {
+            assert!(text.parse::<Budget>().is_err(), "{text}");
+        }
+        let [half, all] = [0.5, 1.0].map(|share| Budget::Share(share).bytes());
+        assert!(half > 1 << 20 && half <= all / 2 + 1, "{half} of {all}");
+        assert_eq!(Budget::Bytes(5).left_bytes(), 0);
+        assert!(resident_bytes() > 1 << 20 || cfg!(not(target_os = "linux")));
     }
 
     #[test]

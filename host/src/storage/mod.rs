@@ -4,6 +4,7 @@ mod interleaved;
 mod mmap;
 mod received;
 mod shortened;
+pub mod stream;
 mod weights;
 
 pub use interleaved::{group_bytes, interleaved_bytes};

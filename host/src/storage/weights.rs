@@ -1,11 +1,12 @@
-//! The weights of a model: its mapped file, and matrices that were repacked into memory once.
+//! The weights of a model: a stream, or its mapped file and matrices that were repacked into memory once.
 //!
 //! Interleaved rows take the bytes that rows in a file take, so what was repacked keeps its offset: it is read from
 //! memory, everything else from the file. Pages of the file that were repacked are given back, so that there is one copy.
 
 use super::MappedFile;
 use super::interleaved::{for_each_piece, interleaved};
-use dair_core::graph::Graph;
+use super::stream::{Lease, Stream, StreamError};
+use dair_core::graph::{Graph, Weight};
 use dair_core::io::{Pool, Span, Storage};
 use dair_core::quant::interleave;
 use memmap2::{MmapMut, MmapOptions, UncheckedAdvice};
@@ -13,11 +14,13 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Weights in a file, some of them also repacked in memory.
+/// Weights, wherever they are.
 #[derive(Debug)]
-pub struct Weights<'m> {
-    file: &'m MappedFile,
-    repacked: Option<Arc<Repacked>>,
+pub enum Weights<'m> {
+    /// In a mapped file, some of them also repacked in memory.
+    Mapped(&'m MappedFile, Option<Arc<Repacked>>),
+    /// Partly in memory, partly read as they are needed.
+    Streamed(Arc<Stream>),
 }
 
 /// Rows that were interleaved; several may read them, one after the other or together.
@@ -32,13 +35,13 @@ pub struct Repacked {
 impl<'m> Weights<'m> {
     /// The file as it is.
     pub fn mapped(file: &'m MappedFile) -> Self {
-        Self { file, repacked: None }
+        Self::Mapped(file, None)
     }
 
     /// The file, and beside it what was repacked of it.
     pub fn beside(file: &'m MappedFile, repacked: Arc<Repacked>) -> Self {
         assert_eq!(repacked.map.len(), file.len(), "bytes that were repacked of a file");
-        Self { file, repacked: Some(repacked) }
+        Self::Mapped(file, Some(repacked))
     }
 }
 
@@ -70,6 +73,12 @@ impl Repacked {
         self.spans.iter().map(|span| span.end - span.start).sum()
     }
 
+    /// Whether the byte at `offset` was repacked.
+    fn has(&self, offset: u64) -> bool {
+        let after = self.spans.partition_point(|repacked| repacked.start <= offset);
+        after > 0 && offset < self.spans[after - 1].end
+    }
+
     /// Whether these are the rows of those matrices of `graph` that are to be interleaved.
     pub fn is_of(&self, graph: &Graph<'_>) -> bool {
         self.spans.iter().eq(interleaved(graph).iter().map(|matrix| &matrix.span))
@@ -77,25 +86,50 @@ impl Repacked {
 }
 
 impl Storage for Weights<'_> {
-    type Error = std::convert::Infallible;
+    type Error = StreamError;
     type Lease<'s>
-        = &'s [u8]
+        = Lease<'s>
     where
         Self: 's;
 
     fn bytes(&self) -> u64 {
-        self.file.len() as u64
+        match self {
+            Self::Mapped(file, _) => file.len() as u64,
+            Self::Streamed(stream) => stream.bytes(),
+        }
     }
 
-    fn lease(&self, span: Span) -> Result<&[u8], Self::Error> {
-        if let Some(Repacked { map, spans }) = self.repacked.as_deref() {
-            let after = spans.partition_point(|repacked| repacked.start <= span.offset);
-            if after > 0 && span.offset < spans[after - 1].end {
-                return map[..].lease(span);
-            }
+    fn lease(&self, span: Span) -> Result<Lease<'_>, StreamError> {
+        match self {
+            Self::Mapped(_, Some(repacked)) if repacked.has(span.offset) => Ok(Lease::Kept(part(&repacked.map, span))),
+            Self::Mapped(file, _) => Ok(Lease::Kept(part(file, span))),
+            Self::Streamed(stream) => stream.lease(span),
         }
-        self.file.lease(span)
     }
+
+    fn window(&self) -> u64 {
+        match self {
+            Self::Mapped(..) => u64::MAX,
+            Self::Streamed(stream) => stream.window(),
+        }
+    }
+
+    fn begin(&self, matrices: &mut dyn Iterator<Item = &Weight>) {
+        if let Self::Streamed(stream) = self {
+            stream.begin(matrices);
+        }
+    }
+
+    fn prefetch(&self, span: Span) {
+        if let Self::Streamed(stream) = self {
+            stream.prefetch(span);
+        }
+    }
+}
+
+/// Bytes of memory that is as long as the file.
+fn part(bytes: &[u8], span: Span) -> &[u8] {
+    &bytes[span.offset as usize..(span.offset + span.bytes) as usize]
 }
 
 impl MappedFile {

@@ -351,7 +351,8 @@ impl Session<'_> {
             let network = root.traffic().zip(before).map(|(now, before)| now.since(before));
             let (load, seed, repack) = (self.load, self.seed, root.repack_time());
             let (predicted, rests) = (root.predicted(), root.rests());
-            let report = Report { load, seed, repack, answer, predicted, rests, network };
+            let streaming = root.reading().zip(root.streaming().copied());
+            let report = Report { load, seed, repack, answer, predicted, rests, network, streaming };
             let mut report = report.json(&turn.text);
             if let Some(reasoning) = &turn.reasoning {
                 report["reasoning"] = json!(reasoning);

@@ -63,6 +63,9 @@ pub struct Args {
     /// Keep the plan
     #[arg(long, value_name = "FILE", conflicts_with = "simulate")]
     save: Option<PathBuf>,
+    /// Most memory of this machine's process, such as 2GiB or 50% [default: nine tenths of what is free]
+    #[arg(long, value_name = "BYTES")]
+    memory: Option<memory::Budget>,
     /// Shortens the context, and with it the memory for the KV cache
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_seq_len: Option<u32>,
@@ -191,8 +194,12 @@ fn live(args: &Args, model: &Model, workers: &[Address]) -> Result<Cluster, Fail
         .map_err(|error| format!("cannot measure the speed: {error}"))?;
     let disk = measured::disk_bytes_per_s(&model.path, before)
         .map_err(|error| format!("cannot read {}: {error}", model.path.display()))?;
-    let root =
-        Facts { bytes_per_s: speed, memory_bytes: memory::usable_bytes(), disk_bytes_per_s: disk, ..Facts::default() };
+    let root = Facts {
+        bytes_per_s: speed,
+        memory_bytes: memory::session_bytes(args.memory),
+        disk_bytes_per_s: disk,
+        ..Facts::default()
+    };
     let mut others = Vec::with_capacity(workers.len());
     if !workers.is_empty() {
         let wanted = identity::identity(model, None)?;
