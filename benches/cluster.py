@@ -2,13 +2,16 @@
 """The targets of the cluster, each an experiment beside C++ Distributed-Llama, in turn, in a lab of network namespaces.
 
     benches/cluster.py --model 1b.m --dllama path/to/dllama ready traffic prompt pair half slow many
+    benches/cluster.py --model 1b.m --dllama none --whole path/to/dair halves
 
     ready    4 nodes, 1 Gbit/s: from the start of the root to its first pass, and what crosses until then
     traffic  2, 4, 8 nodes: bytes into a node for each token
     prompt   512 tokens, 4 nodes, 2 ms round trip: until the first token, and what of that are exchanges
+    halves   prompts, 2 and 4 nodes, 2 ms round trip: computed in two halves, of which one travels while the other is computed, and
+             as a whole, by the root that --whole names: workers do as the root says
     pair     2 nodes of one thread beside one node with two: decode
-    half     4 nodes, one of which has half of what each of the others has: equal parts, the planner's, what is possible
-             (of two nodes the optimum is 1.5 times the equal parts; quotas are small so that memory is not what is short)
+    half     4 nodes, three with half a processor and one with a quarter: equal parts, the planner's, what is possible
+             (of N nodes, one of which is half as fast, the optimum is 2 - 1/N times the equal parts: 1.75 for these)
     slow     4 nodes, 100 Mbit/s, 5 ms round trip: decode, the plan being dair's choice
     many     12 nodes on this machine: that they work, and how fast
 
@@ -65,6 +68,7 @@ class Dair:
             "rows": prefill["tokens"] + decode["tokens"],
             "decode": decode["tokens_per_second"],
             "peak_mb": report["peak_memory_bytes"] / 1e6,
+            "predicted_s": report.get("predicted_seconds_per_token"),
             "says": report["network"],
         }
         network = report["network"] or {}
@@ -319,11 +323,33 @@ def prompt(args):
     return result.kept | {"runs": runs}
 
 
+def halves(args):
+    result = Result("halves", "prompts, 2 ms round trip, cut by rows: in two halves and as a whole")
+    if not args.whole:
+        raise LabError("halves wants --whole PROGRAM, a dair that was built with HALVED_ROWS = u32::MAX (host/src/cluster/root.rs)")
+    ours, whole = Dair(args), Dair(args)
+    whole.program = os.path.abspath(args.whole)
+    kept = {}
+    for nodes in (2, 4):
+        with Lab(nodes, rtt_ms=2, relay=args.relay, cores=args.cores) as lab:
+            result.link(lab)
+            equal = ["--shares", ",".join(["1"] * nodes)]
+            for tokens in (32, 128, 512):
+                text = long_prompt(args, tokens)
+                runs = in_turn(args, lab, {name: task(args, system, text, 2, more=equal) for name, system in (("halves", ours), ("whole", whole))})
+                print(f"    {nodes} nodes, prompt of {runs['halves'][0]['prompt_tokens']} tokens")
+                table(runs, [("first_token_s", "until the first token, s", 1, 3), ("exchange_s", "in exchanges, s", 1, 3)])
+                gain = median(runs["whole"], "first_token_s") / median(runs["halves"], "first_token_s")
+                print(f"    by halves {gain:.2f} times as fast")
+                kept[f"{nodes} nodes, {tokens} tokens"] = {"runs": runs, "gain": gain}
+    return result.kept | {"prompts": kept}
+
+
 def pair(args):
     result = Result("pair", "2 nodes of one thread, no limit on the link, beside one node with two threads: decode")
     ours = systems(args)
     variants = {s.name: task(args, s, SHORT, args.tokens, more=["--shares", "1,1"]) for s in ours}
-    with Lab(2, relay=args.relay, cores=args.cores) as lab, Lab1(args, lab) as alone:
+    with Lab(2, relay=args.relay, cores=args.cores) as lab, Lab1(args, lab, lab.nodes) as alone:
         result.link(lab)
         variants["one node"] = lambda _: alone.run(args)
         runs = in_turn(args, lab, variants)
@@ -336,10 +362,10 @@ def pair(args):
 
 
 class Lab1:
-    """One node with as many threads as a lab has nodes, on the same processors, beside the lab."""
+    """One node with some threads, on the processors of a lab and beside it: without its quotas."""
 
-    def __init__(self, args, lab):
-        self.lab, self.dair = lab, Dair(args)
+    def __init__(self, args, lab, threads):
+        self.lab, self.dair, self.threads = lab, Dair(args), threads
 
     def __enter__(self):
         return self
@@ -348,34 +374,40 @@ class Lab1:
         pass
 
     def run(self, args):
-        cores, self.lab.cores = self.lab.cores, None
+        cores, groups = self.lab.cores, self.lab.groups
+        self.lab.cores, self.lab.groups = None, []
         try:
-            code, output, side, wall = self.lab.run(0, self.dair.root(SHORT, args.tokens, self.lab.nodes, [], []))
+            code, output, side, wall = self.lab.run(0, self.dair.root(SHORT, args.tokens, self.threads, [], []))
         finally:
-            self.lab.cores = cores
+            self.lab.cores, self.lab.groups = cores, groups
         if code != 0:
             raise LabError(side.strip())
         return self.dair.read(output, wall, None)
 
 
 def half(args):
-    parts = {0: 0.25, 1: 0.25, 2: 0.25, 3: 0.125}
-    result = Result("half", "4 nodes of one thread, three with a quarter of a processor and one with half of that: decode")
-    ours = Dair(args)
+    parts = {0: 0.5, 1: 0.5, 2: 0.5, 3: 0.25}
+    result = Result("half", "4 nodes of one thread, three with half a processor and one with half of that: decode")
+    ours, threads = Dair(args), len(args.cores)
     shares = {"equal": "1,1,1,1", "planned": None, "2,2,2,1": "2,2,2,1", "first alone": "1,0,0,0"}
-    with Lab(4, relay=args.relay, cores=args.cores, quotas=parts) as lab:
+    variants = {name: task(args, ours, SHORT, args.tokens, more=["--shares", share] if share else []) for name, share in shares.items()}
+    with Lab(4, relay=args.relay, cores=args.cores, quotas=parts) as lab, Lab1(args, lab, threads) as whole:
         result.link(lab)
-        runs = in_turn(args, lab, {
-            name: task(args, ours, SHORT, args.tokens, more=["--shares", share] if share else []) for name, share in shares.items()
-        })
-    table(runs, [("decode", "decode, tokens/s", 1, 2)])
+        runs = in_turn(args, lab, variants | {"whole": lambda _: whole.run(args)})
+    table(runs, [("decode", "decode, tokens/s", 1, 2), ("exchange_us", "an exchange, us", 1, 1)])
+    predicted = [1 / run["predicted_s"] for run in runs["planned"] if run["predicted_s"]]
+    print(f"    the planner predicted {', '.join(f'{speed:.2f}' for speed in predicted)} tokens/s")
     equal, planned, alone = (median(runs[name], "decode") for name in ("equal", "planned", "first alone"))
     # The last node has half the speed of the first, with equal parts a quarter of its work; all together have 3.5 times.
     optimum = 3.5 * alone
     print(f"    if nothing but weights took time: {optimum:.2f} tokens/s at best, {2 * alone:.2f} with equal parts (1.75 times)")
-    result.kept["optimum"] = optimum
+    # One node alone on a processor has the memory for itself; all nodes together have what all processors get.
+    shared = median(runs["whole"], "decode") * sum(parts.values()) / threads
+    print(f"    by one node with {threads} threads and no quota, whose memory is as shared: {shared:.2f} tokens/s at best")
+    result.kept |= {"optimum": optimum, "optimum_of_shared_memory": shared}
     at_least(result, "planned, times the equal parts", planned / equal, 1.6)
     at_least(result, "planned, part of the optimum", planned / optimum, 0.9)
+    at_least(result, "planned, part of the optimum of shared memory", planned / shared, 0.9)
     return result.kept | {"runs": runs}
 
 
@@ -401,7 +433,7 @@ def many(args):
     return result.kept | {"runs": runs}
 
 
-EXPERIMENTS = {f.__name__: f for f in (ready, traffic, prompt, pair, half, slow, many)}
+EXPERIMENTS = {f.__name__: f for f in (ready, traffic, prompt, halves, pair, half, slow, many)}
 
 
 def main():
@@ -412,6 +444,7 @@ def main():
     parser.add_argument("--host-worker", default="target/release/host-worker", help="[default: %(default)s]")
     parser.add_argument("--relay", default=laboratory.RELAY, help="[default: %(default)s]")
     parser.add_argument("--dllama", required=True, help="the C++ program, or none")
+    parser.add_argument("--whole", metavar="PROGRAM", help="for halves: a dair that computes no prompt in halves")
     parser.add_argument("--dair-args", type=str.split, default=[], metavar="FLAGS", help="more flags for every dair root")
     parser.add_argument("--runs", type=int, default=5, help="rounds [default: %(default)s]")
     parser.add_argument("--tokens", type=int, default=48, help="of an answer [default: %(default)s]")
@@ -432,7 +465,7 @@ def main():
         with open(args.model, "rb") as file:
             while file.read(1 << 24):
                 pass
-        for name in args.experiments or EXPERIMENTS:
+        for name in args.experiments or [name for name in EXPERIMENTS if name != "halves" or args.whole]:
             kept.append(EXPERIMENTS[name](args))
             if args.json:
                 with open(args.json, "w") as file:

@@ -1,11 +1,13 @@
-//! A relay before a worker, whose connections a test can cut.
+//! A relay before a worker, whose connections a test can hold up or cut.
 
 use dair_core::wire::native::{CALL, GREETING};
 use dair_host::net::Address;
-use std::io;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// Both ends of every connection that was made.
 type Streams = Arc<Mutex<Vec<TcpStream>>>;
@@ -16,6 +18,7 @@ pub struct Relay {
     /// Where it listens.
     pub address: Address,
     streams: Streams,
+    holds: Arc<AtomicBool>,
 }
 
 impl Relay {
@@ -34,16 +37,22 @@ impl Relay {
         let address = Address { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
         thread::spawn(move || answer(&questions));
         let (streams, worker) = (Streams::default(), (worker.host.clone(), worker.port));
-        let connections = Arc::clone(&streams);
+        let holds = Arc::new(AtomicBool::new(false));
+        let (connections, held) = (Arc::clone(&streams), Arc::clone(&holds));
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 // Whose worker is not there hears it at once.
                 let Ok(server) = TcpStream::connect((worker.0.as_str(), worker.1)) else { continue };
-                carry(&connections, &client, &server);
-                carry(&connections, &server, &client);
+                carry(&connections, &held, &client, &server);
+                carry(&connections, &held, &server, &client);
             }
         });
-        Self { address, streams }
+        Self { address, streams, holds }
+    }
+
+    /// Lets nothing through any more, or all again: as if the worker took its time.
+    pub fn hold(&self, holds: bool) {
+        self.holds.store(holds, Ordering::Relaxed);
     }
 
     /// Cuts all connections. New ones can be made.
@@ -66,13 +75,22 @@ fn answer(questions: &UdpSocket) {
     }
 }
 
-fn carry(streams: &Streams, from: &TcpStream, to: &TcpStream) {
+fn carry(streams: &Streams, holds: &Arc<AtomicBool>, from: &TcpStream, to: &TcpStream) {
+    let holds = Arc::clone(holds);
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
     to.set_nodelay(true).unwrap();
     streams.lock().unwrap().push(from.try_clone().unwrap());
     thread::spawn(move || {
+        let mut bytes = [0; 16 << 10];
         // An end of either side is one of both.
-        let _ = io::copy(&mut from, &mut to);
+        while let Ok(len @ 1..) = from.read(&mut bytes) {
+            while holds.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(5));
+            }
+            if to.write_all(&bytes[..len]).is_err() {
+                break;
+            }
+        }
         let _ = to.shutdown(Shutdown::Both);
     });
 }

@@ -23,6 +23,7 @@ use dair_tests::worker::{HASTY, PATIENT, Worker};
 use dair_tests::{mesh, run};
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -129,6 +130,36 @@ fn stages_over_sockets_carry_the_bits_of_one_node() {
             run::assert_same_bits(&[last.unwrap()], &want[59..], &case.name);
         }
     }
+}
+
+/// The second of three stages takes several times the limit of a wait for a batch: the third one, and the root, wait for it.
+#[test]
+fn a_stage_that_computes_for_longer_than_a_silence_may_last_is_not_given_up() {
+    let mut case = models::tiny().into_iter().find(|case| case.name.contains("q40")).unwrap();
+    case.header.n_layers = 3;
+    let file = File::of(&case, 18);
+    let (model, prompt) = (file.model(), tokens(18, 100, case.header.vocab_size));
+    let want =
+        run::logits(&file.bytes, (&case.single(), KvType::default()), (&Serial, best_kernels()), &prompt, &[100]);
+    let timeouts = Timeouts { progress: Duration::from_secs(2), ..PATIENT };
+    let start = || Worker::with_models(vec![OwnModel::open(&file.path).unwrap()], timeouts, 1, KvType::F32, u64::MAX);
+    let (second, third) = (start(), start());
+    let relay = Relay::to(&second.as_address());
+    let (workers, wish) = (vec![relay.address.clone(), third.as_address()], given(&[1; 3], &[(1, 1); 3]));
+    let options = Options { workers, wish, timeouts, ..Options::alone(1) };
+    let last = with_root(&model, &options, &|_| (), |root| {
+        thread::scope(|scope| {
+            relay.hold(true);
+            scope.spawn(|| {
+                thread::sleep(3 * timeouts.progress);
+                relay.hold(false);
+            });
+            root.feed(&prompt, 0, Logits::Last, |_| ControlFlow::Continue(()))
+        })?;
+        Ok::<_, RootError>(root.logits().to_vec())
+    });
+    run::assert_same_bits(&[last.unwrap()], &want[99..], &case.name);
+    assert_eq!(third.ended().unwrap().passes, 3, "a few batches, so that stages work at the same time");
 }
 
 #[test]

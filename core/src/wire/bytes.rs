@@ -69,8 +69,19 @@ impl<'r, R: Read> Reader<'r, R> {
         allowed: RangeInclusive<u32>,
     ) -> Result<u32, ReadError<R::Error>> {
         let found = self.u32(field)?;
+        self.allow(field, found, allowed)?;
+        Ok(found)
+    }
+
+    /// Checks that a number that was read lies in a range.
+    pub(in crate::wire) fn allow(
+        &self,
+        field: &'static str,
+        found: u32,
+        allowed: RangeInclusive<u32>,
+    ) -> Result<(), ReadError<R::Error>> {
         if allowed.contains(&found) {
-            return Ok(found);
+            return Ok(());
         }
         let (min, max) = ((*allowed.start()).into(), (*allowed.end()).into());
         Err(self.invalid(field, Fault::Range { found: found.into(), min, max }).into())

@@ -28,6 +28,7 @@ use crate::kernels::KvType;
 use crate::plan::{Share, Stage};
 use crate::quant::DType;
 use core::convert::Infallible;
+use core::ops::RangeInclusive;
 use embedded_io::{ErrorType, Write};
 
 /// What both sides of a session must have in common: other versions are refused.
@@ -102,7 +103,7 @@ pub struct Have {
 }
 
 /// What all nodes of a session agree on, but for the nodes themselves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// [`VERSION`] of the root's dialect.
     pub version: u32,
@@ -416,53 +417,105 @@ fn read_have(reader: &mut Source<'_, '_>) -> Result<Have, ReadError<Infallible>>
     Ok(have)
 }
 
-fn read_plan(reader: &mut Source<'_, '_>) -> Result<Plan, ReadError<Infallible>> {
-    let version = reader.u32("version")?;
-    // What follows is this version's.
-    reader.same("version", version.into(), VERSION.into())?;
-    let (session, epoch) = (reader.array("session")?, reader.u32("epoch")?);
-    let fingerprint = reader.array("fingerprint")?;
-    let nodes = reader.within("number of nodes", 2..=MAX_NODES)?;
-    let node = reader.within("node", 1..=nodes - 1)?;
-    let activation = match reader.within("type of activations", 0..=1)? {
-        0 => DType::F32,
-        _ => DType::Q80,
-    };
-    let kv = KvType::ALL[reader.within("type of the KV cache", 0..=KvType::ALL.len() as u32 - 1)? as usize];
-    let batch_max = reader.within("rows of a pass", 1..=MAX_BATCH)?;
-    let seq_len = reader.within("positions", 1..=u32::MAX)?;
-    let slots = reader.within("sequences", 1..=MAX_SLOTS)?;
-    let halve_from = reader.within("rows to be halved", 2..=u32::MAX)?;
-    let repack = reader.within("repacking", 0..=1)? == 1;
-    let lossy = reader.within("lossy exchange", 0..=1)? == 1;
-    let columns = match reader.within("type of partial sums", 0..=2)? {
-        0 => None,
-        1 => Some(DType::F32),
-        _ => Some(DType::Q80),
-    };
-    let mut stages = heapless::Vec::new();
-    for _ in 0..reader.within("number of stages", 0..=nodes)? {
-        let stage = Stage { nodes: reader.u16("nodes of a stage")?, layers: reader.u16("layers of a stage")? };
-        stages.push(stage).unwrap_or_else(|_| unreachable!("their number was checked"));
+/// Reads the fields of a message, or writes them, so that one list of them is enough.
+trait Fields {
+    type Error;
+
+    /// Bytes of a known number.
+    fn bytes(&mut self, field: &'static str, bytes: &mut [u8]) -> Result<(), Self::Error>;
+
+    /// Says that a number is not allowed, where it was read.
+    fn check(&self, field: &'static str, found: u32, allowed: RangeInclusive<u32>) -> Result<(), Self::Error>;
+
+    fn half(&mut self, field: &'static str, number: &mut u16) -> Result<(), Self::Error> {
+        let mut bytes = number.to_le_bytes();
+        self.bytes(field, &mut bytes)?;
+        *number = u16::from_le_bytes(bytes);
+        Ok(())
     }
-    Ok(Plan {
-        version,
-        session,
-        epoch,
-        fingerprint,
-        node,
-        nodes,
-        activation,
-        kv,
-        batch_max,
-        seq_len,
-        slots,
-        halve_from,
-        repack,
-        lossy,
-        columns,
-        stages,
-    })
+
+    fn word(&mut self, field: &'static str, allowed: RangeInclusive<u32>, number: &mut u32) -> Result<(), Self::Error> {
+        let mut bytes = number.to_le_bytes();
+        self.bytes(field, &mut bytes)?;
+        *number = u32::from_le_bytes(bytes);
+        self.check(field, *number, allowed)
+    }
+
+    /// One of some values, by its place among them.
+    fn choice<T: Copy + PartialEq>(
+        &mut self,
+        field: &'static str,
+        all: &[T],
+        value: &mut T,
+    ) -> Result<(), Self::Error> {
+        let place = all.iter().position(|one| one == value).expect("messages are given what they have a number for");
+        let mut place = place as u32;
+        self.word(field, 0..=all.len() as u32 - 1, &mut place)?;
+        *value = all[place as usize];
+        Ok(())
+    }
+}
+
+impl Fields for Source<'_, '_> {
+    type Error = ReadError<Infallible>;
+
+    fn bytes(&mut self, field: &'static str, bytes: &mut [u8]) -> Result<(), Self::Error> {
+        self.fill(field, bytes)
+    }
+
+    fn check(&self, field: &'static str, found: u32, allowed: RangeInclusive<u32>) -> Result<(), Self::Error> {
+        self.allow(field, found, allowed)
+    }
+}
+
+/// Writes fields, which are what they should be.
+struct Written<'w, W>(&'w mut W);
+
+impl<W: Write> Fields for Written<'_, W> {
+    type Error = W::Error;
+
+    fn bytes(&mut self, _: &'static str, bytes: &mut [u8]) -> Result<(), W::Error> {
+        self.0.write_all(bytes)
+    }
+
+    fn check(&self, _: &'static str, _: u32, _: RangeInclusive<u32>) -> Result<(), W::Error> {
+        Ok(())
+    }
+}
+
+/// All of a plan, behind its version.
+fn plan_fields<F: Fields>(fields: &mut F, plan: &mut Plan) -> Result<(), F::Error> {
+    const ALL: RangeInclusive<u32> = 0..=u32::MAX;
+    fields.bytes("session", &mut plan.session)?;
+    fields.word("epoch", ALL, &mut plan.epoch)?;
+    fields.bytes("fingerprint", &mut plan.fingerprint)?;
+    fields.word("number of nodes", 2..=MAX_NODES, &mut plan.nodes)?;
+    fields.word("node", 1..=plan.nodes - 1, &mut plan.node)?;
+    fields.choice("type of activations", &[DType::F32, DType::Q80], &mut plan.activation)?;
+    fields.choice("type of the KV cache", &KvType::ALL, &mut plan.kv)?;
+    fields.word("rows of a pass", 1..=MAX_BATCH, &mut plan.batch_max)?;
+    fields.word("positions", 1..=u32::MAX, &mut plan.seq_len)?;
+    fields.word("sequences", 1..=MAX_SLOTS, &mut plan.slots)?;
+    fields.word("rows to be halved", 2..=u32::MAX, &mut plan.halve_from)?;
+    fields.choice("repacking", &[false, true], &mut plan.repack)?;
+    fields.choice("lossy exchange", &[false, true], &mut plan.lossy)?;
+    fields.choice("type of partial sums", &[None, Some(DType::F32), Some(DType::Q80)], &mut plan.columns)?;
+    let mut stages = plan.stages.len() as u32;
+    fields.word("number of stages", 0..=plan.nodes, &mut stages)?;
+    plan.stages.resize_default(stages as usize).unwrap_or_else(|_| unreachable!("their number was checked"));
+    for stage in &mut plan.stages {
+        fields.half("nodes of a stage", &mut stage.nodes)?;
+        fields.half("layers of a stage", &mut stage.layers)?;
+    }
+    Ok(())
+}
+
+fn read_plan(reader: &mut Source<'_, '_>) -> Result<Plan, ReadError<Infallible>> {
+    // What follows is this version's.
+    reader.exactly("version", VERSION)?;
+    let mut plan = Plan { version: VERSION, ..Plan::default() };
+    plan_fields(reader, &mut plan)?;
+    Ok(plan)
 }
 
 fn read_pass(reader: &mut Source<'_, '_>) -> Result<Pass, ReadError<Infallible>> {
@@ -533,34 +586,9 @@ pub fn write_plan<'n, W: Write>(
     nodes: impl Iterator<Item = (Share, &'n str, u16)> + Clone,
 ) -> Result<(), W::Error> {
     assert_eq!(nodes.clone().count(), plan.nodes as usize, "nodes of a plan");
-    let kv = KvType::ALL.iter().position(|kv| *kv == plan.kv).unwrap_or(0) as u32;
     frame(writer, PLAN, |writer| {
         put_u32(writer, plan.version)?;
-        writer.write_all(&plan.session)?;
-        put_u32(writer, plan.epoch)?;
-        writer.write_all(&plan.fingerprint)?;
-        let (activation, stages) = (u32::from(plan.activation != DType::F32), plan.stages.len() as u32);
-        let Plan { nodes: count, node, batch_max, seq_len, slots, halve_from, .. } = *plan;
-        let columns = plan.columns.map_or(0, |dtype| if dtype == DType::F32 { 1 } else { 2 });
-        for word in [
-            count,
-            node,
-            activation,
-            kv,
-            batch_max,
-            seq_len,
-            slots,
-            halve_from,
-            plan.repack.into(),
-            plan.lossy.into(),
-            columns,
-            stages,
-        ] {
-            put_u32(writer, word)?;
-        }
-        for number in plan.stages.iter().flat_map(|stage| [stage.nodes, stage.layers]) {
-            writer.write_all(&number.to_le_bytes())?;
-        }
+        plan_fields(&mut Written(writer), &mut plan.clone())?;
         nodes.clone().try_for_each(|(share, host, port)| {
             assert!(host.len() <= HOST_MAX, "host of {} bytes", host.len());
             for number in [share.layers, share.head, port] {

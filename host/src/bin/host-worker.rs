@@ -57,7 +57,8 @@ struct Args {
     pin: bool,
     #[command(flatten)]
     kernels: KernelArgs,
-    /// Seconds without a byte, or with hardly any, after which a peer that owes some is given up
+    /// Seconds without a byte, or with hardly any, after which a peer that owes some is given up; where layers are computed in
+    /// stages, for each row of a prompt that is on its way
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout_s: u64,
     #[command(flatten)]

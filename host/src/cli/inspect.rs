@@ -7,9 +7,9 @@ use crate::cluster::tables::GraphTables;
 use crate::machine::terminal;
 use crate::model::Model;
 use dair_core::format::{Header, Layout, Tensor, TensorId};
-use dair_core::graph::{Graph, Weight};
+use dair_core::graph::{Graph, MAX_NODES, Weight};
 use dair_core::kernels::{KvLayout, KvType};
-use dair_core::plan::{self, Cut};
+use dair_core::plan::{self, Cut, Share};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -27,8 +27,8 @@ pub struct Args {
     /// Model: a .m file; a GGUF file or a Hugging Face folder is converted, once, into the cache
     #[arg(short, long, value_name = "FILE")]
     model: PathBuf,
-    /// Cut the model into parts for this many nodes, the root included
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Cut the model by rows into equal parts for this many nodes, the root included
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_NODES)))]
     nodes: u32,
     /// Type in which keys and values would be kept
     #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
@@ -51,7 +51,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let header = model.header();
     let kv = KvType::from(args.kv);
     let layout = kv::layout(kv, header).map_err(|error| error.to_string())?;
-    let cut = if args.nodes == 1 { Cut::single(header) } else { Cut::dllama(header, args.nodes) };
+    let shares = vec![Share::EQUAL; args.nodes as usize];
+    let cut = Cut::rows(header, &shares);
     let mut parts = Vec::new();
     for node in 0..args.nodes {
         let mut tables = GraphTables::new(cut.sizes(header));
@@ -182,7 +183,7 @@ fn write_text(out: &mut String, model: &Model, parts: &[Part], kv: KvType, all: 
         writeln!(out, "  {name:<22} {value}")?;
     }
     let counts: Vec<_> = plan::node_counts(header).map(|count| count.to_string()).collect();
-    writeln!(out, "  {:<22} {}", "cuts into nodes", counts.join(", "))?;
+    writeln!(out, "  {:<22} {}", "cuts by columns into", counts.join(", "))?;
 
     writeln!(out, "\n{:<20} {:<5} {:>15} {:>15} {:>13}", "tensor", "type", "rows x cols", "offset", "bytes")?;
     for (id, t) in tensors(&model.layout) {

@@ -59,7 +59,8 @@ pub struct ModelArgs {
     pub workers: WorkerArgs,
     #[command(flatten)]
     pub cut: CutArgs,
-    /// Seconds without a byte, or with hardly any, after which a worker that owes some is given up
+    /// Seconds without a byte, or with hardly any, after which a worker that owes some is given up; where layers are computed in
+    /// stages, for each row of a prompt that is on its way
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout_s: u64,
 }

@@ -52,9 +52,13 @@ impl Others {
         Ok(called.map_or(Self::Dllama, Self::Native))
     }
 
-    /// From how many rows on a pass is computed in halves: never where exchanges take hardly any time.
-    fn halve_from(&self) -> u32 {
+    /// From how many rows on a pass is computed in halves: never where exchanges take hardly any time, nor where a stage has nobody to
+    /// exchange with.
+    fn halve_from(&self, stages: &[plan::Stage]) -> u32 {
         let Self::Native(called) = self else { return u32::MAX };
+        if !stages.is_empty() && stages.iter().all(|stage| stage.nodes == 1) {
+            return u32::MAX;
+        }
         let is_far = called.iter().any(|worker| worker.way.round_trip > NEAR);
         if is_far { HALVED_ROWS } else { u32::MAX }
     }
@@ -109,6 +113,8 @@ struct Session<'m> {
     /// Whether passes are announced in the native dialect.
     is_native: bool,
     is_lossy: bool,
+    /// In which layers are computed, one after the other.
+    stages: usize,
     epoch: u32,
     /// Before the first forward pass: a plan, or configs and weights.
     setup: Traffic,
@@ -141,7 +147,7 @@ impl Session<'_> {
             return self.part.compute(|engine| engine.forward(mesh, batch)).map_err(failed);
         }
         let pass = Pass { epoch: self.epoch, wanted, runs: runs.iter().copied().collect() };
-        native::announce(mesh, &pass, tokens);
+        native::announce(mesh, &pass, tokens, self.stages > 1).map_err(RootError::Net)?;
         let (start, before) = (Instant::now(), mesh.traffic());
         let mut links = NativeLinks { mesh, wanted, is_lossy: self.is_lossy, gathered };
         self.part.compute(|engine| engine.forward(&mut links, batch)).map_err(failed)?;
@@ -303,7 +309,7 @@ impl<'m> Root<'m> {
             stop: options.stop,
         };
         let is_native = matches!(others, Others::Native(_));
-        let mut halve_from = others.halve_from();
+        let mut halve_from = others.halve_from(&decision.stages);
         if matches!(others, Others::Nobody | Others::Native(_)) && is_streamed(model, &cut, &local, &decision)? {
             // Every sweep over the weights counts: more rows in each, and no weights twice.
             (cut.batch_max, halve_from) = (STREAMED_BATCH, u32::MAX);
@@ -336,8 +342,8 @@ impl<'m> Root<'m> {
         let links = Arc::new(SharedLinks::new(mesh));
         let pulse = is_native.then(|| Pulse::start(&links)).transpose().map_err(RootError::Net)?;
         let (planned, own, looked_at) = (decision.planned, Beat::default(), Vec::new());
-        let is_lossy = options.lossy;
-        Ok(Session { part, links, is_native, is_lossy, epoch, setup, planned, own, looked_at, _pulse: pulse })
+        let (is_lossy, stages) = (options.lossy, decision.stages.len().max(1));
+        Ok(Session { part, links, is_native, is_lossy, stages, epoch, setup, planned, own, looked_at, _pulse: pulse })
     }
 
     /// Who computes what; workers that have nothing to do are let go.
@@ -360,6 +366,18 @@ const NUCLEUS: u32 = 32;
 const NEAR: Duration = Duration::from_micros(150);
 /// Halves of fewer rows would cost more, weights being read twice, than what they hide.
 const HALVED_ROWS: u32 = 32;
+
+/// Batches of a prompt for each stage, beyond which none would begin much sooner; and rows of which reading weights takes more time
+/// than computing.
+const PER_STAGE: usize = 4;
+const STAGED_ROWS: usize = 32;
+
+/// In how many batches of up to `most` rows so many tokens are computed by `stages` that work one after the other: all but the first wait
+/// for the first batch.
+fn batches(tokens: usize, (most, stages): (usize, usize)) -> usize {
+    let few = tokens.div_ceil(most);
+    if stages > 1 { few.max((PER_STAGE * stages).min(tokens / STAGED_ROWS)) } else { few }
+}
 
 /// What all nodes of a new session agree on.
 fn native_plan(
@@ -442,7 +460,7 @@ impl Root<'_> {
         self.feed(tokens, position, logits, |_| ControlFlow::Continue(()))
     }
 
-    /// As [`Self::forward`], in as few batches as the graph allows, of about the same size. `progress` hears how many are done, and may end it before the next batch.
+    /// As [`Self::forward`], in batches of about the same size: as few as the graph allows, or as many as keep all stages busy. `progress` hears how many are done, and may end it before the next batch.
     ///
     /// # Errors
     /// Where the tokens do not fit the context, a node fails, or `progress` or [`Options::stop`] has ended it.
@@ -453,7 +471,7 @@ impl Root<'_> {
         logits: Logits,
         mut progress: impl FnMut(u32) -> ControlFlow<()>,
     ) -> Result<(), RootError> {
-        let batches = tokens.len().div_ceil(self.batch_max()? as usize);
+        let batches = batches(tokens.len(), (self.batch_max()? as usize, self.stages()));
         for batch in 0..batches {
             let (start, end) = (tokens.len() * batch / batches, tokens.len() * (batch + 1) / batches);
             if progress(start as u32).is_break() {
@@ -492,6 +510,11 @@ impl Root<'_> {
             done += rows;
         }
         Ok(())
+    }
+
+    /// Stages in which layers are computed.
+    fn stages(&self) -> usize {
+        self.session.as_ref().map_or(1, |session| session.stages)
     }
 
     /// Most rows of a pass.
@@ -611,5 +634,27 @@ impl Root<'_> {
     pub fn logits_of(&mut self, row: u32) -> &mut [f32] {
         let session = self.session.as_mut().expect("there is a session after a pass");
         session.part.compute(|engine| engine.logits(row))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_is_fed_in_batches_that_keep_all_stages_busy() {
+        for (tokens, stages, want) in [
+            (1, 1, 1),
+            (129, 1, 2),
+            (512, 1, 4),
+            (1, 2, 1),
+            (63, 2, 1),
+            (64, 2, 2),
+            (512, 2, 8),
+            (512, 4, 16),
+            (4096, 2, 32),
+        ] {
+            assert_eq!(batches(tokens, (128, stages)), want, "{tokens} tokens in {stages} stages");
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::NetError;
 use super::conn::Conn;
-use super::patience::Patience;
+use super::patience::{Patience, Turns};
 use dair_core::graph::Collective;
 use dair_core::io::{Exchange, Links};
 use dair_core::wire::Invalid;
@@ -62,7 +62,10 @@ pub struct Mesh {
     links: Vec<Link>,
     poll: Poll,
     events: Events,
+    /// For a peer that owes something, and whose turn it is.
     timeout: Duration,
+    /// Of others, before it is a peer's turn.
+    turns: Turns,
     /// Time that exchanges took.
     exchanging: Duration,
     exchanges: u64,
@@ -246,6 +249,7 @@ impl Mesh {
             links,
             poll,
             timeout,
+            turns: Turns::default(),
             exchanging: Duration::ZERO,
             exchanges: 0,
             has_begun: false,
@@ -271,9 +275,26 @@ impl Mesh {
         NetError::Unexpected { peer: link.map_or_else(String::new, |link| link.peer.clone()), what }
     }
 
-    /// How long a peer that owes something is waited for.
+    /// A mesh whose nodes compute their layers in so many stages, one after the other; none is one.
+    #[must_use]
+    pub(super) fn in_stages(mut self, stages: usize) -> Self {
+        self.turns = Turns::of(stages as u32);
+        self
+    }
+
+    /// A pass of so many rows begins; `is_answered` says whether the root waits for its end.
+    pub(super) fn begin_pass(&mut self, rows: u32, is_answered: bool) {
+        self.turns.begin(rows, is_answered);
+    }
+
+    /// How long a peer that owes something is waited for, where nobody computes.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// How long a peer that owes something is waited for while passes are on their way.
+    pub(super) fn patience(&self) -> Duration {
+        self.turns.limit(self.timeout)
     }
 
     /// What crossed since the connections were made.
@@ -345,8 +366,9 @@ impl Mesh {
         self.run("the wait for a forward pass", limit, packet)
     }
 
-    /// On a worker: sends the root something, without an exchange.
+    /// On a worker: answers the root, which waits for that, without an exchange.
     pub(super) fn tell_root(&mut self, packet: &[u8]) -> Result<(), NetError> {
+        self.turns.settle();
         if let Some(root) = self.links.iter_mut().find(|link| link.node == 0) {
             root.queued.extend_from_slice(packet);
         }
@@ -361,7 +383,9 @@ impl Mesh {
             link.outgoing = Flow::default();
             link.incoming = Flow::new(index * len..(index + 1) * len, row_bytes, 1);
         }
-        self.run("the wait for a sign of life", Some(self.timeout), &mut packets)?;
+        self.run("the wait for a sign of life", Some(self.patience()), &mut packets)?;
+        // Who answers has computed all that was announced before.
+        self.turns.settle();
         Ok(self.links.iter().map(|link| link.node).zip(packets.chunks(len).map(<[u8]>::to_vec)).collect())
     }
 
@@ -373,7 +397,7 @@ impl Mesh {
         for link in &mut self.links {
             (link.outgoing, link.incoming) = (Flow::default(), Flow::default());
         }
-        self.run("the announcement of a pass", Some(self.timeout), &mut [])
+        self.run("the announcement of a pass", Some(self.patience()), &mut [])
     }
 
     /// On a worker: what messages call the root.
@@ -480,7 +504,7 @@ impl Links for Mesh {
         }
         let phase = phase_of(&exchange);
         let start = Instant::now();
-        let result = self.run(phase, Some(self.timeout), pipe);
+        let result = self.run(phase, Some(self.patience()), pipe);
         self.exchanging += start.elapsed();
         self.exchanges += 1;
         result

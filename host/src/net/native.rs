@@ -4,6 +4,7 @@ use super::conn::Conn;
 use super::dial::{check, connect};
 use super::door::Door;
 use super::{Address, Mesh, NetError, Stage, Timeouts, printable};
+use dair_core::exec::Logits;
 use dair_core::plan::Share;
 use dair_core::wire::Part;
 use dair_core::wire::native::{
@@ -233,6 +234,7 @@ fn call_one(worker: &Address, timeouts: &Timeouts) -> Result<Option<Called>, Net
 pub struct Planned {
     conns: Vec<Conn>,
     progress: Duration,
+    stages: usize,
 }
 
 /// Sends `plan` to all `workers`, with a share for each node, the root's first. They prepare at the same time.
@@ -249,7 +251,7 @@ pub fn plan(workers: Vec<Called>, plan: &Plan, shares: &[Share], timeouts: &Time
         let plan = Plan { node, ..plan.clone() };
         conn.write_with(Part::Message, |conn| write_plan(conn, &plan, nodes.clone()))?;
     }
-    Ok(Planned { conns, progress: timeouts.progress })
+    Ok(Planned { conns, progress: timeouts.progress, stages: plan.stages.len() })
 }
 
 impl Planned {
@@ -280,16 +282,27 @@ impl Planned {
         for conn in &mut self.conns {
             conn.read_message(|message| matches!(message, Message::Linked).then_some(()))?;
         }
-        Ok((Mesh::of_conns(0, (1..).zip(self.conns), self.progress)?, all))
+        let mesh = Mesh::of_conns(0, (1..).zip(self.conns), self.progress)?;
+        Ok((mesh.in_stages(self.stages), all))
     }
 }
 
-/// Tells all workers of a pass; it travels with the next exchange.
-pub fn announce(mesh: &mut Mesh, pass: &native::Pass, tokens: &[u32]) {
+/// Tells all workers of a pass. It travels with the next exchange; where the root has a stage of its own to compute before that, `at_once`.
+///
+/// # Errors
+/// Names the worker that does not take it.
+pub fn announce(mesh: &mut Mesh, pass: &native::Pass, tokens: &[u32], at_once: bool) -> Result<(), NetError> {
     let mut packet = Vec::with_capacity(32 + 4 * tokens.len());
     write_pass(&mut packet, pass, tokens)
         .unwrap_or_else(|error| unreachable!("memory takes what is written to it: {error}"));
     mesh.announce(&packet);
+    mesh.begin_pass(pass.rows(), is_answered(pass));
+    if at_once { mesh.flush() } else { Ok(()) }
+}
+
+/// Whether a root waits for the end of a pass.
+fn is_answered(pass: &native::Pass) -> bool {
+    pass.runs.iter().any(|run| run.logits != Logits::None)
 }
 
 /// Tells all workers that the logits of the last pass are wanted; it travels with their exchange.
@@ -328,7 +341,7 @@ pub fn end(mesh: Mesh) {
 }
 
 /// A root that gives no sign of life for so long is given up, or for twice the limit of other waits: while it computes its own part of
-/// a pass it gives none.
+/// a pass it gives none, nor while it waits for stages that are behind a worker's own.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// A root that has called a worker.
@@ -460,7 +473,8 @@ impl Caller {
         })?);
         self.root.begin(self.progress);
         self.root.write_with(Part::Message, write_linked)?;
-        Mesh::of_conns(*node, [(0, self.root)].into_iter().chain(peers), self.progress)
+        let mesh = Mesh::of_conns(*node, [(0, self.root)].into_iter().chain(peers), self.progress)?;
+        Ok(mesh.in_stages(task.plan.stages.len()))
     }
 }
 
@@ -480,14 +494,17 @@ pub enum Announced {
 /// # Errors
 /// Where the root is gone or silent, or says something else.
 pub fn next(mesh: &mut Mesh, beat: &Beat) -> Result<Announced, NetError> {
-    let limit = Some(SILENCE.max(mesh.timeout().saturating_mul(2)));
     loop {
+        let limit = Some(SILENCE.max(mesh.timeout().saturating_mul(2)).max(mesh.patience()));
         let mut len = [0; 4];
         mesh.hear(&mut len, limit)?;
         let mut bytes = vec![0; native::message_len(len).map_err(|invalid| mesh.invalid(invalid))?];
         mesh.hear(&mut bytes, limit)?;
         match Message::parse(&bytes).map_err(|invalid| mesh.invalid(invalid))? {
-            Message::Pass(pass, tokens) => return Ok(Announced::Pass(Box::new(pass), tokens.ids().collect())),
+            Message::Pass(pass, tokens) => {
+                mesh.begin_pass(pass.rows(), is_answered(&pass));
+                return Ok(Announced::Pass(Box::new(pass), tokens.ids().collect()));
+            }
             Message::Rest => return Ok(Announced::Rest),
             Message::Bye => return Ok(Announced::End),
             Message::Beat(_) => {

@@ -1,4 +1,4 @@
-//! How long a peer is waited for: the rule that every phase of a conversation goes by.
+//! How long a peer is waited for: the rule that every phase of a conversation goes by, and how many others come before a peer.
 
 use super::NetError;
 use std::time::{Duration, Instant};
@@ -66,9 +66,80 @@ impl Patience {
     }
 }
 
+/// Whose turn comes before that of a peer, where nodes compute in stages, one after the other, and a root does not wait for the
+/// last one. A node that computes a row of its stage within the limit of a wait computes a batch within the limit times its
+/// rows; so long each stage before may take, and so long every batch that is on its way. Who vanishes without a word is found
+/// sooner, by the probes of its connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Turns {
+    stages: u32,
+    /// Rows of passes whose end the root has not waited for, the last pass included.
+    ahead: u32,
+    /// Most rows of such a pass.
+    rows: u32,
+    /// The root waits for the end of the last one.
+    is_answered: bool,
+}
+
+impl Turns {
+    /// Turns in so many stages.
+    pub(super) fn of(stages: u32) -> Self {
+        Self { stages, ..Self::default() }
+    }
+
+    /// A pass begins.
+    pub(super) fn begin(&mut self, rows: u32, is_answered: bool) {
+        if self.is_answered {
+            self.settle();
+        }
+        (self.ahead, self.rows) = (self.ahead.saturating_add(rows), self.rows.max(rows));
+        self.is_answered = is_answered;
+    }
+
+    /// No pass is on its way.
+    pub(super) fn settle(&mut self) {
+        *self = Self::of(self.stages);
+    }
+
+    /// How long a peer may be silent that otherwise may be so for `timeout`.
+    pub(super) fn limit(&self, timeout: Duration) -> Duration {
+        let Self { stages, ahead, rows, .. } = *self;
+        let turns = if stages > 1 { ahead.saturating_add((stages - 1).saturating_mul(rows)) } else { 1 };
+        timeout.saturating_mul(turns.max(1))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stages_wait_for_those_before_them_and_for_batches_on_their_way() {
+        let mut turns = Turns::of(3);
+        let limit = |turns: &Turns| turns.limit(LIMIT).as_secs() / LIMIT.as_secs();
+        assert_eq!(limit(&turns), 1, "nobody computes");
+        // The third batch, with two stages before the last.
+        let prompt = [(32, false), (31, false), (31, true)].map(|(rows, is_answered)| {
+            turns.begin(rows, is_answered);
+            limit(&turns)
+        });
+        assert_eq!(prompt, [32 + 64, 63 + 64, 94 + 64]);
+        // The answer to it is there where the next one begins.
+        turns.begin(1, true);
+        assert_eq!(limit(&turns), 3);
+        turns.settle();
+        assert_eq!(limit(&turns), 1);
+    }
+
+    #[test]
+    fn without_stages_there_is_one_turn() {
+        for stages in 0..2 {
+            let mut turns = Turns::of(stages);
+            turns.begin(128, false);
+            turns.begin(128, false);
+            assert_eq!(turns.limit(LIMIT), LIMIT);
+        }
+    }
 
     const LIMIT: Duration = Duration::from_secs(8);
 
