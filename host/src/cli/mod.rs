@@ -20,6 +20,7 @@ mod progress;
 mod render;
 mod report;
 mod sample_args;
+mod speculate_args;
 mod stream;
 mod table;
 mod template_args;
