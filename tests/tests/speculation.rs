@@ -6,7 +6,7 @@ use dair_core::kernels::KvType;
 use dair_core::plan::Share;
 use dair_core::text::{Filters, Sampler, Vocabulary};
 use dair_host::chat::generate::{Answer, Generator, Request};
-use dair_host::chat::speculate::{Amount, Lookup, Proposed, Speculation};
+use dair_host::chat::speculate::{Amount, Kind, Proposed, Proposer, Speculation};
 use dair_host::cluster::choose::Wish;
 use dair_host::cluster::error::RootError;
 use dair_host::cluster::node::OwnModel;
@@ -50,13 +50,31 @@ fn prompt() -> Vec<u32> {
     (0..40).map(|i: u32| i % 13 * 101 + i / 26).collect()
 }
 
-/// Tokens of an answer, and the answer.
-fn say(root: &mut Root<'_>, sampler: &Sampler, amount: Option<Amount>) -> (Vec<u32>, Answer) {
+/// Knows an answer, but every fourth token wrongly.
+#[derive(Debug)]
+struct Knows<'t>(&'t [u32]);
+
+impl Proposer for Knows<'_> {
+    fn begin(&mut self) {}
+
+    fn look(&mut self, _: &[u32]) -> Option<Kind> {
+        Some(Kind::Many)
+    }
+
+    fn propose(&mut self, tokens: &[u32], count: usize, out: &mut Vec<u32>) -> Result<(), RootError> {
+        let next = self.0.iter().zip(0_u32..).skip(tokens.len() - prompt().len()).take(count);
+        out.extend(next.map(|(token, index)| if index % 4 == 3 { token ^ 1 } else { *token }));
+        Ok(())
+    }
+}
+
+/// Tokens of an answer, and the answer; with proposals by what is known of it.
+fn say(root: &mut Root<'_>, sampler: &Sampler, guessed: Option<(Amount, &[u32])>) -> (Vec<u32>, Answer) {
     let bytes = synthetic::tokenizer_bytes(VOCAB_SIZE);
     let mut index = vec![0; Vocabulary::index_len(VOCAB_SIZE)];
     let vocab = Vocabulary::new(&TokenizerFile::parse(&bytes).unwrap(), &mut index);
     let speculation =
-        amount.map_or_else(Speculation::off, |amount| Speculation::new(amount, vec![Box::new(Lookup::new())]));
+        guessed.map_or_else(Speculation::off, |(amount, known)| Speculation::new(amount, vec![Box::new(Knows(known))]));
     let mut generator = Generator::new(&vocab, sampler.clone(), Vec::new()).with(speculation);
     let prompt = prompt();
     let request = Request { prompt: &prompt, position: 0, max_tokens: 80, ignore_eos: true };
@@ -83,7 +101,7 @@ fn answers_of_workers_with_the_model_are_those_of_one_node() {
         with(&model, &options(&workers, Dialect::Ask), |root| {
             for (sampler, alone) in samplers().iter().zip(&alone) {
                 for amount in [Amount::Auto, Amount::Fixed(3), Amount::Fixed(9)] {
-                    let (tokens, answer) = say(root, sampler, Some(amount));
+                    let (tokens, answer) = say(root, sampler, Some((amount, alone)));
                     assert_eq!(tokens, *alone, "{preset}, {sampler:?}, {amount:?}");
                     all += answer.proposed;
                 }
@@ -104,7 +122,7 @@ fn answers_of_workers_that_are_sent_weights_are_those_without_speculation() {
         for sampler in samplers() {
             let (plain, _) = say(root, &sampler, None);
             for amount in [Amount::Auto, Amount::Fixed(3), Amount::Fixed(9)] {
-                let (tokens, answer) = say(root, &sampler, Some(amount));
+                let (tokens, answer) = say(root, &sampler, Some((amount, &plain)));
                 assert_eq!(tokens, plain, "{sampler:?}, {amount:?}");
                 all += answer.proposed;
             }
@@ -123,14 +141,14 @@ fn rows_of_proposed_tokens_do_not_cross_the_network() {
     with(&model, &options(&workers, Dialect::Ask), |root| {
         let [greedy, nucleus, ..] = samplers();
         for sampler in [greedy, nucleus] {
-            let mut received = |amount| {
+            let mut received = |guessed: Option<(Amount, &[u32])>| {
                 let before = root.traffic().unwrap().received;
-                let (_, answer) = say(root, &sampler, amount);
-                (root.traffic().unwrap().received - before, answer.proposed.proposed)
+                let (tokens, answer) = say(root, &sampler, guessed);
+                (root.traffic().unwrap().received - before, tokens, answer.proposed.proposed)
             };
-            let (plain, _) = received(None);
-            let (got, proposed) = received(Some(Amount::Fixed(9)));
-            assert!(proposed > 20, "{proposed}");
+            let (plain, tokens, _) = received(None);
+            let (got, _, proposed) = received(Some((Amount::Fixed(9), &tokens)));
+            assert!(proposed > 100, "{proposed}");
             // What is rejected is computed all the same, and costs activations; a row would be half of the vocabulary.
             let row = u64::from(VOCAB_SIZE) / 2 * 4;
             assert!(got < plain + u64::from(proposed) * row / 2, "{got} bytes, {plain} without, {proposed} proposed");
