@@ -6,17 +6,19 @@
     benches/speculate.py --dair target/release/dair --model large.m --way 'draft=--draft small.m' --way 'four=--speculate 4'
 
 In every round each case runs once without guesses (`--speculate off`) and once each way; who begins changes from round to round. Printed are
-medians and ranges of tokens per second of decode, the ratio of the medians to that without guesses, and how many guessed tokens
-were accepted of how many. Answers must be the same, to the letter: the script fails where one is not.
+medians and ranges of tokens per second of decode, the ratio of the medians to that without guesses, processor seconds of the whole process beside those
+without (with one thread, what a shared machine leaves of a comparison), and how many guessed tokens were accepted of how many. Answers must
+be the same, to the letter: the script fails where one is not.
 
-Cases: `quote` asks for a text that stands in the question; `edit` for a program with a change; `loop` continues a list greedily, `story` and
-`noise` sample at a high temperature, where hardly a guess is right (`noise`: from nearly all tokens alike). Instructed models
+Cases: `quote` asks for a text that stands in the question; `edit` for a program with a change; `loop` continues a list greedily; `story`, `chance` and
+`noise` sample so that hardly a guess is right (`chance`: from three tokens alike, where there is much to guess; `noise`: from nearly all). Instructed models
 are asked (`--chat`), others (`--plain`, and models without a chat template) continue.
 """
 
 import argparse
 import json
 import os
+import resource
 import shlex
 import statistics
 import subprocess
@@ -42,8 +44,14 @@ CASES = {
     "edit": (f"Rename the variable result to amount in this program and print the whole program:\n\n{PROGRAM}", ["--temperature", "0"]),
     "loop": ("one, two, three, four, one, two, three, four, one, two, three, four, one,", ["--temperature", "0"]),
     "story": ("Write a long story about a lighthouse keeper who finds a strange machine.", ["--temperature", "1", "--top-p", "0.95"]),
+    "chance": (f"Write about letters.\n\n{LETTER}", ["--temperature", "5", "--top-p", "1", "--top-k", "3"]),
     "noise": (f"Write about anything.\n\n{LETTER}", ["--temperature", "4", "--top-p", "1"]),
 }
+
+
+def processor_seconds():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def generate(args, model, threads, case, flags, seed):
@@ -58,16 +66,18 @@ def generate(args, model, threads, case, flags, seed):
 
 
 def measure(args, model, threads, case, ways):
-    """Figures of all rounds by way: tokens per second, and guessed tokens accepted and in all."""
+    """Figures of all rounds by way: tokens per second, processor seconds, guessed tokens accepted and in all, passes with some."""
     figures = {name: [] for name in ways}
     for number in range(args.runs):
         answers = {}
         names = list(ways)
         names = names[number % len(names):] + names[: number % len(names)]
         for name in names:
+            before = processor_seconds()
             report = generate(args, model, threads, case, ways[name], args.seed)
+            busy = processor_seconds() - before
             guesses = report["speculation"] or {"accepted": 0, "proposed": 0, "passes": 0}
-            figures[name].append((report["decode"]["tokens_per_second"], guesses["accepted"], guesses["proposed"], guesses["passes"]))
+            figures[name].append((report["decode"]["tokens_per_second"], busy, guesses["accepted"], guesses["proposed"], guesses["passes"]))
             answers[name] = report["text"]
         if len(set(answers.values())) > 1:
             raise SystemExit(f"{case}: answers differ: {answers}")
@@ -75,13 +85,13 @@ def measure(args, model, threads, case, ways):
 
 
 def show(case, figures):
-    plain = statistics.median(rate for rate, *_ in figures["off"])
+    plain, plain_busy = (statistics.median(column) for column in list(zip(*figures["off"]))[:2])
     for name, rounds in figures.items():
         rates = [rate for rate, *_ in rounds]
-        accepted, proposed, passes = (statistics.median(column) for column in list(zip(*rounds))[1:])
+        busy, accepted, proposed, passes = (statistics.median(column) for column in list(zip(*rounds))[1:])
         line = f"  {case if name == 'off' else '':<8}{name:<10}{statistics.median(rates):8.1f} ({min(rates):.1f} to {max(rates):.1f})".ljust(48)
         if name != "off":
-            line += f"{statistics.median(rates) / plain:6.3f} x   {accepted:.0f} of {proposed:.0f} in {passes:.0f} passes"
+            line += f"{statistics.median(rates) / plain:6.3f} x   {busy / plain_busy:6.3f} x processor   {accepted:.0f} of {proposed:.0f} in {passes:.0f} passes"
         print(line, flush=True)
 
 
