@@ -322,6 +322,11 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
         self.logits(rows.checked_sub(1).expect("a batch has been computed"))
     }
 
+    /// Rows of the last batch from the first to the last whose logits were asked for; empty where none were.
+    pub fn asked(&self) -> Range<u32> {
+        self.rows.head.start as u32..self.rows.head.end as u32
+    }
+
     /// Whether a batch would be computed, before others are told of it.
     ///
     /// # Errors

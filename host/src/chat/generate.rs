@@ -1,10 +1,12 @@
-//! Prompt in, text out: prefill, then sample and feed token by token until something ends the answer.
+//! Prompt in, text out: prefill, then sample and feed token by token, or several of them where they can be [guessed](super::speculate),
+//! until something ends the answer.
 
+use super::speculate::{Proposed, Room, Speculation};
 use super::template::TemplateError;
 use super::tokenizer::TextError;
 use crate::cluster::error::RootError;
 use crate::cluster::root::Root;
-use dair_core::exec::Logits;
+use dair_core::exec::{Logits, Run};
 use dair_core::text::{Candidate, Decoder, SampleError, Sampler, Stop, StopDetector, Vocabulary};
 use std::fmt;
 use std::ops::ControlFlow;
@@ -82,8 +84,10 @@ pub struct Answer {
     pub tokens: u32,
     /// The prompt's tokens, fed in batches; fewer than there are, if it was interrupted.
     pub prefill: Phase,
-    /// Sampled tokens, fed one by one.
+    /// Sampled tokens that were fed, one by one or after they had been proposed.
     pub decode: Phase,
+    /// What became of proposed tokens.
+    pub proposed: Proposed,
     /// First position that is not in the KV cache.
     pub position: u32,
     /// The last sampled token where it belongs to the answer but has not been fed.
@@ -178,6 +182,7 @@ pub struct Generator<'v> {
     recent: Vec<u32>,
     /// How many of them were sampled.
     sampled: usize,
+    speculation: Speculation<'v>,
 }
 
 impl<'v> Generator<'v> {
@@ -187,7 +192,14 @@ impl<'v> Generator<'v> {
         // Every second byte of a token can be a bad one, written as three, and a character may have been pending.
         let piece_bytes = 2 * vocab.header().max_token_len as usize + 8;
         let held_back = vec![0; StopDetector::buffer_len(&stop_strings, piece_bytes)];
-        Self { vocab, sampler, stop_strings, candidates, held_back, recent: Vec::new(), sampled: 0 }
+        let (recent, speculation) = (Vec::new(), Speculation::off());
+        Self { vocab, sampler, stop_strings, candidates, held_back, recent, sampled: 0, speculation }
+    }
+
+    /// With proposed tokens, which make it faster and change no answer.
+    #[must_use]
+    pub fn with(self, speculation: Speculation<'v>) -> Self {
+        Self { speculation, ..self }
     }
 
     /// The tokens of the last answer in order, the one that ended it included.
@@ -223,6 +235,7 @@ impl<'v> Generator<'v> {
             tokens: 0,
             prefill: Phase { tokens: new.len() as u32, time: Duration::ZERO },
             decode: Phase::default(),
+            proposed: Proposed::default(),
             position: positions as u32,
             pending: None,
         };
@@ -242,7 +255,9 @@ impl<'v> Generator<'v> {
             Err(error) => return Err(error.into()),
         }
         let start = Instant::now();
+        self.speculation.begin();
         self.decode(root, max_tokens, ignore_eos, &mut answer, on_event)?;
+        answer.proposed = self.speculation.end();
         answer.decode.time = start.elapsed();
         Ok(answer)
     }
@@ -255,13 +270,15 @@ impl<'v> Generator<'v> {
         answer: &mut Answer,
         mut on_event: impl FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<(), GenerateError> {
-        let seq_len = root.seq_len();
+        let (seq_len, batch_max) = (root.seq_len(), root.batch_max()?);
         let ends: &[u32] = if ignore_eos { &[] } else { &self.vocab.header().eos };
         let mut stops = StopDetector::new(ends, &self.stop_strings, &mut self.held_back);
         let mut decoder = Decoder::new();
         let mut piece = String::new();
+        // The row of the last pass that tells the next token.
+        let mut row = root.asked().end.saturating_sub(1);
         while answer.tokens < max_tokens {
-            let token = sample(self.vocab, &mut self.sampler, &self.recent, &mut self.candidates, root)?;
+            let token = sample(self.vocab, &mut self.sampler, &self.recent, &mut self.candidates, (root, row))?;
             answer.tokens += 1;
             self.recent.push(token);
             self.sampled += 1;
@@ -287,13 +304,23 @@ impl<'v> Generator<'v> {
             if answer.tokens == max_tokens {
                 break;
             }
-            match root.forward(&[token], answer.position, Logits::Last) {
-                Ok(()) => {}
-                Err(RootError::Stopped { .. }) => {
-                    answer.finish = Finish::Interrupted;
-                    return Ok(());
+            if self.speculation.accepts(token) {
+                row += 1;
+            } else {
+                let tokens = (max_tokens - answer.tokens).min(seq_len - answer.position).min(batch_max) - 1;
+                let room = Room { tokens, vocab_size: self.vocab.vocab_size(), ends };
+                let tokens = self.speculation.next(&self.recent, room)?;
+                let run = Run::new(answer.position, tokens.len() as u32, Logits::All);
+                let start = Instant::now();
+                match root.pass(&[run], tokens) {
+                    Ok(()) => self.speculation.took(start.elapsed()),
+                    Err(RootError::Stopped { .. }) => {
+                        answer.finish = Finish::Interrupted;
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error.into()),
                 }
-                Err(error) => return Err(error.into()),
+                row = 0;
             }
             answer.position += 1;
             answer.decode.tokens += 1;
@@ -308,22 +335,22 @@ impl<'v> Generator<'v> {
     }
 }
 
-/// Draws the next token; gets logits from other nodes where those that are here do not tell.
+/// Draws the token behind a row of the last pass; gets logits from other nodes where those that are here do not tell.
 fn sample(
     vocab: &Vocabulary<'_>,
     sampler: &mut Sampler,
     recent: &[u32],
     candidates: &mut [Candidate],
-    root: &mut Root<'_>,
+    (root, row): (&mut Root<'_>, u32),
 ) -> Result<u32, GenerateError> {
-    if let Some(partial) = root.partial() {
-        let logits = with_text(vocab, root.logits())?;
+    if let Some(partial) = root.partial_of(row) {
+        let logits = with_text(vocab, root.logits_of(row))?;
         if let Ok(token) = sampler.sample_partial(logits, &partial, candidates)? {
             return Ok(token);
         }
         root.rest()?;
     }
-    Ok(sampler.sample(with_text(vocab, root.logits())?, recent, candidates)?)
+    Ok(sampler.sample(with_text(vocab, root.logits_of(row))?, recent, candidates)?)
 }
 
 /// The logits of the tokens that have a text; the rest of a padded output matrix is left out.

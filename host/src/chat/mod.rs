@@ -1,11 +1,13 @@
 //! Conversations: messages to text, text to tokens and back, and the loop that generates an answer.
 //!
 //! In the order in which a turn flows: a [`conversation`] holds the messages, a [`template`] lays them out as one text, the
-//! [`tokenizer`] turns it into tokens, and [`generate`] feeds what the KV cache does not have yet and samples the answer.
+//! [`tokenizer`] turns it into tokens, and [`generate`] feeds what the KV cache does not have yet and samples the answer, faster
+//! where [`speculate`] guesses what it will say.
 
 pub mod conversation;
 pub mod generate;
 pub mod special;
+pub mod speculate;
 pub mod template;
 #[cfg(test)]
 mod tests;

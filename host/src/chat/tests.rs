@@ -55,7 +55,17 @@ pub fn with_file<R>(
 /// Hands a root of two threads, which `stop` ends, and a tokenizer to `body`. Nobody trained the model: what it says is
 /// nonsense, but always the same nonsense.
 pub fn with_model(seq_len: u32, stop: Option<&'static AtomicBool>, body: impl FnOnce(&mut Root<'_>, &Tokenizer<'_>)) {
-    let header = Header { seq_len, ..synthetic::preset("tiny-llama").unwrap() };
+    with_preset("tiny-llama", seq_len, stop, body);
+}
+
+/// The same with another shape.
+pub fn with_preset(
+    name: &str,
+    seq_len: u32,
+    stop: Option<&'static AtomicBool>,
+    body: impl FnOnce(&mut Root<'_>, &Tokenizer<'_>),
+) {
+    let header = Header { seq_len, ..synthetic::preset(name).unwrap() };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.m");
     synthetic::write_model(&path, &header, 3).unwrap();

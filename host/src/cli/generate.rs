@@ -5,6 +5,7 @@ use super::model_args::ModelArgs;
 use super::model_files::note_rule;
 use super::report::Report;
 use super::sample_args::SampleArgs;
+use super::speculate_args::SpeculateArgs;
 use super::stream::Stream;
 use super::template_args::TemplateArgs;
 use super::text_args::TextArgs;
@@ -50,6 +51,8 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     sample: SampleArgs,
+    #[command(flatten)]
+    speculate: SpeculateArgs,
     /// Print text and figures as one JSON object at the end
     #[arg(long, conflicts_with = "quiet")]
     json: bool,
@@ -73,6 +76,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
     note_rule(&tokenizer, &files.tokenizer, args.quiet);
     let vocab = tokenizer.vocabulary();
+    let speculator = args.speculate.open(&args.model, &model, vocab, args.max_tokens, args.quiet)?;
     if args.chat {
         let mut conversation = args.template.conversation(vocab, args.system.clone(), args.quiet)?;
         conversation.set_ignore_eos(args.ignore_eos);
@@ -80,43 +84,47 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let tokens = tokenizer.encode_rendered(&conversation.render(&tokenizer)?)?;
         args.model.check_fits(&model, "prompt", tokens.len())?;
         return args.model.with_root(&model, args.max_tokens, quiet, |root| {
-            let load = start.elapsed();
-            let mut generator = Generator::new(vocab, sampler, args.sample.stop.clone());
-            let mut stream = AnswerStream::new(args.json);
-            let line = PromptLine::new(quiet, tokens.len());
-            let turn = conversation.answer(root, &mut generator, &tokenizer, args.max_tokens, |piece| {
-                match piece {
-                    Piece::Prompt(done, _) => line.show(done),
-                    Piece::Reasoning(_) | Piece::Answer(_) => line.hear(true),
-                }
-                stream.show(piece)
-            });
-            line.hear(true);
-            stream.finish(turn.is_err())?;
-            let turn = turn?;
-            report(args, root, (load, seed), &turn.answer, &turn.text, turn.reasoning.as_deref())
+            speculator.with(root.pool(), |speculation| {
+                let load = start.elapsed();
+                let mut generator = Generator::new(vocab, sampler, args.sample.stop.clone()).with(speculation);
+                let mut stream = AnswerStream::new(args.json);
+                let line = PromptLine::new(quiet, tokens.len());
+                let turn = conversation.answer(root, &mut generator, &tokenizer, args.max_tokens, |piece| {
+                    match piece {
+                        Piece::Prompt(done, _) => line.show(done),
+                        Piece::Reasoning(_) | Piece::Answer(_) => line.hear(true),
+                    }
+                    stream.show(piece)
+                });
+                line.hear(true);
+                stream.finish(turn.is_err())?;
+                let turn = turn?;
+                report(args, root, (load, seed), &turn.answer, &turn.text, turn.reasoning.as_deref())
+            })
         });
     }
     args.template.refuse()?;
     let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { start: true, special: true })?;
     args.model.check_fits(&model, "prompt", tokens.len())?;
     args.model.with_root(&model, args.max_tokens, quiet, |root| {
-        let load = start.elapsed();
-        let mut generator = Generator::new(vocab, sampler, args.sample.stop.clone());
-        let mut stream = Stream::new(args.json);
-        let request =
-            Request { prompt: &tokens, position: 0, max_tokens: args.max_tokens, ignore_eos: args.ignore_eos };
-        let line = PromptLine::new(quiet, tokens.len());
-        let answer = generator.run(root, request, |event| {
-            if let Event::Prompt(done, _) = event {
-                line.show(done);
-            }
-            line.hear(matches!(event, Event::Text(_)));
-            stream.event(event)
-        });
-        line.hear(true);
-        let text = stream.finish(answer.is_err())?;
-        report(args, root, (load, seed), &answer?, &text, None)
+        speculator.with(root.pool(), |speculation| {
+            let load = start.elapsed();
+            let mut generator = Generator::new(vocab, sampler, args.sample.stop.clone()).with(speculation);
+            let mut stream = Stream::new(args.json);
+            let request =
+                Request { prompt: &tokens, position: 0, max_tokens: args.max_tokens, ignore_eos: args.ignore_eos };
+            let line = PromptLine::new(quiet, tokens.len());
+            let answer = generator.run(root, request, |event| {
+                if let Event::Prompt(done, _) = event {
+                    line.show(done);
+                }
+                line.hear(matches!(event, Event::Text(_)));
+                stream.event(event)
+            });
+            line.hear(true);
+            let text = stream.finish(answer.is_err())?;
+            report(args, root, (load, seed), &answer?, &text, None)
+        })
     })
 }
 

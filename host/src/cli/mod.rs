@@ -21,6 +21,7 @@ mod progress;
 mod render;
 mod report;
 mod sample_args;
+mod speculate_args;
 mod stream;
 mod streaming;
 mod table;

@@ -199,12 +199,7 @@ impl ModelArgs {
                 Activations::F32 => DType::F32,
                 Activations::Q80 => DType::Q80,
             }),
-            repack: match self.repack {
-                RepackArg::Auto if decode_tokens < REPACK_PAYS_TOKENS => Repack::Never,
-                RepackArg::Auto => Repack::Auto,
-                RepackArg::Always => Repack::Always,
-                RepackArg::Never => Repack::Never,
-            },
+            repack: self.repack(decode_tokens),
             memory: self.memory.memory,
             storage: self.memory.storage.into(),
             workers: addresses,
@@ -215,6 +210,30 @@ impl ModelArgs {
             slots: 1,
             timeouts,
             stop: Some(interrupt::flag()),
+        })
+    }
+
+    fn repack(&self, decode_tokens: u32) -> Repack {
+        match self.repack {
+            RepackArg::Auto if decode_tokens < REPACK_PAYS_TOKENS => Repack::Never,
+            RepackArg::Auto => Repack::Auto,
+            RepackArg::Always => Repack::Always,
+            RepackArg::Never => Repack::Never,
+        }
+    }
+
+    /// What the root of a draft model for `model` needs to know: it works alone, with the threads of the other one.
+    ///
+    /// # Errors
+    /// Where the kernels that were asked for are not here.
+    pub fn draft_options(&self, model: &Model, decode_tokens: u32) -> Result<Options, Failure> {
+        Ok(Options {
+            kernels: self.kernels.kernels()?,
+            kv: self.kv.into(),
+            max_seq_len: Some(self.seq_len(model)),
+            repack: self.repack(decode_tokens),
+            stop: Some(interrupt::flag()),
+            ..Options::alone(self.threads.map_or_else(cpu::threads, usize::from))
         })
     }
 }

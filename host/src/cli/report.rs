@@ -2,6 +2,7 @@
 
 use super::streaming;
 use crate::chat::generate::{Answer, Phase};
+use crate::chat::speculate::Proposed;
 use crate::machine::{memory, terminal};
 use crate::net::Traffic;
 use crate::storage::stream::{Figures, Reading};
@@ -30,6 +31,14 @@ pub struct Report<'r> {
     pub streaming: Option<(Reading, Figures)>,
 }
 
+/// What became of guessed tokens, behind the speed of an answer; nothing where there were none.
+pub fn guesses(proposed: &Proposed) -> String {
+    match proposed {
+        Proposed { proposed: 0, .. } => String::new(),
+        Proposed { proposed, accepted, .. } => format!(", {accepted} of {proposed} guessed tokens accepted"),
+    }
+}
+
 impl Report<'_> {
     /// Prints a few lines for people.
     pub fn print(&self) {
@@ -44,7 +53,8 @@ impl Report<'_> {
         line("load", format!("{:.2} s{}", self.load.as_secs_f64(), repack.unwrap_or_default()));
         line("prefill", phase(&self.answer.prefill));
         let predicted = self.predicted.map(|time| format!(", {:.1} were predicted", 1.0 / time.as_secs_f64()));
-        line("decode", phase(&self.answer.decode) + &predicted.unwrap_or_default());
+        let guesses = guesses(&self.answer.proposed);
+        line("decode", phase(&self.answer.decode) + &predicted.unwrap_or_default() + &guesses);
         if let (Some((sent, received)), Some(network)) = (self.per_token(), self.network) {
             let (kb, seconds) = ([sent / 1e3, received / 1e3], network.exchanging.as_secs_f64());
             line(
@@ -65,6 +75,8 @@ impl Report<'_> {
             .per_token()
             .zip(self.network)
             .map(|((sent, received), network)| json!({"sent_bytes_per_token": sent, "received_bytes_per_token": received, "exchange_seconds": network.exchanging.as_secs_f64(), "exchanges": network.exchanges, "whole_rows_of_logits": self.rests}));
+        let Proposed { proposed, accepted, passes } = self.answer.proposed;
+        let speculation = (proposed > 0).then(|| json!({"proposed": proposed, "accepted": accepted, "passes": passes}));
         json!({
             "text": text,
             "finish_reason": self.answer.finish.name(),
@@ -74,6 +86,7 @@ impl Report<'_> {
             "repack_seconds": self.repack.map(|time| time.as_secs_f64()),
             "prefill": phase(&self.answer.prefill),
             "decode": phase(&self.answer.decode),
+            "speculation": speculation,
             "predicted_seconds_per_token": self.predicted.map(|time| time.as_secs_f64()),
             "network": network,
             "streaming": self.streaming.as_ref().map(|(reading, figures)| streaming::json(reading, figures)),

@@ -26,7 +26,7 @@ use dair_core::wire::dllama::Control;
 use dair_core::wire::native::{
     BEST_MAX, Beat, Best, Fingerprint, HasModel, Pass, Plan, Ready, SessionId, VERSION, Wanted,
 };
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
@@ -446,7 +446,12 @@ fn push(
     Ok(connect())
 }
 
-impl Root<'_> {
+impl<'m> Root<'m> {
+    /// The threads of this machine, for others that compute while this root does not.
+    pub fn pool(&self) -> &'m Threads {
+        self.pool
+    }
+
     /// Positions of the context.
     pub fn seq_len(&self) -> u32 {
         self.options.seq_len(self.model.header())
@@ -503,7 +508,7 @@ impl Root<'_> {
         let mut done = 0;
         for tokens in tokens.chunks(batch_max) {
             let rows = tokens.len() as u32;
-            self.pass(&[Run::new(position + done, rows, Logits::All)], tokens)?;
+            self.pass_with(&[Run::new(position + done, rows, Logits::All)], tokens, Wanted::All)?;
             for row in 0..rows {
                 each((done + row) as usize, self.logits_of(row));
             }
@@ -518,7 +523,10 @@ impl Root<'_> {
     }
 
     /// Most rows of a pass.
-    fn batch_max(&mut self) -> Result<u32, RootError> {
+    ///
+    /// # Errors
+    /// Where there is no session.
+    pub fn batch_max(&mut self) -> Result<u32, RootError> {
         let session = self.session.as_mut().ok_or(RootError::NoSession)?;
         Ok(session.part.compute(|engine| engine.program().graph().batch_max))
     }
@@ -559,14 +567,15 @@ impl Root<'_> {
     /// # Panics
     /// If there is no run.
     pub fn pass(&mut self, runs: &[Run], tokens: &[u32]) -> Result<(), RootError> {
+        self.pass_with(runs, tokens, self.wanted)
+    }
+
+    fn pass_with(&mut self, runs: &[Run], tokens: &[u32], wanted: Wanted) -> Result<(), RootError> {
         // A root without a part of the layers does not look them up itself.
         let vocab_size = self.model.header().vocab_size;
         if let Some(id) = tokens.iter().copied().find(|id| *id >= vocab_size) {
             return Err(failed(Failure::<std::convert::Infallible, _>::Token { id: Some(id), vocab_size }));
         }
-        // All rows are for those who look at all of each.
-        let all = runs.iter().any(|run| run.logits == Logits::All);
-        let wanted = if all { Wanted::All } else { self.wanted };
         let session = self.session.as_mut().ok_or(RootError::NoSession)?;
         self.gathered.partials.clear();
         let result = session.pass((runs, tokens), wanted, &mut self.gathered);
@@ -576,7 +585,7 @@ impl Root<'_> {
         result
     }
 
-    /// What of the logits of the first `tokens` tokens is looked at from now on, where only the last token of a run is asked about.
+    /// What of the logits of the first `tokens` tokens is looked at from now on, in each row that [`Self::pass`] and what goes by it ask about.
     /// Others may be [`f32::MIN`] then: from workers that have a copy of the model, they do not cross the network.
     pub fn want(&mut self, looks: Looks, tokens: u32) {
         let best = |count, scale| Wanted::Best(Best { count, below: tokens, scale });
@@ -592,7 +601,18 @@ impl Root<'_> {
         self.gathered.partials.last().copied()
     }
 
-    /// Gets the logits of the last pass that were left where they are.
+    /// The same of another row that was asked about.
+    pub fn partial_of(&mut self, row: u32) -> Option<Partial> {
+        let index = row.checked_sub(self.asked().start)?;
+        self.gathered.partials.get(index as usize).copied()
+    }
+
+    /// Rows of the last pass from the first to the last that was asked about.
+    pub fn asked(&mut self) -> Range<u32> {
+        self.session.as_mut().map_or(0..0, |session| session.part.compute(|engine| engine.asked()))
+    }
+
+    /// Gets the logits of the last pass that were left where they are, those of all rows that were asked about.
     ///
     /// # Errors
     /// Where a worker is lost.

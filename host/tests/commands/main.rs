@@ -5,6 +5,7 @@ mod answers;
 mod bench;
 mod chat;
 mod endings;
+mod guesses;
 mod habits;
 mod help;
 mod inspect;

@@ -24,6 +24,7 @@ use super::Failure;
 use super::model_args::ModelArgs;
 use super::model_files::note_rule;
 use super::sample_args::SampleArgs;
+use super::speculate_args::SpeculateArgs;
 use super::template_args::TemplateArgs;
 use crate::chat::generate::Generator;
 use crate::chat::tokenizer::TokenizerBytes;
@@ -79,6 +80,8 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     sample: SampleArgs,
+    #[command(flatten)]
+    speculate: SpeculateArgs,
     /// Print each answer and its figures as one JSON object on a line
     #[arg(long, conflicts_with = "quiet")]
     json: bool,
@@ -110,6 +113,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let tokenizer = tokenizer.tokenizer(Some(model.header().vocab_size))?;
     note_rule(&tokenizer, &files.tokenizer, args.quiet);
     let vocab = tokenizer.vocabulary();
+    let speculator = args.speculate.open(&args.model, &model, vocab, u32::MAX, args.quiet)?;
     let mut conversation = args.template.conversation(vocab, None, args.quiet)?;
     if let Some(chat) = loaded {
         conversation.restore(chat.messages);
@@ -120,20 +124,22 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     // From here on what is typed waits for the first question.
     let mut source = Source::new(args.json, !args.no_history);
     args.model.with_root(&model, u32::MAX, args.quiet || args.json, |root| {
-        let mut session = Session {
-            args,
-            tokenizer: &tokenizer,
-            generator: Generator::new(vocab, sampler, args.sample.stop.clone()),
-            seed,
-            conversation,
-            keeper: Keeper::new(if args.no_history { None } else { folder::chats() }),
-            load: start.elapsed(),
-            context_full: args.context_full,
-            is_full: false,
-            lost: None,
-            tally: Tally::default(),
-        };
-        session.run(root, &mut source)
+        speculator.with(root.pool(), |speculation| {
+            let mut session = Session {
+                args,
+                tokenizer: &tokenizer,
+                generator: Generator::new(vocab, sampler, args.sample.stop.clone()).with(speculation),
+                seed,
+                conversation,
+                keeper: Keeper::new(if args.no_history { None } else { folder::chats() }),
+                load: start.elapsed(),
+                context_full: args.context_full,
+                is_full: false,
+                lost: None,
+                tally: Tally::default(),
+            };
+            session.run(root, &mut source)
+        })
     })
 }
 

@@ -10,7 +10,7 @@ use super::{Args, ContextFull};
 use crate::chat::conversation::{Conversation, Message, Piece, Role, Turn};
 use crate::chat::generate::{Finish, GenerateError, Generator};
 use crate::chat::tokenizer::Tokenizer;
-use crate::cli::report::Report;
+use crate::cli::report::{Report, guesses};
 use crate::cli::{Failure, interrupt, progress};
 use crate::cluster::root::Root;
 use crate::machine::terminal;
@@ -366,9 +366,10 @@ impl Session<'_> {
             Finish::Stop => "",
         };
         self.say(format_args!(
-            "prefill {:.1}, decode {:.1} tokens/s; {} of {} positions{note}",
+            "prefill {:.1}, decode {:.1} tokens/s{}; {} of {} positions{note}",
             answer.prefill.rate(),
             answer.decode.rate(),
+            guesses(&answer.proposed),
             self.conversation.position(),
             root.seq_len()
         ));

@@ -2,6 +2,8 @@
 
 use crate::chat::conversation::Conversation;
 use crate::chat::generate::{Answer, Phase};
+use crate::chat::speculate::Proposed;
+use crate::cli::report::guesses;
 use crate::cluster::root::Root;
 use crate::machine::memory;
 use crate::net::Traffic;
@@ -14,12 +16,14 @@ pub struct Tally {
     answers: u32,
     prefill: Phase,
     decode: Phase,
+    proposed: Proposed,
 }
 
 impl Tally {
     /// Adds an answer.
     pub fn add(&mut self, answer: &Answer) {
         self.answers += 1;
+        self.proposed += answer.proposed;
         for (sum, phase) in [(&mut self.prefill, answer.prefill), (&mut self.decode, answer.decode)] {
             sum.tokens = sum.tokens.saturating_add(phase.tokens);
             sum.time += phase.time;
@@ -38,7 +42,7 @@ impl Tally {
             ("context", format!("{used} of {there} positions, {percent:.0} %")),
             ("load", format!("{:.2} s", load.as_secs_f64())),
             ("prefill", phase(&self.prefill)),
-            ("decode", phase(&self.decode)),
+            ("decode", phase(&self.decode) + &guesses(&self.proposed)),
             ("memory", format!("{:.1} MB at its peak", memory::peak_bytes() as f64 / 1e6)),
         ];
         if let Some(Traffic { sent, received, .. }) = root.traffic() {
