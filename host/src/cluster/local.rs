@@ -12,10 +12,10 @@ use crate::model::fingerprint::fingerprint;
 use crate::storage::stream::{self, DirectFile, Stream};
 use crate::storage::{Repacked, Weights, interleaved_bytes};
 use dair_core::exec::{Engine, Place, Program, Rooms, Step};
-use dair_core::graph::{Graph, Op};
+use dair_core::graph::{Graph, Op, pipes};
 use dair_core::io::Pool;
 use dair_core::kernels::{Kernels, KvType};
-use dair_core::plan::{self, Cut};
+use dair_core::plan::{self, Cut, DLLAMA_BATCH};
 use dair_core::wire::native::Ready;
 use self_cell::{MutBorrow, self_cell};
 use std::cell::OnceCell;
@@ -226,7 +226,7 @@ fn check<'p>(
     let steps = lend(&memory.steps, vec![Step::default(); graph.ops.len()]);
     let rooms = Rooms { places, steps };
     let program = Program::new(&graph, model.layout.file_bytes(), kv, pool.lanes(), rooms).map_err(RootError::Graph)?;
-    let arena_bytes = program.arena_bytes() as u64;
+    let arena_bytes = (program.arena_bytes() as u64).saturating_sub(untouched_bytes(&graph));
     let check = |weights| NoRoom::check((header, cut, node, &layout), (arena_bytes, weights), max_memory);
     if !is_streamed {
         check(Beside::Repacked(interleaved_bytes(&graph))).map_err(RootError::Room)?;
@@ -237,6 +237,15 @@ fn check<'p>(
     check(Beside::Streamed(least)).map_err(RootError::Room)?;
     let plan = stream::Plan::new(&graph, grain, max_memory - arena_bytes);
     Ok((program, Way::Streamed(Box::new(plan))))
+}
+
+/// Rows of a batch whose logits are asked for at a time, about.
+const ASKED_ROWS: u32 = DLLAMA_BATCH;
+
+/// Bytes of an arena that are for logits that nobody asks for: pages that are not taken.
+fn untouched_bytes(graph: &Graph<'_>) -> u64 {
+    let width = graph.pipe(pipes::LOGITS).map_or(0, |pipe| graph.pipes[pipe].width);
+    u64::from(graph.batch_max.saturating_sub(ASKED_ROWS)) * u64::from(width) * 4
 }
 
 /// Begins to read the weights of a part.

@@ -310,7 +310,9 @@ impl<'m> Root<'m> {
         };
         let is_native = matches!(others, Others::Native(_));
         let mut halve_from = others.halve_from(&decision.stages);
-        if matches!(others, Others::Nobody | Others::Native(_)) && is_streamed(model, &cut, &local, &decision)? {
+        let sweeps =
+            matches!(others, Others::Nobody | Others::Native(_)) && is_streamed(model, &cut, &local, &decision)?;
+        if sweeps {
             // Every sweep over the weights counts: more rows in each, and no weights twice.
             (cut.batch_max, halve_from) = (STREAMED_BATCH, u32::MAX);
         }
@@ -342,7 +344,8 @@ impl<'m> Root<'m> {
         let links = Arc::new(SharedLinks::new(mesh));
         let pulse = is_native.then(|| Pulse::start(&links)).transpose().map_err(RootError::Net)?;
         let (planned, own, looked_at) = (decision.planned, Beat::default(), Vec::new());
-        let (is_lossy, stages) = (options.lossy, decision.stages.len().max(1));
+        // Small batches fill the stages, and read weights from disk once more each.
+        let (is_lossy, stages) = (options.lossy, if sweeps { 1 } else { decision.stages.len().max(1) });
         Ok(Session { part, links, is_native, is_lossy, stages, epoch, setup, planned, own, looked_at, _pulse: pulse })
     }
 

@@ -98,9 +98,9 @@ impl<E: Clone> Experts<E> {
         }
         *self.heat.entry(key).or_default() += self.growth;
         if self.at.contains_key(&key) {
-            self.hits.hits += 1
+            self.hits.hits += 1;
         } else {
-            self.hits.misses += 1
+            self.hits.misses += 1;
         }
         self.wanted.insert(key, Want { rows_left: rows, failed: None });
     }
