@@ -36,6 +36,8 @@ pub enum RootError {
     System(String, io::Error),
     /// A worker can't be had or is lost.
     Net(NetError),
+    /// Weights could not be read.
+    Weights(String),
     /// A forward pass failed.
     Forward(String),
     /// A link was lost, and nobody has called the workers again.
@@ -75,7 +77,7 @@ impl fmt::Display for RootError {
             Self::Graph(error) => error.fmt(f),
             Self::System(what, error) => write!(f, "cannot get {what}: {error}"),
             Self::Net(error) => error.fmt(f),
-            Self::Forward(error) => f.write_str(error),
+            Self::Weights(error) | Self::Forward(error) => f.write_str(error),
             Self::NoSession => f.write_str("the session with the workers is over"),
             Self::Stopped { .. } => f.write_str("interrupted"),
         }

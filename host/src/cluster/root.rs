@@ -195,8 +195,14 @@ fn failed<S: fmt::Display>(error: Failure<S, NetError>) -> RootError {
     match error {
         Failure::Stopped => RootError::Stopped { done: 0 },
         Failure::Links(error) => RootError::Net(error),
+        Failure::Storage(error) => RootError::Weights(error.to_string()),
         other => RootError::Forward(other.to_string()),
     }
+}
+
+/// Whether a session is over with an error: others wait for what this node has promised.
+const fn is_fatal<T>(result: &Result<T, RootError>) -> bool {
+    matches!(result, Err(RootError::Net(_) | RootError::Weights(_)))
 }
 
 impl<'m> Root<'m> {
@@ -582,7 +588,7 @@ impl<'m> Root<'m> {
         let session = self.session.as_mut().ok_or(RootError::NoSession)?;
         self.gathered.partials.clear();
         let result = session.pass((runs, tokens), wanted, &mut self.gathered);
-        if matches!(result, Err(RootError::Net(_))) {
+        if is_fatal(&result) {
             self.lose();
         }
         result
@@ -622,7 +628,7 @@ impl<'m> Root<'m> {
     pub fn rest(&mut self) -> Result<(), RootError> {
         let session = self.session.as_mut().ok_or(RootError::NoSession)?;
         let result = session.rest();
-        if matches!(result, Err(RootError::Net(_))) {
+        if is_fatal(&result) {
             self.lose();
         }
         self.gathered.partials.clear();
