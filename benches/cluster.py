@@ -53,6 +53,8 @@ class Dair:
 
     def root(self, prompt, tokens, threads, workers, more):
         named = ["--workers", *workers] if workers else []
+        # A token at a time, as the other system does.
+        named += [] if "--speculate" in [*self.more, *more] else ["--speculate", "off"]
         return [self.program, "generate", "--model", self.model, "--prompt", prompt, "--temperature", "0", "--ignore-eos", "--json",
                 "--max-tokens", str(tokens), "--max-seq-len", str(CONTEXT), "--threads", str(threads), *named, *self.more, *more]
 

@@ -18,6 +18,7 @@ Start time is the wall time of the long run without its phases: opening, loading
 """
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -55,11 +56,19 @@ def run(command):
     return *texts, wall, usage.ru_maxrss * 1024
 
 
+@functools.cache
+def one_by_one(program):
+    """Flags with which `dair` computes a token at a time, as the others do; revisions without guesses need none."""
+    text = subprocess.run([program, "generate", "--help"], capture_output=True, text=True).stdout
+    return ["--speculate", "off"] if "--speculate" in text else []
+
+
 def dair(system, args, threads, task):
+    more = system.command[1:] + args.dair_args
     output, _, wall, memory = run(
         [system.command[0], "generate", "--model", args.model, "--prompt", task.prompt, *GREEDY, "--ignore-eos", "--json"]
         + ["--max-tokens", str(task.tokens), "--max-seq-len", str(args.context), "--threads", str(threads)]
-        + system.command[1:] + args.dair_args
+        + more + ([] if "--speculate" in more else one_by_one(system.command[0]))
     )
     report = json.loads(output)
     prefill, decode = report["prefill"], report["decode"]

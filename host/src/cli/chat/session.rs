@@ -366,12 +366,12 @@ impl Session<'_> {
             Finish::Stop => "",
         };
         self.say(format_args!(
-            "prefill {:.1}, decode {:.1} tokens/s{}; {} of {} positions{note}",
+            "prefill {:.1}, decode {:.1} tokens/s; {} of {} positions{}{note}",
             answer.prefill.rate(),
             answer.decode.rate(),
-            guesses(&answer.proposed),
             self.conversation.position(),
-            root.seq_len()
+            root.seq_len(),
+            guesses(&answer.proposed)
         ));
         Ok(())
     }
