@@ -101,9 +101,8 @@ fn a_worker_without_memory_says_so_and_serves_the_next_root() {
         let reason = worker.ended().unwrap_err();
         assert_eq!(line, format!("worker {} refuses: {reason}", worker.address));
         assert!(
-            reason.ends_with(
-                "allowed: 100000 bytes; more workers or a shorter context need less, --max-memory allows more"
-            ),
+            reason
+                .ends_with("allowed: 100000 bytes; more workers or a shorter context need less, --memory allows more"),
             "{reason}"
         );
     }

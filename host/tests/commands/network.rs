@@ -302,8 +302,8 @@ fn a_worker_that_does_not_answer_is_given_up_after_the_time_that_was_asked_for()
 #[test]
 fn a_worker_without_memory_tells_the_root_why_it_refuses() {
     let files = files();
-    let worker = Worker::start_with(&["--max-memory", "100KB"]);
-    let parts = [&worker.address[..], "refuses", "allowed: 100000 bytes", "more workers", "--max-memory"];
+    let worker = Worker::start_with(&["--memory", "100KB"]);
+    let parts = [&worker.address[..], "refuses", "allowed: 0 bytes", "more workers", "--memory"];
     generate(&files, &["--workers", &worker.address]).refused(&parts);
 }
 
@@ -316,7 +316,7 @@ fn a_busy_port_is_named() {
 
 #[test]
 fn wrong_usage_of_a_worker_ends_with_two() {
-    for (flag, value) in [("--port", "65536"), ("--threads", "0"), ("--timeout-s", "0"), ("--max-memory", "much")] {
+    for (flag, value) in [("--port", "65536"), ("--threads", "0"), ("--timeout-s", "0"), ("--memory", "much")] {
         host_worker(&[flag, value]).misused(&[flag, value]);
     }
     host_worker(&["--model", "no-such.m"]).refused(&["no-such.m"]);

@@ -172,10 +172,9 @@ fn a_text_that_is_not_utf8_is_refused_with_the_place() {
 }
 
 #[test]
-fn a_model_that_cannot_be_cut_as_asked_is_refused() {
+fn a_number_of_nodes_that_no_cluster_has_is_refused() {
     let files = Files::new("tiny-llama", 10);
-    dair(&["inspect", "--model", &files.model, "--nodes", "3"]).refused(&["n_kv_heads 4", "3 equal parts"]);
-    dair(&["inspect", "--model", &files.model, "--nodes", "4000000000"]).refused(&["4000000000"]);
+    dair(&["inspect", "--model", &files.model, "--nodes", "4000000000"]).misused(&["--nodes", "4000000000"]);
 }
 
 #[test]
