@@ -151,7 +151,7 @@ fn with_word(mark: &str, at: isize, word: u32) -> String {
 fn malformed_configs_are_refused_by_field() {
     let net = |at, word| with_word("", at, word);
     assert_eq!(net(0, 7), "network config: ACK is 7; it must be 23571114");
-    assert_eq!(net(4, 256), "network config: batch size is 256; allowed: 1 to 255");
+    assert_eq!(net(4, 257), "network config: batch size is 257; allowed: 1 to 256");
     assert_eq!(net(8, 3), "network config: number of nodes is 3; it must be 2");
     assert_eq!(net(12, 0x7fff_ffff), "network config: number of pipes is 2147483647; allowed: 1 to 5");
     assert_eq!(net(16, 9), "network config: pipe 0: float type is 9; allowed: 0 to 3");

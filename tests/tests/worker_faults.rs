@@ -85,7 +85,7 @@ fn every_fault_has_its_line_and_the_next_root_is_served() {
         (hello(&[1, 1]), "root: handshake: worker index is 1; allowed: 0 to 0"),
         (hello(&[2, 0, u32::MAX]), "root: handshake: peer 0: host length is 4294967295; allowed: 2 to 254"),
         (script.with(8, 1), "root: handshake: ACK is 1; it must be 23571114"),
-        (script.with(NETWORK + 4, 256), "root: network config: batch size is 256; allowed: 1 to 255"),
+        (script.with(NETWORK + 4, 257), "root: network config: batch size is 257; allowed: 1 to 256"),
         (script.with(NETWORK + 8, 3), "root: network config: number of nodes is 3; it must be 2"),
         (
             script.with(NETWORK + 12, 0x7fff_ffff),
