@@ -68,7 +68,7 @@ def run_llama(args, limit):
     gguf = args.gguf or os.path.splitext(args.model)[0] + ".gguf"
     forget(gguf)
     command = [args.llama, "-m", gguf, "-p", "0", "-n", str(args.tokens), "-t", str(args.threads), "-r", "1"]
-    out, peak = limited(limit or -1, command + ["--no-warmup", "-o", "json"])
+    out, peak = limited(limit or -1, command + ["--no-warmup", "--repack", "0", "-o", "json"])
     return {"tokens_per_second": json.loads(out)[0]["avg_ts"], "peak_bytes": peak}
 
 
