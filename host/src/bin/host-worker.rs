@@ -166,7 +166,8 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
         }
     }
     let max_memory = || memory::session_bytes(args.memory.memory);
-    let worker = Worker::new(&pool, kernels, args.kv.into(), (speed, disk_speed), models);
+    let worker = Worker::new(&pool, kernels, args.kv.into(), (speed, disk_speed), models)
+        .with_storage(args.memory.storage.into());
     worker.hash_in_background()?;
     let served = worker.serve(&listener, max_memory, |event| match event {
         Event::Joined(root, node, nodes, warnings) if !args.quiet => {

@@ -146,6 +146,7 @@ impl<'m> Part<'m> {
                     Weights::beside(&model.file, repacked)
                 }
                 Way::Streamed(plan) => {
+                    model.file.forget_all();
                     let stream = match kept {
                         Some(Kept::Streamed(kept)) if kept.is_of(&plan) => kept,
                         _ => Arc::new(stream(model, *plan, local, cut.nodes())?),

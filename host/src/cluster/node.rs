@@ -42,6 +42,8 @@ pub struct Summary {
     pub passes: u64,
     /// Rows of all passes.
     pub tokens: u64,
+    /// Bytes of weights that were read in passes, if they are streamed.
+    pub streamed_bytes: u64,
     /// Bytes sent to all peers, set-up included.
     pub sent_bytes: u64,
     /// Bytes received from all peers, set-up included.
@@ -58,7 +60,8 @@ impl fmt::Display for Summary {
             mb(self.weight_bytes),
             mb(self.sent_bytes),
             mb(self.received_bytes)
-        )
+        )?;
+        if self.streamed_bytes > 0 { write!(f, ", {:.1} MB read from disk", mb(self.streamed_bytes)) } else { Ok(()) }
     }
 }
 
@@ -323,7 +326,10 @@ impl<'w> Worker<'w> {
         part.compute(|engine| engine.halve_from(halve_from));
         let mut summary = Summary { node, nodes, ..Summary::default() };
         let result = caller.link(door, task, &ready).map_err(SessionError::Net);
+        let read = |part: &Part<'_>| part.stream().map_or(0, |stream| stream.reading().bytes);
+        let before = read(&part);
         let result = result.and_then(|mut mesh| compute(&mut part, &mut mesh, &task.plan, &mut summary));
+        summary.streamed_bytes = read(&part) - before;
         *self.kept() = part.into_kept().map(|kept| (fingerprint, kept));
         result.map(|()| summary)
     }

@@ -97,7 +97,7 @@ impl fmt::Display for NoRoom {
         };
         write!(f, ", and {:.2} GB are free for it: ", gb(*free))?;
         match (fitting, fitting_q80) {
-            (0, _) => f.write_str("close other programs")?,
+            (0, _) => f.write_str("close other programs, or allow more by --memory")?,
             (fitting, None) => write!(f, "--max-seq-len {fitting} fits")?,
             (fitting, Some(q80)) => write!(f, "--max-seq-len {fitting} fits, with --kv q80 {q80}")?,
         }
@@ -156,7 +156,7 @@ mod tests {
              --max-seq-len 152576 fits, with --kv q80 287232; more --workers share it"
         );
         (room.fitting, room.can_be_cut) = (0, false);
-        assert!(room.to_string().ends_with("close other programs"));
+        assert!(room.to_string().ends_with("close other programs, or allow more by --memory"));
         room.free_bytes = None;
         assert!(room.to_string().ends_with("a smaller --max-seq-len makes it smaller, and --kv q80"));
     }

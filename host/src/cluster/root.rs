@@ -115,6 +115,8 @@ struct Session<'m> {
     is_lossy: bool,
     /// In which layers are computed, one after the other.
     stages: usize,
+    /// Whether each batch reads weights from a disk.
+    sweeps: bool,
     epoch: u32,
     /// Before the first forward pass: a plan, or configs and weights.
     setup: Traffic,
@@ -350,9 +352,21 @@ impl<'m> Root<'m> {
         let links = Arc::new(SharedLinks::new(mesh));
         let pulse = is_native.then(|| Pulse::start(&links)).transpose().map_err(RootError::Net)?;
         let (planned, own, looked_at) = (decision.planned, Beat::default(), Vec::new());
-        // Small batches fill the stages, and read weights from disk once more each.
-        let (is_lossy, stages) = (options.lossy, if sweeps { 1 } else { decision.stages.len().max(1) });
-        Ok(Session { part, links, is_native, is_lossy, stages, epoch, setup, planned, own, looked_at, _pulse: pulse })
+        let (is_lossy, stages) = (options.lossy, decision.stages.len().max(1));
+        Ok(Session {
+            part,
+            links,
+            is_native,
+            is_lossy,
+            stages,
+            sweeps,
+            epoch,
+            setup,
+            planned,
+            own,
+            looked_at,
+            _pulse: pulse,
+        })
     }
 
     /// Who computes what; workers that have nothing to do are let go.
@@ -485,7 +499,7 @@ impl<'m> Root<'m> {
         logits: Logits,
         mut progress: impl FnMut(u32) -> ControlFlow<()>,
     ) -> Result<(), RootError> {
-        let batches = batches(tokens.len(), (self.batch_max()? as usize, self.stages()));
+        let batches = batches(tokens.len(), (self.batch_max()? as usize, self.filled_stages()));
         for batch in 0..batches {
             let (start, end) = (tokens.len() * batch / batches, tokens.len() * (batch + 1) / batches);
             if progress(start as u32).is_break() {
@@ -526,9 +540,9 @@ impl<'m> Root<'m> {
         Ok(())
     }
 
-    /// Stages in which layers are computed.
-    fn stages(&self) -> usize {
-        self.session.as_ref().map_or(1, |session| session.stages)
+    /// Stages that are worth being filled with small batches, each of which reads all weights.
+    fn filled_stages(&self) -> usize {
+        self.session.as_ref().filter(|session| !session.sweeps).map_or(1, |session| session.stages)
     }
 
     /// Most rows of a pass.

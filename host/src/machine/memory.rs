@@ -9,8 +9,8 @@ pub fn usable_bytes() -> u64 {
     available_bytes().map_or(u64::MAX, |bytes| bytes / 10 * 9)
 }
 
-/// What the process takes beside weights, caches and activations after it has opened its files: stacks, buffers, texts.
-const RESERVE: u64 = 12 << 20;
+/// What the process takes beside its own memory now, weights, caches and activations: its program, stacks, buffers, texts.
+const RESERVE: u64 = 20 << 20;
 
 /// Most memory of the process, as users write it: bytes, or a share of what there is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,7 +32,7 @@ impl Budget {
 
     /// What is left of it for a session, beside what the process has now.
     pub fn left_bytes(self) -> u64 {
-        self.bytes().saturating_sub(resident_bytes()).saturating_sub(RESERVE)
+        self.bytes().saturating_sub(own_bytes()).saturating_sub(RESERVE)
     }
 }
 
@@ -58,10 +58,11 @@ fn limit_bytes() -> Option<u64> {
     [total_bytes(), limit].into_iter().flatten().min()
 }
 
-/// Bytes of memory that this process has now; 0 where the system does not tell.
-fn resident_bytes() -> u64 {
+/// Bytes of memory that this process has now, pages of mapped files left out, which the system takes back; 0 where it does not tell.
+fn own_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    let mut fields = statm.split(' ').skip(1).map(|pages| pages.parse::<u64>().unwrap_or(0));
+    let pages = fields.next().zip(fields.next()).map(|(resident, of_files)| resident.saturating_sub(of_files));
     // SAFETY: `sysconf` reads a number of the system and touches no memory of ours.
     let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     pages.unwrap_or(0) * u64::try_from(page_bytes).unwrap_or(0)
@@ -206,7 +207,7 @@ mod tests {
         let [half, all] = [0.5, 1.0].map(|share| Budget::Share(share).bytes());
         assert!(half > 1 << 20 && half <= all / 2 + 1, "{half} of {all}");
         assert_eq!(Budget::Bytes(5).left_bytes(), 0);
-        assert!(resident_bytes() > 1 << 20 || cfg!(not(target_os = "linux")));
+        assert!(own_bytes() > 1 << 16 || cfg!(not(target_os = "linux")));
     }
 
     #[test]

@@ -133,6 +133,11 @@ fn part(bytes: &[u8], span: Span) -> &[u8] {
 }
 
 impl MappedFile {
+    /// Gives all pages back to the system.
+    pub fn forget_all(&self) {
+        self.forget(&(0..self.len() as u64));
+    }
+
     /// Gives the pages inside a span back to the system, which reads them again if they are needed again.
     fn forget(&self, span: &Range<u64>) {
         const PAGE: u64 = 4096;

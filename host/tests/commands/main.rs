@@ -19,5 +19,6 @@ mod refusals;
 mod run;
 mod sampling;
 mod screen;
+mod streaming;
 mod tokens;
 mod typing;

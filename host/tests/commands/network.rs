@@ -51,6 +51,21 @@ impl Worker {
         worker
     }
 
+    /// The next line that it prints with `what` in it.
+    pub fn line_with(&mut self, what: &str) -> String {
+        let mut text = String::new();
+        let stdout = self.process.stdout.as_mut().expect("piped");
+        loop {
+            let mut byte = [0];
+            stdout.read_exact(&mut byte).expect("it prints such a line before it ends");
+            match byte[0] {
+                b'\n' if text.contains(what) => return text,
+                b'\n' => text.clear(),
+                other => text.push(other.into()),
+            }
+        }
+    }
+
     /// Ends it and returns what it complained about.
     pub fn stop(mut self) -> String {
         self.process.kill().expect("it was running");
