@@ -7,6 +7,11 @@ The limit is a control group's (version 1, `memory`), with the page cache in it:
 reads, and 80 MB for everything else. Systems take turns; what the cache holds of a file is dropped before each run. The disk's own
 speed is that of `fio`, if it is there, with the same size of requests. `benches/gguf_of_m.py 8b.m` makes llama.cpp's model.
 
+    benches/streaming.py --model 8b.m --two-nodes 400
+
+times one node beside two that have half of its memory each, when a disk gives each of them so many megabytes per second (control
+groups, version 1, `blkio`).
+
 Linux, as root.
 """
 
@@ -18,9 +23,10 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
+import time
 
 GROUP = "/sys/fs/cgroup/memory/dair-streaming"
+DISKS = "/sys/fs/cgroup/blkio/dair-streaming"
 BESIDE = 80_000_000
 
 
@@ -82,6 +88,46 @@ def disk(args):
     return json.loads(done.stdout)["jobs"][0]["read"]["bw_bytes"]
 
 
+def on_disk(node, megabytes, args, command, **more):
+    """Starts a command of a node whose disk gives so much per second."""
+    group = f"{DISKS}-{node}"
+    os.makedirs(group, exist_ok=True)
+    device = os.stat(args.model).st_dev
+    with open(os.path.join(group, "blkio.throttle.read_bps_device"), "w", encoding="utf-8") as file:
+        file.write(f"{os.major(device)}:{os.minor(device)} {megabytes * 1_000_000}\n")
+    return subprocess.Popen(["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', group, *command], **more)
+
+
+def two_nodes(args, weights):
+    """One node with half of the weights in memory beside two with a quarter each, a thread for each node."""
+    worker = os.path.join(os.path.dirname(args.dair), "host-worker")
+
+    def run(memory, more):
+        command = [args.dair, "generate", "--model", args.model, "--prompt", "one two", "--temperature", "0", "--ignore-eos"]
+        command += ["--max-tokens", str(args.tokens + 1), "--max-seq-len", "512", "--threads", "1", "--speculate", "off"]
+        command += ["--json", "--memory", str(memory), *more]
+        process = on_disk(0, args.two_nodes, args, command, stdout=subprocess.PIPE, text=True)
+        found = json.loads(process.communicate()[0].splitlines()[-1])
+        return found["decode"]["tokens_per_second"], found["text"]
+
+    one, two, address = [], [], "127.0.0.1:9978"
+    for _ in range(args.rounds):
+        one.append(run(weights // 2 + BESIDE, []))
+        command = [worker, "--model", args.model, "--host", "127.0.0.1", "--port", "9978", "--threads", "1", "--no-announce"]
+        process = on_disk(1, args.two_nodes, args, [*command, "--quiet", "--memory", str(weights // 4 + BESIDE // 2)])
+        try:
+            time.sleep(2)
+            two.append(run(weights // 4 + BESIDE // 2, ["--workers", address, "--shares", "1,1"]))
+        finally:
+            process.kill()
+            process.wait()
+    if len({text for _, text in one + two}) != 1:
+        sys.exit("two nodes answer other than one")
+    rates = [[rate for rate, _ in runs] for runs in (one, two)]
+    ratio = statistics.median(rates[1]) / statistics.median(rates[0])
+    print(f"one node {rates[0]}, two {rates[1]} tokens/s: {ratio:.2f} times")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
@@ -93,11 +139,14 @@ def main():
     parser.add_argument("--tokens", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--two-nodes", type=int, metavar="MB", help="one node and two, MB/s of the disk of each")
     parser.add_argument("--json", help="also write all runs to this file")
     args = parser.parse_args()
     weights = weight_bytes(args.dair, args.model)
     processor = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())
     print(f"{processor[1] if processor else '?'}; {weights / 1e9:.2f} GB of weights; {args.rounds} rounds of {args.tokens} tokens")
+    if args.two_nodes:
+        return two_nodes(args, weights)
     runs = []
     for _ in range(args.rounds):
         for percent in args.percent:

@@ -21,6 +21,27 @@ pub struct Hashing {
     cache: Option<Digests>,
     known: Mutex<Known>,
     changed: Condvar,
+    wanted: Mutex<Wanted>,
+    goes_on: Condvar,
+}
+
+/// Who has a say in whether the work goes on.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// Those who need the disk for themselves.
+    holds: u32,
+    /// Those who wait for the digest, and come first.
+    waits: u32,
+}
+
+/// As long as it lives, the disk is not read for a digest that nobody waits for.
+#[derive(Debug)]
+pub struct Hold<'h>(&'h Hashing);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.want(|wanted| wanted.holds -= 1);
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -38,7 +59,19 @@ impl Hashing {
     pub fn new(path: PathBuf, opened: FileState, cache: Option<Digests>) -> Self {
         let found = cache.as_ref().and_then(|cache| cache.find(&path, &opened));
         let known = Mutex::new(found.map_or(Known::Nothing, Known::Digest));
-        Self { path, opened, cache, known, changed: Condvar::new() }
+        let (changed, wanted, goes_on) = (Condvar::new(), Mutex::default(), Condvar::new());
+        Self { path, opened, cache, known, changed, wanted, goes_on }
+    }
+
+    /// Leaves the disk to others for now.
+    pub fn hold(&self) -> Hold<'_> {
+        self.want(|wanted| wanted.holds += 1);
+        Hold(self)
+    }
+
+    fn want(&self, change: impl FnOnce(&mut Wanted)) {
+        change(&mut self.wanted.lock().unwrap_or_else(PoisonError::into_inner));
+        self.goes_on.notify_all();
     }
 
     /// The digest, where it is known and the file is what it was.
@@ -61,7 +94,14 @@ impl Hashing {
     ///
     /// # Errors
     /// Why there is none, for people.
-    pub fn wait(self: &Arc<Self>, mut tell: impl FnMut(u64) -> ControlFlow<()>) -> Result<Digest, String> {
+    pub fn wait(self: &Arc<Self>, tell: impl FnMut(u64) -> ControlFlow<()>) -> Result<Digest, String> {
+        self.want(|wanted| wanted.waits += 1);
+        let digest = self.wait_for(tell);
+        self.want(|wanted| wanted.waits -= 1);
+        digest
+    }
+
+    fn wait_for(self: &Arc<Self>, mut tell: impl FnMut(u64) -> ControlFlow<()>) -> Result<Digest, String> {
         self.check()?;
         if self.claim() {
             let own = Arc::clone(self);
@@ -99,6 +139,9 @@ impl Hashing {
             if let Known::Hashed(bytes) = &mut *self.lock() {
                 *bytes += some;
             }
+            let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_held = |wanted: &mut Wanted| wanted.holds > 0 && wanted.waits == 0;
+            drop(self.goes_on.wait_while(wanted, is_held));
         };
         let digest = digest::digest_of(&self.path, &self.opened, self.cache.as_ref(), 1, &progress);
         let failed = |error| Known::Failed(format!("cannot read {}: {error}", self.path.display()));
@@ -186,6 +229,28 @@ mod tests {
         let ended = model.wait(|_| ControlFlow::Break(()));
         assert!(matches!(&ended, Err(reason) if reason.starts_with("nobody")), "{ended:?}");
         assert!(model.wait(GO_ON).is_ok());
+    }
+
+    #[test]
+    fn work_that_is_held_goes_on_for_whoever_waits_or_afterwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.m");
+        fs::write(&path, vec![7; 3 << 20]).unwrap();
+        let model = hashing(&path, None);
+        let hold = model.hold();
+        in_background(vec![Arc::clone(&model)]).unwrap();
+        while !matches!(*model.lock(), Known::Hashed(1..)) {
+            thread::yield_now();
+        }
+        assert_eq!(model.known(), None);
+        assert!(model.wait(GO_ON).is_ok());
+        let other = hashing(&path, None);
+        let other_hold = other.hold();
+        in_background(vec![Arc::clone(&other)]).unwrap();
+        drop((hold, other_hold));
+        while other.known().is_none() {
+            thread::yield_now();
+        }
     }
 
     #[test]

@@ -326,6 +326,11 @@ impl<'w> Worker<'w> {
         part.compute(|engine| engine.halve_from(halve_from));
         let mut summary = Summary { node, nodes, ..Summary::default() };
         let result = caller.link(door, task, &ready).map_err(SessionError::Net);
+        // What streams has the disk for itself.
+        let _holds: Vec<_> = match part.stream() {
+            Some(_) => self.models.iter().map(|model| model.hashing.hold()).collect(),
+            None => Vec::new(),
+        };
         let read = |part: &Part<'_>| part.stream().map_or(0, |stream| stream.reading().bytes);
         let before = read(&part);
         let result = result.and_then(|mut mesh| compute(&mut part, &mut mesh, &task.plan, &mut summary));
