@@ -19,6 +19,7 @@ pub struct Relay {
     pub address: Address,
     streams: Streams,
     holds: Arc<AtomicBool>,
+    is_over: Arc<AtomicBool>,
 }
 
 impl Relay {
@@ -37,22 +38,31 @@ impl Relay {
         let address = Address { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
         thread::spawn(move || answer(&questions));
         let (streams, worker) = (Streams::default(), (worker.host.clone(), worker.port));
-        let holds = Arc::new(AtomicBool::new(false));
-        let (connections, held) = (Arc::clone(&streams), Arc::clone(&holds));
+        let (holds, is_over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (connections, held, over) = (Arc::clone(&streams), Arc::clone(&holds), Arc::clone(&is_over));
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
+                if over.load(Ordering::Relaxed) {
+                    continue;
+                }
                 // Whose worker is not there hears it at once.
                 let Ok(server) = TcpStream::connect((worker.0.as_str(), worker.1)) else { continue };
                 carry(&connections, &held, &client, &server);
                 carry(&connections, &held, &server, &client);
             }
         });
-        Self { address, streams, holds }
+        Self { address, streams, holds, is_over }
     }
 
     /// Lets nothing through any more, or all again: as if the worker took its time.
     pub fn hold(&self, holds: bool) {
         self.holds.store(holds, Ordering::Relaxed);
+    }
+
+    /// Cuts all connections, and every new one: as if the worker had ended.
+    pub fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.cut_all();
     }
 
     /// Cuts all connections. New ones can be made.

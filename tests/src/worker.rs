@@ -25,6 +25,7 @@ pub const PATIENT: Timeouts = Timeouts {
     start: Duration::from_secs(1),
     handshake: Duration::from_secs(20),
     progress: Duration::from_secs(20),
+    silence: Duration::from_secs(5),
 };
 
 /// Short enough to wait for.

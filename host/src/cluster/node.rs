@@ -13,6 +13,7 @@ use crate::model::{Model, ModelError, identity};
 use crate::net::door::{Answers, Arrival, Door};
 use crate::net::listen::{Joined, Listener, Root};
 use crate::net::native::{self, Announced, Caller, DigestOf, Task};
+use crate::net::watch::Life;
 use crate::net::{Mesh, NetError};
 use crate::storage::{Received, group_bytes};
 use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Run, Step};
@@ -260,8 +261,9 @@ impl<'w> Worker<'w> {
         thread::scope(|scope| {
             for arrival in door.open(scope, listener, &answers) {
                 let (from, result) = match arrival {
-                    Arrival::Native(from, caller, task) => {
-                        (from, self.run_native(&door, (caller, &task), max_memory(), &mut event))
+                    Arrival::Native(from, caller, task, life) => {
+                        let result = self.run_native(&door, (caller, &task, &life), max_memory(), &mut event);
+                        (from, result)
                     }
                     Arrival::Dllama(from, root) => (from, self.run_dllama(&door, root, max_memory(), &mut event)),
                     Arrival::Stranger(from, error) => {
@@ -294,7 +296,7 @@ impl<'w> Worker<'w> {
     fn run_native(
         &self,
         door: &Door,
-        (mut caller, task): (Caller, &Task),
+        (mut caller, task, life): (Caller, &Task, &Life),
         max_memory: u64,
         event: &mut impl FnMut(Event<'_>),
     ) -> Result<Summary, SessionError> {
@@ -325,7 +327,6 @@ impl<'w> Worker<'w> {
         };
         part.compute(|engine| engine.halve_from(halve_from));
         let mut summary = Summary { node, nodes, ..Summary::default() };
-        let result = caller.link(door, task, &ready).map_err(SessionError::Net);
         // What streams has the disk for itself.
         let _holds: Vec<_> = match part.stream() {
             Some(_) => self.models.iter().map(|model| model.hashing.hold()).collect(),
@@ -333,7 +334,16 @@ impl<'w> Worker<'w> {
         };
         let read = |part: &Part<'_>| part.stream().map_or(0, |stream| stream.reading().bytes);
         let before = read(&part);
-        let result = result.and_then(|mut mesh| compute(&mut part, &mut mesh, &task.plan, &mut summary));
+        let result = caller.link(door, (task, life), &ready).map_err(SessionError::Net).and_then(|mut mesh| {
+            let result = compute(&mut part, &mut mesh, (&task.plan, life), &mut summary);
+            // The root hears whose fault it is before links end, which tells it little.
+            match &result {
+                Ok(()) => {}
+                Err(SessionError::Net(error)) => life.fail(task, error),
+                Err(error) => life.give_up(task, error.to_string()),
+            }
+            result
+        });
         summary.streamed_bytes = read(&part) - before;
         *self.kept() = part.into_kept().map(|kept| (fingerprint, kept));
         result.map(|()| summary)
@@ -345,10 +355,15 @@ impl<'w> Worker<'w> {
 }
 
 /// Computes passes of a session of the native dialect until it ends.
-fn compute(part: &mut Part<'_>, mesh: &mut Mesh, plan: &Plan, summary: &mut Summary) -> Result<(), SessionError> {
+fn compute(
+    part: &mut Part<'_>,
+    mesh: &mut Mesh,
+    (plan, life): (&Plan, &Life),
+    summary: &mut Summary,
+) -> Result<(), SessionError> {
     let (mut gathered, mut beat) = (Gathered::default(), Beat::default());
     loop {
-        let (pass, tokens) = match native::next(mesh, &beat)? {
+        let (pass, tokens) = match native::next(mesh)? {
             Announced::Pass(pass, tokens) => (pass, tokens),
             Announced::Rest => {
                 part.compute(|engine| engine.exchange_logits(mesh))?;
@@ -366,6 +381,7 @@ fn compute(part: &mut Part<'_>, mesh: &mut Mesh, plan: &Plan, summary: &mut Summ
             beat.passes += 1;
             let waits = mesh.traffic().since(before).exchanging;
             beat.busy_us += start.elapsed().saturating_sub(waits).as_micros() as u64;
+            life.did(beat);
         }
         summary.passes += 1;
         summary.tokens += u64::from(pass.rows());

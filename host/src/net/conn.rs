@@ -51,6 +51,16 @@ impl Conn {
         &self.peer
     }
 
+    /// The same connection, of which messages call the other side `peer` from now on.
+    pub(super) fn called(self, peer: String) -> Self {
+        Self { peer, ..self }
+    }
+
+    /// Another handle of the stream, by which it can be ended from elsewhere.
+    pub(super) fn twin(&self) -> io::Result<TcpStream> {
+        self.stream.try_clone()
+    }
+
     /// Starts a phase: what has been waited for so far does not count.
     pub(super) fn begin(&mut self, limit: Duration) {
         self.patience = Patience::new(limit, Instant::now());

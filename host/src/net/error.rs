@@ -52,6 +52,8 @@ pub enum NetError {
     Foreign { peer: String, unsupported: Unsupported },
     /// Weights to be sent could not be had.
     Weights { peer: String, reason: String },
+    /// Somebody is lost while nobody was waited for.
+    Lost,
     /// The system refuses sockets.
     System(io::Error),
 }
@@ -69,6 +71,30 @@ pub(super) fn phase_of(part: Part) -> &'static str {
 }
 
 impl NetError {
+    /// Whose fault it is, as messages call him, if it is that of one peer.
+    pub fn peer(&self) -> Option<String> {
+        match self {
+            Self::Resolve { address, .. } | Self::Connect { address, .. } | Self::Unanswered { address, .. } => {
+                Some(format!("worker {address}"))
+            }
+            Self::Silent { peer, .. }
+            | Self::Slow { peer, .. }
+            | Self::Vanished { peer, .. }
+            | Self::Closed { peer, .. }
+            | Self::Failed { peer, .. }
+            | Self::Invalid { peer, .. }
+            | Self::Refused { peer, .. }
+            | Self::Unexpected { peer, .. }
+            | Self::Version { peer, .. }
+            | Self::OtherModel { peer, .. }
+            | Self::Busy { peer, .. }
+            | Self::Locked { peer }
+            | Self::Foreign { peer, .. }
+            | Self::Weights { peer, .. } => Some(peer.clone()),
+            Self::Listen { .. } | Self::Workers(_) | Self::Mixed { .. } | Self::Lost | Self::System(_) => None,
+        }
+    }
+
     /// What the system said about the connection to `peer`, timeouts of ours apart.
     pub(super) fn io(peer: &str, phase: &'static str, error: io::Error) -> Self {
         use io::ErrorKind as Kind;
@@ -153,6 +179,7 @@ impl fmt::Display for NetError {
                  convert the model with --weights q40, or run host-worker there"
             ),
             Self::Weights { peer, reason } => write!(f, "weights for {peer}: {reason}"),
+            Self::Lost => f.write_str("a worker is lost"),
             Self::System(error) => write!(f, "cannot get sockets: {error}"),
         }
     }
