@@ -55,6 +55,7 @@ impl Worker {
             worker.serve(
                 &listener,
                 || max_memory,
+                || false,
                 |event| {
                     if let Event::Ended(_, result) = event {
                         // The test may be over.

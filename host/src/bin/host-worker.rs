@@ -4,7 +4,7 @@
 
 use clap::Parser;
 use dair_core::wire::native::MODELS_MAX;
-use dair_host::cli::{self, KernelArgs, MemoryArgs};
+use dair_host::cli::{self, KernelArgs, MemoryArgs, interrupt};
 use dair_host::cluster::discovery::{Announcement, ClusterName, Discovery};
 use dair_host::cluster::kv::Kv;
 use dair_host::cluster::measured::{self, Before};
@@ -169,7 +169,23 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     let worker = Worker::new(&pool, kernels, args.kv.into(), (speed, disk_speed), models)
         .with_storage(args.memory.storage.into());
     worker.hash_in_background()?;
-    let served = worker.serve(&listener, max_memory, |event| match event {
+    interrupt::install();
+    interrupt::catch();
+    let mut announced = announced;
+    let mut has_said = args.quiet;
+    let is_over = || {
+        let is_over = interrupt::is_set();
+        if is_over && !std::mem::replace(&mut has_said, true) {
+            say("about to end, when this is done; a second signal does not wait");
+        }
+        is_over
+    };
+    let served = worker.serve(&listener, max_memory, is_over, |event| match event {
+        Event::Over => {
+            // Roots that search do not find it any more.
+            drop(announced.take());
+            std::process::exit(0);
+        }
         Event::Joined(root, node, nodes, warnings) if !args.quiet => {
             say(format_args!("{root}: node {node} of {nodes}"));
             warnings.iter().for_each(|warning| say(format_args!("{root}: {warning}")));

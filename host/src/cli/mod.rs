@@ -8,11 +8,12 @@ mod cut_args;
 mod failure;
 mod generate;
 mod inspect;
-mod interrupt;
+pub mod interrupt;
 mod kernel_args;
 mod memory_args;
 mod model_args;
 mod model_files;
+mod node;
 mod nodes;
 mod perplexity;
 mod piped;
@@ -63,6 +64,7 @@ enum Command {
     Inspect(inspect::Args),
     Bench(bench::Args),
     Nodes(nodes::Args),
+    Node(node::Args),
     Plan(plan::Args),
     Verify(verify::Args),
     Tokenize(tokenize::TokenizeArgs),
@@ -85,6 +87,7 @@ pub fn run() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Nodes(args) => nodes::run(&args),
+        Command::Node(args) => node::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),

@@ -25,9 +25,10 @@ use dair_core::wire::native::{Beat, Digest, Fingerprint, HasModel, Have, MODELS_
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 /// What a session did.
@@ -244,7 +245,8 @@ impl<'w> Worker<'w> {
         self.model(fingerprint).ok_or(NOT_HERE)?.hashing.wait(tell)
     }
 
-    /// Serves one root after the other, for ever; `event` hears what happens.
+    /// Serves one root after the other, for ever; `event` hears what happens, also when it is time to end: because somebody has said
+    /// so, or `is_over` does, and nobody is served any more.
     ///
     /// # Errors
     /// Where the port itself fails.
@@ -252,6 +254,7 @@ impl<'w> Worker<'w> {
         &self,
         listener: &Listener,
         max_memory: impl Fn() -> u64 + Sync,
+        mut is_over: impl FnMut() -> bool,
         mut event: impl FnMut(Event<'_>),
     ) -> Result<Infallible, NetError> {
         let door = Door::new(*listener.timeouts());
@@ -259,7 +262,20 @@ impl<'w> Worker<'w> {
         let digest_of: DigestOf<'_> = &|fingerprint, tell| self.digest(fingerprint, tell);
         let answers = Answers { have: &have, digest_of };
         thread::scope(|scope| {
-            for arrival in door.open(scope, listener, &answers) {
+            let arrivals = door.open(scope, listener, &answers);
+            loop {
+                if is_over() {
+                    door.leave();
+                }
+                let arrival = match arrivals.recv_timeout(LOOK) {
+                    Ok(arrival) => arrival,
+                    Err(RecvTimeoutError::Timeout) if door.is_left() => {
+                        event(Event::Over);
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => unreachable!("a door takes clients until its port fails"),
+                };
                 let (from, result) = match arrival {
                     Arrival::Native(from, caller, task, life) => {
                         let result = self.run_native(&door, (caller, &task, &life), max_memory(), &mut event);
@@ -275,7 +291,6 @@ impl<'w> Worker<'w> {
                 door.is_free_again();
                 event(Event::Ended(from, &result));
             }
-            unreachable!("a door takes clients until its port fails")
         })
     }
 
@@ -363,7 +378,10 @@ fn compute(
 ) -> Result<(), SessionError> {
     let (mut gathered, mut beat) = (Gathered::default(), Beat::default());
     loop {
-        let (pass, tokens) = match native::next(mesh)? {
+        life.is_busy(false);
+        let announced = native::next(mesh)?;
+        life.is_busy(true);
+        let (pass, tokens) = match announced {
             Announced::Pass(pass, tokens) => (pass, tokens),
             Announced::Rest => {
                 part.compute(|engine| engine.exchange_logits(mesh))?;
@@ -399,7 +417,12 @@ pub enum Event<'e> {
     Joined(&'e str, u32, u32, &'e [String]),
     /// A session with this client is over.
     Ended(std::net::SocketAddr, &'e Result<Summary, SessionError>),
+    /// Nobody is served, nor let in any more.
+    Over,
 }
+
+/// How often a worker looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Runs a session of the `dllama` dialect to its end.
 ///

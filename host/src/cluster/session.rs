@@ -285,12 +285,13 @@ impl<'m> Session<'m> {
     /// # Errors
     /// Names the worker that can't be had, where it is the first one, or what this machine can't do.
     pub fn form(task: &Task<'m, '_>, members: &mut Members, kept: &mut Option<Kept>) -> Result<Self, RootError> {
-        let mut attempts = 0;
+        let (mut attempts, mut is_first) = (0, task.is_first);
         loop {
-            match Self::try_to_form(task, members, kept) {
+            match Self::try_to_form(&Task { is_first, ..*task }, members, kept) {
                 Ok(session) => return Ok(session),
                 Err(Unformed::For(error)) => return Err(error),
                 Err(Unformed::Without(losses, error)) => {
+                    is_first = false;
                     attempts += usize::from(losses.is_empty());
                     if attempts > ATTEMPTS {
                         return Err(RootError::Net(error));
@@ -448,6 +449,12 @@ fn find(task: &Task<'_, '_>, wanted: &HasModel, members: &Members) -> Result<Oth
                 false => Unformed::For(RootError::Net(error)),
             })?);
         }
+        if called.iter().flatten().any(|worker| !worker.have.models.is_empty())
+            && let Some(silent) = called.iter().position(Option::is_none)
+        {
+            // It may be about to start; else somebody is told why it is not used.
+            return Err(named(NetError::Other { address: addresses[silent].clone() }, members));
+        }
         let called = workers::with_model(&addresses, called, wanted, progress).map_err(RootError::Net)?;
         return Ok(called.map_or(Others::Dllama, |called| Others::Native(places.into_iter().zip(called).collect())));
     }
@@ -459,7 +466,7 @@ fn find(task: &Task<'_, '_>, wanted: &HasModel, members: &Members) -> Result<Oth
             }
             answer = call(std::slice::from_ref(address))?.remove(0);
         }
-        let unanswered = || NetError::Unanswered { address: address.clone(), timeout: timeouts.handshake };
+        let unanswered = || NetError::Other { address: address.clone() };
         let checked = answer.and_then(|called| {
             let called = called.ok_or_else(unanswered)?;
             workers::check_version(&called)?;

@@ -10,8 +10,8 @@ use dair_core::plan::Share;
 use dair_core::wire::Part;
 use dair_core::wire::native::{
     self, CALL, Digest, Fingerprint, GREETING, Have, LINK, Message, PLAIN, Plan, PlanNode, Ready, SILENCE_MS, VERSION,
-    Watch, write_bye, write_digest, write_echo, write_go, write_hashing, write_have, write_leaving, write_link,
-    write_linked, write_pass, write_plan, write_ready, write_refused, write_rest, write_verify,
+    Watch, write_bye, write_digest, write_drain, write_echo, write_go, write_hashing, write_have, write_leaving,
+    write_link, write_linked, write_pass, write_plan, write_ready, write_refused, write_rest, write_verify,
 };
 use embedded_io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -71,6 +71,15 @@ impl Called {
     /// How messages call it.
     pub fn peer(&self) -> &str {
         self.conn.peer()
+    }
+
+    /// Tells it to finish what it does, and to end.
+    ///
+    /// # Errors
+    /// Where it is gone, or does not understand.
+    pub fn drain(&mut self) -> Result<(), NetError> {
+        self.conn.write_with(Part::Message, write_drain)?;
+        self.conn.read_message(|message| matches!(message, Message::Leaving).then_some(()))
     }
 
     /// Asks for the digest of the model with this fingerprint, which has so many bytes; `tell` hears how many of them are hashed.
@@ -511,9 +520,11 @@ impl Caller {
         // Nobody calls before all are ready.
         door.expect(*session, (node + 1..*nodes).collect());
         self.root.write_with(Part::Message, |root| write_ready(root, ready))?;
-        if !life.is_watched_within(door.timeouts().handshake) {
-            let (peer, timeout) = (self.root.peer().to_owned(), door.timeouts().handshake);
-            return Err(NetError::Silent { peer, phase: "the set-up of signs of life", timeout });
+        // The root's end is noticed by what it owes, or, if it can't be, by those who watch.
+        let limit = door.timeouts().handshake;
+        if !self.root.has_word_within(limit) && !life.is_watched() {
+            let peer = self.root.peer().to_owned();
+            return Err(NetError::Silent { peer, phase: "the set-up of signs of life", timeout: limit });
         }
         // The slowest worker is waited for by all.
         self.root.begin(PREPARE.max(self.progress));

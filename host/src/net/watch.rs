@@ -15,7 +15,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Signs of life within the limit of silence.
 const BEATS: u32 = 8;
@@ -184,7 +184,10 @@ impl Watches {
             let (shared, timeouts, address) = (Arc::clone(&shared), *timeouts, address.clone());
             let ask = move || {
                 if let Err(error) = shared.ask(index, (&address, &watch), &timeouts) {
-                    shared.note(index, |seen| seen.lost = Some(error));
+                    shared.note(index, |seen| {
+                        let left = NetError::Left { peer: format!("worker {address}") };
+                        seen.lost = Some(if seen.is_leaving { left } else { error });
+                    });
                     shared.cut();
                 }
             };
@@ -243,7 +246,6 @@ impl Drop for Watches {
 #[derive(Debug)]
 pub struct Life {
     state: Mutex<LifeState>,
-    changed: Condvar,
     passes: AtomicU64,
     busy_us: AtomicU64,
 }
@@ -254,17 +256,27 @@ struct LifeState {
     root: Option<TcpStream>,
     is_watched: bool,
     failed: Option<Blame>,
+    /// Since when nothing is to be computed.
+    idle: Option<Instant>,
 }
+
+/// A worker that is about to end does so when there was nothing to be computed for so long: its root goes on without it.
+const IDLE: Duration = Duration::from_secs(1);
 
 impl Life {
     /// Of a session whose root has this link.
     pub(super) fn new(root: Option<TcpStream>) -> Self {
-        let state = Mutex::new(LifeState { root, is_watched: false, failed: None });
-        Self { state, changed: Condvar::new(), passes: AtomicU64::new(0), busy_us: AtomicU64::new(0) }
+        let state = Mutex::new(LifeState { root, is_watched: false, failed: None, idle: None });
+        Self { state, passes: AtomicU64::new(0), busy_us: AtomicU64::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, LifeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is something to be computed from now on, or nothing.
+    pub fn is_busy(&self, busy: bool) {
+        self.lock().idle = (!busy).then(Instant::now);
     }
 
     /// What was done so far.
@@ -285,17 +297,15 @@ impl Life {
         self.lock().failed = Some(Blame { node: task.plan.node, reason });
     }
 
-    /// Waits until its root watches over it; whether it does.
-    pub(super) fn is_watched_within(&self, limit: Duration) -> bool {
-        let waited = self.changed.wait_timeout_while(self.lock(), limit, |state| !state.is_watched);
-        waited.unwrap_or_else(PoisonError::into_inner).0.is_watched
+    /// Whether its root watches over it.
+    pub(super) fn is_watched(&self) -> bool {
+        self.lock().is_watched
     }
 
     /// Answers a root that watches, until it has had enough, or is lost; then its session ends. `is_leaving` says whether this
     /// worker is about to end.
     pub(super) fn attend(&self, mut root: Conn, silence: Duration, is_leaving: impl Fn() -> bool) {
         self.lock().is_watched = true;
-        self.changed.notify_all();
         let mut has_told = false;
         let result = loop {
             root.begin(silence);
@@ -310,7 +320,8 @@ impl Life {
                 Err(error) => break Err(error),
             }
             let failed = self.lock().failed.take();
-            let leaves = is_leaving() && !std::mem::replace(&mut has_told, is_leaving());
+            let leaves = !has_told && is_leaving();
+            has_told |= leaves;
             let (passes, busy_us) = (self.passes.load(Ordering::Relaxed), self.busy_us.load(Ordering::Relaxed));
             let told = root.write_with(Part::Message, |root| {
                 if let Some(Blame { node, reason }) = &failed {
@@ -324,10 +335,20 @@ impl Life {
             if let Err(error) = told {
                 break Err(error);
             }
+            let is_idle = self.lock().idle.is_some_and(|since| since.elapsed() > IDLE);
+            if has_told && is_idle {
+                self.cut();
+            }
         };
-        if let (Err(_), Some(link)) = (result, &self.lock().root) {
-            // Whoever waits for the root sees that, and says so.
-            let _ = link.shutdown(Shutdown::Both);
+        if result.is_err() {
+            self.cut();
+        }
+    }
+
+    /// Ends the link to the root: whoever waits for it sees that, and says so.
+    fn cut(&self) {
+        if let Some(root) = &self.lock().root {
+            let _ = root.shutdown(Shutdown::Both);
         }
     }
 }
