@@ -133,6 +133,8 @@ fn announce(args: &Args, local: SocketAddr, threads: usize) -> Option<(ClusterNa
 }
 
 fn run(args: &Args) -> Result<std::convert::Infallible, String> {
+    interrupt::install();
+    interrupt::catch();
     let threads = args.threads.map_or_else(cpu::threads, usize::from);
     let kernels = args.kernels.kernels().map_err(|error| error.to_string())?;
     let pool = Threads::new(threads).map_err(|error| format!("cannot start {threads} threads: {error}"))?;
@@ -169,8 +171,6 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     let worker = Worker::new(&pool, kernels, args.kv.into(), (speed, disk_speed), models)
         .with_storage(args.memory.storage.into());
     worker.hash_in_background()?;
-    interrupt::install();
-    interrupt::catch();
     let mut announced = announced;
     let mut has_said = args.quiet;
     let is_over = || {

@@ -13,6 +13,7 @@ Examples:
 
 /// Tell a worker what to do.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -43,7 +44,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let Command::Drain(args) = &args.command;
     let timeouts = Timeouts::of(Duration::from_secs(args.timeout_s));
     let answers = native::call_each(&args.workers, &timeouts, |_| ()).map_err(|error| error.to_string())?;
-    let mut untold = 0;
+    let mut untold = Vec::new();
     for (address, answer) in args.workers.iter().zip(answers) {
         let told = match answer {
             Ok(Some(mut worker)) => worker.drain().map_err(|error| error.to_string()),
@@ -52,11 +53,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         };
         match told {
             Ok(()) => terminal::print_line(format_args!("worker {address} finishes what it does, and ends"))?,
-            Err(reason) => {
-                terminal::note(format_args!("error: {reason}"));
-                untold += 1;
-            }
+            Err(reason) => untold.push(reason),
         }
     }
-    if untold == 0 { Ok(()) } else { Err(format!("{untold} of {} workers were not told", args.workers.len()).into()) }
+    if untold.is_empty() { Ok(()) } else { Err(untold.join("; ").into()) }
 }

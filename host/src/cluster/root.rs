@@ -58,6 +58,8 @@ pub struct Root<'m> {
     epoch: u32,
     /// There was a session.
     was_formed: bool,
+    /// Its workers were those of C++ Distributed-Llama.
+    is_dllama: bool,
     /// What is in the KV cache.
     history: History,
     /// The last pass.
@@ -102,6 +104,7 @@ impl<'m> Root<'m> {
             session: None,
             epoch: 0,
             was_formed: false,
+            is_dllama: false,
             history: History::of(options.slots),
             last: (Vec::new(), Vec::new()),
             kept: None,
@@ -148,10 +151,12 @@ impl<'m> Root<'m> {
                 identity: self.identity.as_ref(),
                 epoch: self.epoch,
                 is_first: !self.was_formed,
+                is_dllama: self.is_dllama,
                 paces: &self.paces,
             };
-            self.session = Some(Session::form(&task, &mut self.members, &mut self.kept)?);
-            self.was_formed = true;
+            let session = Session::form(&task, &mut self.members, &mut self.kept)?;
+            (self.was_formed, self.is_dllama) = (true, session.is_dllama());
+            self.session = Some(session);
         }
         Ok(self.session.as_mut().unwrap_or_else(|| unreachable!("it was formed")))
     }

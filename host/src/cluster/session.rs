@@ -37,6 +37,8 @@ pub(super) struct Task<'m, 't> {
     pub epoch: u32,
     /// No session was formed before: a worker that can't be had then is a mistake of the user's.
     pub is_first: bool,
+    /// Workers turned out to be those of C++ Distributed-Llama.
+    pub is_dllama: bool,
     /// How fast nodes turned out to be, beside what was predicted: the root, then all workers.
     pub paces: &'t [f64],
 }
@@ -186,6 +188,11 @@ impl Session<'_> {
         let places = [0].into_iter().chain(self.called.iter().map(|worker| worker + 1));
         places.zip(other).for_each(|(place, pace)| paces[place] *= pace);
         true
+    }
+
+    /// Whether its workers are those of C++ Distributed-Llama.
+    pub fn is_dllama(&self) -> bool {
+        !self.is_native && self.mesh.nodes() > 1
     }
 
     /// Whether nobody is known to be missing.
@@ -430,7 +437,7 @@ const BUSY: usize = 10;
 /// Finds out who the workers are that are not left out.
 fn find(task: &Task<'_, '_>, wanted: &HasModel, members: &Members) -> Result<Others, Unformed> {
     let Task { options, progress, is_first, .. } = *task;
-    if options.dialect == Dialect::Dllama {
+    if options.dialect == Dialect::Dllama || task.is_dllama {
         return Ok(Others::Dllama);
     }
     let places = members.callable();

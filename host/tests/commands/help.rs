@@ -3,7 +3,7 @@
 use crate::run::dair;
 use std::collections::BTreeSet;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "convert",
     "generate",
     "chat",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 12] = [
     "inspect",
     "bench",
     "nodes",
+    "node",
     "plan",
     "verify",
     "tokenize",

@@ -20,5 +20,6 @@ mod run;
 mod sampling;
 mod screen;
 mod streaming;
+mod survival;
 mod tokens;
 mod typing;
