@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::chat::template;
-use crate::chat::tests::with_model;
-use dair_core::exec::Logits;
+use crate::chat::tests::{forget, with_model};
 use dair_core::text::{Filters, Sampler};
 
 fn generator<'v>(vocab: &'v Tokenizer<'v>) -> Generator<'v> {
@@ -22,7 +21,7 @@ fn ask(chat: &mut Conversation, root: &mut Root<'_>, vocab: &Tokenizer<'_>, user
 fn anew(messages: &[Message], root: &mut Root<'_>, vocab: &Tokenizer<'_>) -> Turn {
     let mut fresh = conversation(vocab, None);
     fresh.restore(messages.to_vec());
-    root.forward(&[255], 0, Logits::None).unwrap();
+    forget(root);
     let turn = fresh.answer(root, &mut generator(vocab), vocab, 8, |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(turn.answer.prefill.tokens as usize, (fresh.position() - turn.answer.decode.tokens) as usize);
     turn
@@ -82,17 +81,20 @@ fn a_question_asked_again_feeds_one_token() {
 fn penalties_count_what_the_cache_holds() {
     let filters = Filters { repeat_penalty: 1.5, presence_penalty: 0.5, last_n: 1000, ..Filters::OFF };
     with_model(512, None, |root, vocab| {
-        let mut ask = |chat: &mut Conversation, filters| {
+        let mut ask = |chat: &mut Conversation, filters, forgets: bool| {
+            if forgets {
+                forget(root);
+            }
             let sampler = Sampler::new(0.0, 1.0, 1).unwrap().with(filters);
             let mut generator = Generator::new(vocab.vocabulary(), sampler, Vec::new());
             chat.ask(root, &mut generator, vocab, "name a fruit", 16, |_| ControlFlow::Continue(())).unwrap()
         };
-        let plain = ask(&mut conversation(vocab, None), Filters::OFF).text;
+        let plain = ask(&mut conversation(vocab, None), Filters::OFF, true).text;
         let mut chat = conversation(vocab, None);
-        let first = ask(&mut chat, filters);
+        let first = ask(&mut chat, filters, true);
         assert_ne!(first.text, plain, "the penalties do nothing here");
         chat.pop_turn();
-        let again = ask(&mut chat, filters);
+        let again = ask(&mut chat, filters, false);
         assert!(first.answer.prefill.tokens > 1);
         assert_eq!((again.text, again.answer.prefill.tokens), (first.text, 1));
     });
