@@ -10,6 +10,8 @@ mod generate;
 mod inspect;
 mod interrupt;
 mod kernel_args;
+mod key;
+mod key_args;
 mod memory_args;
 mod model_args;
 mod model_files;
@@ -35,6 +37,7 @@ pub use args::parse;
 use clap::{Parser, Subcommand};
 pub use failure::Failure;
 pub use kernel_args::KernelArgs;
+pub use key_args::KeyArgs;
 pub use memory_args::MemoryArgs;
 use std::process::ExitCode;
 
@@ -62,6 +65,7 @@ enum Command {
     Render(render::Args),
     Inspect(inspect::Args),
     Bench(bench::Args),
+    Key(key::Args),
     Nodes(nodes::Args),
     Plan(plan::Args),
     Verify(verify::Args),
@@ -84,6 +88,7 @@ pub fn run() -> ExitCode {
         Command::Render(args) => render::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Key(args) => key::run(&args),
         Command::Nodes(args) => nodes::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Verify(args) => verify::run(&args),

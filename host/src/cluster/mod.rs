@@ -5,6 +5,7 @@ pub mod choose;
 pub mod discovery;
 pub mod error;
 pub mod hashing;
+pub mod key_file;
 pub mod kv;
 pub mod local;
 pub mod lossy;

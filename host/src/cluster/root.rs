@@ -47,9 +47,12 @@ impl Others {
         if options.dialect == Dialect::Dllama {
             return Ok(Self::Dllama);
         }
-        let called = native::call(&options.workers, &options.timeouts, progress)?;
-        let called = workers::with_model(&options.workers, called, wanted, progress)?;
-        Ok(called.map_or(Self::Dllama, Self::Native))
+        let called = native::call(&options.workers, (&options.timeouts, &options.keys), progress)?;
+        match workers::with_model(&options.workers, called, wanted, progress)? {
+            Some(called) => Ok(Self::Native(called)),
+            None if options.keys.are_none() => Ok(Self::Dllama),
+            None => Err(workers::exposed(&options.workers)),
+        }
     }
 
     /// From how many rows on a pass is computed in halves: never where exchanges take hardly any time, nor where a stage has nobody to

@@ -15,17 +15,21 @@
 //! probes of the connection. In the native dialect the root gives signs of life then.
 
 mod address;
+mod channel;
 mod conn;
 pub mod dial;
 pub mod door;
 mod error;
+mod key;
 pub mod listen;
 mod mesh;
 pub mod native;
 mod patience;
+mod rate;
 
 pub use address::{Address, AddressError, DEFAULT_PORT, WorkerAddress};
 pub use error::NetError;
+pub use key::{Key, KeyError, Keys};
 pub use mesh::{Mesh, Traffic};
 
 use std::time::Duration;

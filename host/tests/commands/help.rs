@@ -3,7 +3,7 @@
 use crate::run::dair;
 use std::collections::BTreeSet;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "convert",
     "generate",
     "chat",
@@ -11,6 +11,7 @@ const COMMANDS: [&str; 12] = [
     "render",
     "inspect",
     "bench",
+    "key",
     "nodes",
     "plan",
     "verify",
