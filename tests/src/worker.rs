@@ -4,6 +4,7 @@ use dair_core::kernels::KvType;
 use dair_host::cluster::node::{self, Event, OwnModel, Summary};
 use dair_host::machine::cpu::best_kernels;
 use dair_host::machine::pool::Threads;
+use dair_host::net::door::Access;
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, Timeouts};
 use std::net::{SocketAddr, TcpStream};
@@ -46,23 +47,40 @@ impl Worker {
     /// # Panics
     /// As [`Self::start`].
     pub fn with_models(models: Vec<OwnModel>, timeouts: Timeouts, threads: usize, kv: KvType, max_memory: u64) -> Self {
+        let access = Access { dllama: true, ..Access::default() };
+        Self::with_access(access, models, timeouts, threads, (kv, max_memory))
+    }
+
+    /// Starts a worker that has model files, and lets in whom `access` says; others let in everybody.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn with_access(
+        access: Access,
+        models: Vec<OwnModel>,
+        timeouts: Timeouts,
+        threads: usize,
+        (kv, max_memory): (KvType, u64),
+    ) -> Self {
         let listener = Listener::bind_to(([127, 0, 0, 1], 0).into(), timeouts).unwrap();
         let address = listener.local_addr().unwrap();
         let (end, ended) = channel();
         thread::spawn(move || {
             let pool = Threads::new(threads).unwrap();
-            let worker = node::Worker::new(&pool, best_kernels(), kv, (0, 0), models);
+            let worker = node::Worker::new(&pool, best_kernels(), kv, (0, 0), models).with_access(access);
             worker.serve(
                 &listener,
                 || max_memory,
                 || false,
                 |event| {
-                    if let Event::Ended(_, result) = event {
-                        // The test may be over.
-                        let _ = end.send(
-                            result.as_ref().map_or_else(|error| Err(error.to_string()), |summary| Ok(summary.clone())),
-                        );
-                    }
+                    let result = match event {
+                        Event::Joined(..) => return,
+                        Event::Stranger(_, error) => Err(error.to_string()),
+                        Event::Ended(_, Err(error)) => Err(error.to_string()),
+                        Event::Ended(_, Ok(summary)) => Ok(summary.clone()),
+                    };
+                    // The test may be over.
+                    let _ = end.send(result);
                 },
             )
         });

@@ -14,7 +14,7 @@ use dair_host::cluster::options::Options;
 use dair_host::cluster::root::{Root, with_root};
 use dair_host::machine::cpu::best_kernels;
 use dair_host::model::{Model, identity};
-use dair_host::net::{self, Timeouts, native};
+use dair_host::net::{self, Keys, Timeouts, native};
 use dair_host::synthetic::model_bytes;
 use dair_tests::models::{self, Case};
 use dair_tests::random::tokens;
@@ -396,7 +396,7 @@ fn digests_that_both_nodes_know_must_agree_at_the_join() {
 
     options.digest = Some(*blake3::hash(&file.bytes).as_bytes());
     assert!(logits(&file.model(), &options, &[1]).is_ok(), "the worker does not know its digest yet");
-    let mut called = native::call(&options.workers, &PATIENT, |_| ()).unwrap().remove(0).unwrap();
+    let mut called = native::call(&options.workers, (&PATIENT, &Keys::default()), |_| ()).unwrap().remove(0).unwrap();
     let told = called.digest((&identity.fingerprint, identity.bytes), &PATIENT, |_| ()).unwrap();
     assert_eq!(told, *blake3::hash(&changed.bytes).as_bytes());
     drop(called);
@@ -411,7 +411,8 @@ fn a_digest_is_refused_where_there_is_none() {
     let file = File::of(&models::tiny()[0], 10);
     let worker = worker(&file.path, 1, u64::MAX);
     let ask = |fingerprint| {
-        let mut called = native::call(&[worker.as_address()], &PATIENT, |_| ()).unwrap().remove(0).unwrap();
+        let mut called =
+            native::call(&[worker.as_address()], (&PATIENT, &Keys::default()), |_| ()).unwrap().remove(0).unwrap();
         called.digest((&fingerprint, 5), &PATIENT, |_| ()).unwrap_err().to_string()
     };
     assert_eq!(ask([7; 32]), format!("worker {} refuses: it does not have this model", worker.address));
@@ -687,7 +688,7 @@ fn a_busy_worker_says_whom_it_serves() {
         let error = logits(&model, &options, &[1]).unwrap_err().to_string();
         let start = format!("worker {} is busy: it has served root 127.0.0.1:", worker.address);
         assert!(error.starts_with(&start) && error.ends_with("try again when that is over, or without it"), "{error}");
-        let called = native::call(&options.workers, &PATIENT, |_| ()).unwrap();
+        let called = native::call(&options.workers, (&PATIENT, &Keys::default()), |_| ()).unwrap();
         assert!(called[0].as_ref().unwrap().have.busy.contains("it has served root"));
         root.forward(&[2], 1, Logits::Last)
     })

@@ -48,8 +48,11 @@ pub const CALL: [u8; 8] = *b"\x01\0\0\0dair";
 pub const LINK: [u8; 8] = *b"\x01\0\0\0link";
 /// First bytes that a worker answers to a [`CALL`].
 pub const GREETING: [u8; 4] = *b"DAIR";
-/// Behind a [`GREETING`]: what follows is not encrypted. Other numbers are kept for keys.
+/// Behind a [`GREETING`]: what follows is not encrypted.
 pub const PLAIN: u8 = 0;
+/// Behind a [`GREETING`]: what follows is a handshake by which both sides prove that they know the cluster's key, and then
+/// encrypted. Behind a [`LINK`] of such a cluster the handshake follows at once.
+pub const SECURED: u8 = 1;
 
 /// Most bytes of a message.
 pub const MESSAGE_MAX: u32 = 128 << 10;

@@ -2,37 +2,41 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use dair_core::wire::native::MODELS_MAX;
-use dair_host::cli::{self, KernelArgs, MemoryArgs, interrupt};
+use dair_host::cli::{self, KernelArgs, KeyArgs, MemoryArgs, interrupt};
 use dair_host::cluster::discovery::{Announcement, ClusterName, Discovery};
+use dair_host::cluster::key_file::Found;
 use dair_host::cluster::kv::Kv;
 use dair_host::cluster::measured::{self, Before};
 use dair_host::cluster::node::{Event, OwnModel, Worker};
 use dair_host::machine::pool::{MAX_LANES, Threads};
 use dair_host::machine::{cores, cpu, memory, terminal};
 use dair_host::model::cache::Digests;
+use dair_host::net::door::Access;
 use dair_host::net::listen::Listener;
-use dair_host::net::{Address, DEFAULT_PORT, Timeouts};
+use dair_host::net::{Address, DEFAULT_PORT, Key, NetError, Timeouts};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "\
 Examples:
-  host-worker --model MODEL.m                  all cores, port 9990, on every interface
-  host-worker --model-dir /models --port 9991 --threads 4
+  host-worker --model MODEL.m                  all cores, port 9990, on every interface if there is a key
+  host-worker --model-dir /models --port 9991 --threads 4 --key cluster.key
   host-worker --host 127.0.0.1 --memory 2GB
+  host-worker --dialect dllama --host 0.0.0.0  for a root that is C++ Distributed-Llama
 Then, on the root:
   dair chat --model MODEL.m --discover
   dair generate --model MODEL.m --prompt 'Hello' --workers 10.0.0.2:9990 10.0.0.3:9990
 
-The conversation with the root is neither encrypted nor authenticated: run it on networks that you trust.";
+With a key (dair key new, copied to all nodes) conversations are encrypted, and only those who have it are let in. Without one, a
+worker listens on loopback only.";
 
 /// Computes a part of a model for a root. With a copy of the root's model file, no weight crosses the network; without one, and
-/// for C++ Distributed-Llama 0.16, weights come from the root.
+/// for C++ Distributed-Llama 0.16, weights come from the root (`--dialect dllama`).
 #[derive(Debug, Parser)]
 #[command(name = "host-worker", version, after_help = EXAMPLES)]
 struct Args {
@@ -42,9 +46,9 @@ struct Args {
     /// A folder of which all files that end in .m are such copies
     #[arg(long, value_name = "FOLDER")]
     model_dir: Option<PathBuf>,
-    /// Address of this machine to listen on
-    #[arg(long, value_name = "HOST", default_value = "0.0.0.0")]
-    host: String,
+    /// Address of this machine to listen on [default: 0.0.0.0 with a key or --insecure, else 127.0.0.1]
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
     /// Port to listen on; 0 takes one that is free, and prints it
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
     port: u16,
@@ -55,6 +59,16 @@ struct Args {
     /// Keep each thread on a processor of its own: for machines that do nothing else (Linux)
     #[arg(long)]
     pin: bool,
+    #[command(flatten)]
+    key: KeyArgs,
+    /// Listen on other addresses than loopback even without a key: whoever reaches the port may use this machine, and see what
+    /// is computed
+    #[arg(long)]
+    insecure: bool,
+    /// Whose roots to take: those of dair alone, or also those of C++ Distributed-Llama 0.16, whose words nobody encrypts and
+    /// who need no key
+    #[arg(long, value_enum, value_name = "DIALECT", default_value_t)]
+    dialect: Dialect,
     #[command(flatten)]
     kernels: KernelArgs,
     /// Seconds without a byte, or with hardly any, after which a peer that owes some is given up; where layers are computed in
@@ -79,6 +93,80 @@ struct Args {
     /// Print errors only
     #[arg(long, short)]
     quiet: bool,
+}
+
+/// In which ways roots may talk to this worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Dialect {
+    #[default]
+    Native,
+    Dllama,
+}
+
+/// Of nobody in particular, so many lines may be printed at once, and then one in this time.
+const STRANGERS: u32 = 64;
+const STRANGER_EVERY: Duration = Duration::from_secs(5);
+
+/// Lines about strangers, of whom there may be many.
+#[derive(Debug)]
+struct Strangers {
+    left: u32,
+    last: Instant,
+    /// Of whom nothing was said.
+    untold: u64,
+}
+
+impl Strangers {
+    fn new() -> Self {
+        Self { left: STRANGERS, last: Instant::now(), untold: 0 }
+    }
+
+    /// The line about one, if there is to be one `now`.
+    fn line(&mut self, error: &NetError, now: Instant) -> Option<String> {
+        let more = now.saturating_duration_since(self.last).as_nanos() / STRANGER_EVERY.as_nanos();
+        if more > 0 {
+            self.left = self.left.saturating_add(u32::try_from(more).unwrap_or(u32::MAX)).min(STRANGERS);
+            self.last = now;
+        }
+        let Some(left) = self.left.checked_sub(1) else {
+            self.untold += 1;
+            return None;
+        };
+        self.left = left;
+        Some(match std::mem::take(&mut self.untold) {
+            0 => format!("no session: {error}"),
+            untold => format!("no session: {error}; and {untold} more like that since the last line"),
+        })
+    }
+}
+
+/// Where to listen, and what there is to be said of that.
+fn place(args: &Args, key: Option<&Found>) -> Result<(SocketAddr, Option<String>), String> {
+    let is_open = key.is_some() || args.insecure;
+    let host = args.host.clone().unwrap_or_else(|| if is_open { "0.0.0.0" } else { "127.0.0.1" }.into());
+    let address = Address { host, port: args.port };
+    let place = address.resolve().map_err(|error| error.to_string())?[0];
+    let is_exposed = !place.ip().is_loopback();
+    let is_dllama = args.dialect == Dialect::Dllama;
+    let warning = match (key, is_exposed) {
+        _ if is_dllama => format!(
+            "warning: --dialect dllama: whoever reaches {address} may use this machine; nothing is encrypted in that dialect"
+        ),
+        (None, true) if args.insecure => {
+            format!("warning: --insecure: whoever reaches {address} may use this machine, and nothing is encrypted")
+        }
+        (None, true) => {
+            return Err(format!(
+                "without a key a worker listens on loopback only, not on {address}: make one by dair key new and copy it to \
+                 all nodes, or say --insecure"
+            ));
+        }
+        (None, false) if args.host.is_none() => {
+            "no key: only this machine reaches this worker; dair key new makes one for all nodes".into()
+        }
+        _ => return Ok((place, None)),
+    };
+    Ok((place, Some(warning)))
 }
 
 fn main() -> ExitCode {
@@ -135,6 +223,8 @@ fn announce(args: &Args, local: SocketAddr, threads: usize) -> Option<(ClusterNa
 fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     interrupt::install();
     interrupt::catch();
+    let key = args.key.find()?;
+    let (place, warning) = place(args, key.as_ref())?;
     let threads = args.threads.map_or_else(cpu::threads, usize::from);
     let kernels = args.kernels.kernels().map_err(|error| error.to_string())?;
     let pool = Threads::new(threads).map_err(|error| format!("cannot start {threads} threads: {error}"))?;
@@ -151,17 +241,25 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
         disk_speed = measured::disk_bytes_per_s(model.path(), before)
             .map_err(|error| format!("cannot read {}: {error}", model.path().display()))? as u64;
     }
-    let progress = Duration::from_secs(args.timeout_s);
-    let address = Address { host: args.host.clone(), port: args.port };
-    let timeouts = Timeouts::of(progress);
-    let listener = Listener::bind(&address, timeouts).map_err(|error| error.to_string())?;
+    let timeouts = Timeouts::of(Duration::from_secs(args.timeout_s));
+    let listener = Listener::bind_to(place, timeouts).map_err(|error| {
+        let address = Address { host: place.ip().to_string(), port: place.port() };
+        NetError::Listen { address, error }.to_string()
+    })?;
     let local = listener.local_addr().map_err(|error| error.to_string())?;
+    if let Some(warning) = warning {
+        terminal::note(warning);
+    }
     let announced = announce(args, local, threads);
     if !args.quiet {
         if let Some(note) = cpu::too_many(threads) {
             terminal::note(note);
         }
         say(format_args!("listening on {local}, {threads} threads, {}", kernels.isa()));
+        if let Some(Found { keys, place }) = &key {
+            let fingerprints: Vec<_> = keys.iter().map(Key::fingerprint).collect();
+            say(format_args!("key {} of {place}", fingerprints.join(", ")));
+        }
         models.iter().for_each(say);
         if let Some((cluster, _)) = &announced {
             say(format_args!("announced on the local network as a worker of the cluster {cluster}"));
@@ -169,7 +267,12 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     }
     let max_memory = || memory::session_bytes(args.memory.memory);
     let worker = Worker::new(&pool, kernels, args.kv.into(), (speed, disk_speed), models)
-        .with_storage(args.memory.storage.into());
+        .with_storage(args.memory.storage.into())
+        .with_access(Access {
+            keys: key.map(|found| found.keys).unwrap_or_default(),
+            dllama: args.dialect == Dialect::Dllama,
+        });
+    let mut strangers = Strangers::new();
     worker.hash_in_background()?;
     let mut announced = announced;
     let mut has_said = args.quiet;
@@ -194,6 +297,11 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
             say(format_args!("root {root}: session over: {summary}"));
         }
         Event::Joined(..) | Event::Ended(_, Ok(_)) => {}
+        Event::Stranger(_, error) => {
+            if let Some(line) = strangers.line(error, Instant::now()) {
+                terminal::note(line);
+            }
+        }
         Event::Ended(root, Err(error)) => {
             let line = error.to_string();
             let root = format!("root {root}");

@@ -6,6 +6,7 @@ use crate::chat::generate::GenerateError;
 use crate::chat::template::TemplateError;
 use crate::chat::tokenizer::{OpenError, TextError};
 use crate::cluster::error::RootError;
+use crate::cluster::key_file::KeyFileError;
 use crate::machine::cpu::KernelError;
 use crate::machine::terminal::{self, Unwritten};
 use crate::model::ModelError;
@@ -117,6 +118,7 @@ macro_rules! line_from {
 line_from!(
     CacheError,
     KernelError,
+    KeyFileError,
     ModelError,
     OpenError,
     PlanError,

@@ -10,6 +10,8 @@ mod generate;
 mod inspect;
 pub mod interrupt;
 mod kernel_args;
+mod key;
+mod key_args;
 mod memory_args;
 mod model_args;
 mod model_files;
@@ -36,6 +38,7 @@ pub use args::parse;
 use clap::{Parser, Subcommand};
 pub use failure::Failure;
 pub use kernel_args::KernelArgs;
+pub use key_args::KeyArgs;
 pub use memory_args::MemoryArgs;
 use std::process::ExitCode;
 
@@ -63,6 +66,7 @@ enum Command {
     Render(render::Args),
     Inspect(inspect::Args),
     Bench(bench::Args),
+    Key(key::Args),
     Nodes(nodes::Args),
     Node(node::Args),
     Plan(plan::Args),
@@ -86,6 +90,7 @@ pub fn run() -> ExitCode {
         Command::Render(args) => render::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Key(args) => key::run(&args),
         Command::Nodes(args) => nodes::run(&args),
         Command::Node(args) => node::run(&args),
         Command::Plan(args) => plan::run(&args),

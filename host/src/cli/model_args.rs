@@ -8,7 +8,7 @@ use super::worker_args::{WorkerArgs, Workers};
 use super::{Failure, KernelArgs, MemoryArgs, interrupt};
 use crate::cluster::kv::Kv;
 use crate::cluster::measured::{self, Before};
-use crate::cluster::options::{Dialect, Options, Repack};
+use crate::cluster::options::{Options, Repack};
 use crate::cluster::root::{self, Root};
 use crate::machine::cpu;
 use crate::machine::pool::MAX_LANES;
@@ -197,8 +197,8 @@ impl ModelArgs {
         let timeouts = Timeouts { silence: self.heartbeat_s, ..Timeouts::of(Duration::from_secs(self.timeout_s)) };
         let digest = if self.workers.are_given() || self.cut.plan.is_some() { known_digest(&model.path) } else { None };
         let plan = self.cut.plan(model)?;
-        let Workers { addresses, dialect } = match &plan {
-            Some(plan) => Workers { addresses: plan.workers.clone(), dialect: Dialect::Ask },
+        let Workers { addresses, dialect, keys } = match &plan {
+            Some(plan) => self.workers.these(plan.workers.clone())?,
             None => self.workers.workers_for((model, digest), &timeouts, quiet)?,
         };
         Ok(Options {
@@ -216,6 +216,7 @@ impl ModelArgs {
             storage: self.memory.storage.into(),
             workers: addresses,
             dialect,
+            keys,
             digest,
             wish: self.cut.wish(plan),
             lossy: self.cut.is_lossy(),

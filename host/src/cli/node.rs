@@ -1,6 +1,6 @@
 //! `dair node`: what is to become of a worker.
 
-use super::Failure;
+use super::{Failure, KeyArgs};
 use crate::machine::terminal;
 use crate::net::{Address, Timeouts, native};
 use clap::Subcommand;
@@ -31,6 +31,8 @@ struct Drain {
     /// Workers [default port: 9990]
     #[arg(value_name = "HOST:PORT", required = true)]
     workers: Vec<Address>,
+    #[command(flatten)]
+    key: KeyArgs,
     /// Seconds to wait for an answer
     #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout_s: u64,
@@ -43,7 +45,8 @@ struct Drain {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let Command::Drain(args) = &args.command;
     let timeouts = Timeouts::of(Duration::from_secs(args.timeout_s));
-    let answers = native::call_each(&args.workers, &timeouts, |_| ()).map_err(|error| error.to_string())?;
+    let keys = args.key.find()?.map(|found| found.keys).unwrap_or_default();
+    let answers = native::call_each(&args.workers, (&timeouts, &keys), |_| ()).map_err(|error| error.to_string())?;
     let mut untold = Vec::new();
     for (address, answer) in args.workers.iter().zip(answers) {
         let told = match answer {

@@ -36,8 +36,8 @@ pub struct Args {
 /// One line for the user where a worker can't be asked; the others are listed all the same.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let timeouts = Timeouts::of(Duration::from_secs(args.timeout_s));
-    let Workers { addresses, .. } = args.workers.or_discovered().workers(args.json)?;
-    let answers = native::call_each(&addresses, &timeouts, |_| ()).map_err(|error| error.to_string())?;
+    let Workers { addresses, keys, .. } = args.workers.or_discovered().workers(args.json)?;
+    let answers = native::call_each(&addresses, (&timeouts, &keys), |_| ()).map_err(|error| error.to_string())?;
     let missing = answers.iter().filter(|answer| !matches!(answer, Ok(Some(_)))).count();
     let nodes = addresses.iter().zip(&answers);
     if args.json {

@@ -50,7 +50,7 @@ pub struct Args {
 /// One line for the user where a file differs or can't be compared; all are listed all the same.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let files = ModelFiles::of(&args.model, args.json)?;
-    let Workers { addresses, .. } = args.workers.workers(args.json)?;
+    let Workers { addresses, keys, .. } = args.workers.workers(args.json)?;
     let unread = |error: std::io::Error| format!("cannot read {}: {error}", files.model.display());
     // The state first: a change from here on shows.
     let state = FileState::of(&files.model).map_err(unread)?;
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let timeouts = Timeouts::of(Duration::from_secs(args.timeout_s));
     let called = match &addresses[..] {
         [] => Vec::new(),
-        some => native::call_each(some, &timeouts, |_| ()).map_err(|error| error.to_string())?,
+        some => native::call_each(some, (&timeouts, &keys), |_| ()).map_err(|error| error.to_string())?,
     };
     let bar = progress::bar(args.json);
     let (own, answers) = thread::scope(|scope| {

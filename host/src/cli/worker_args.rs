@@ -1,6 +1,6 @@
 //! The flags that say which workers there are, for every command that needs some.
 
-use super::{Failure, progress};
+use super::{Failure, KeyArgs, progress};
 use crate::cluster::discovery::{ClusterName, Discovery};
 use crate::cluster::nodes_file;
 use crate::cluster::options::Dialect;
@@ -8,7 +8,7 @@ use crate::cluster::workers;
 use crate::machine::terminal;
 use crate::model::{Model, identity};
 use crate::net::native::{self, Called};
-use crate::net::{Address, NetError, Timeouts, WorkerAddress};
+use crate::net::{Address, Keys, NetError, Timeouts, WorkerAddress};
 use dair_core::graph::MAX_NODES;
 use dair_core::wire::native::{Digest, HasModel};
 use std::path::PathBuf;
@@ -31,6 +31,8 @@ pub struct WorkerArgs {
     /// Find those of the cluster with this name [default: dair]
     #[arg(long, value_name = "NAME", conflicts_with_all = ["workers", "nodes_file"])]
     cluster: Option<ClusterName>,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 /// Workers, and in which way to talk to them.
@@ -40,6 +42,8 @@ pub struct Workers {
     pub addresses: Vec<Address>,
     /// What they are said to speak.
     pub dialect: Dialect,
+    /// What they must know.
+    pub keys: Keys,
 }
 
 impl WorkerArgs {
@@ -64,7 +68,7 @@ impl WorkerArgs {
     pub fn workers(&self, quiet: bool) -> Result<Workers, Failure> {
         let list = match &self.nodes_file {
             Some(path) => nodes_file::read(path).map_err(|error| error.to_string())?,
-            None if self.discovers() => return Ok(Workers { addresses: self.found(quiet)?, dialect: Dialect::Ask }),
+            None if self.discovers() => return self.these(self.found(quiet)?),
             None => self.workers.clone(),
         };
         let said = list.iter().find(|worker| worker.is_dllama);
@@ -75,7 +79,18 @@ impl WorkerArgs {
             )));
         }
         let dialect = if said.is_some() { Dialect::Dllama } else { Dialect::Ask };
-        Ok(Workers { addresses: list.into_iter().map(|worker| worker.address).collect(), dialect })
+        let workers = self.these(list.into_iter().map(|worker| worker.address).collect())?;
+        Ok(Workers { dialect, ..workers })
+    }
+
+    /// The workers at `addresses`, with the keys of this machine. Whoever works alone needs none.
+    ///
+    /// # Errors
+    /// Names a place whose keys can't be used.
+    pub fn these(&self, addresses: Vec<Address>) -> Result<Workers, Failure> {
+        let found = if addresses.is_empty() { None } else { self.key.find()? };
+        let keys = found.map(|found| found.keys).unwrap_or_default();
+        Ok(Workers { addresses, dialect: Dialect::Ask, keys })
     }
 
     /// As [`Self::workers`], but of those that are found only the ones that have `model`, whose digest may be known; a line says
@@ -94,7 +109,8 @@ impl WorkerArgs {
             return Ok(workers);
         }
         let wanted = identity::identity(model, digest)?;
-        let answers = native::call_each(&workers.addresses, timeouts, |_| ()).map_err(|error| error.to_string())?;
+        let answers = native::call_each(&workers.addresses, (timeouts, &workers.keys), |_| ())
+            .map_err(|error| error.to_string())?;
         let mut addresses = Vec::new();
         for (address, answer) in workers.addresses.into_iter().zip(answers) {
             match fits(answer, &address, &wanted) {

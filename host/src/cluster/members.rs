@@ -1,7 +1,8 @@
 //! The workers that a root knows of, and those of them that it looks for because they were lost.
 
+use crate::cluster::options::Options;
 use crate::cluster::workers;
-use crate::net::{Address, Timeouts, native};
+use crate::net::{Address, Keys, Timeouts, native};
 use dair_core::plan::membership::Membership;
 use dair_core::wire::native::HasModel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,7 @@ pub struct Members {
 struct Shared {
     addresses: Vec<Address>,
     timeouts: Timeouts,
+    keys: Keys,
     /// What they must have.
     wanted: Option<HasModel>,
     start: Instant,
@@ -33,10 +35,12 @@ struct State {
 }
 
 impl Members {
-    /// Workers at these addresses, none of which is known to be gone; they must have the model that is `wanted`.
-    pub fn new(addresses: Vec<Address>, timeouts: Timeouts, wanted: Option<HasModel>) -> Self {
+    /// The workers of `options`, none of which is known to be gone; they must have the model that is `wanted`.
+    pub fn new(options: &Options, wanted: Option<HasModel>) -> Self {
+        let (addresses, timeouts, keys) = (options.workers.clone(), options.timeouts, options.keys.clone());
         let state = Mutex::new(State { members: Membership::of(addresses.len()), is_over: false });
-        let shared = Shared { addresses, timeouts, wanted, start: Instant::now(), state, changed: Condvar::new() };
+        let shared =
+            Shared { addresses, timeouts, keys, wanted, start: Instant::now(), state, changed: Condvar::new() };
         Self { shared: Arc::new(shared), is_looking: false }
     }
 
@@ -112,7 +116,7 @@ impl Shared {
             }
             drop(state);
             let addresses: Vec<_> = due.iter().map(|worker| self.addresses[*worker].clone()).collect();
-            let answers = native::call_each(&addresses, &self.timeouts.brief(), |_| ());
+            let answers = native::call_each(&addresses, (&self.timeouts.brief(), &self.keys), |_| ());
             let is_here = |answer: &Result<_, _>| {
                 let Ok(Some(called)) = answer else { return false };
                 let fits = self.wanted.as_ref().is_none_or(|wanted| workers::check_model(called, wanted).is_ok());

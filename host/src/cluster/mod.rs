@@ -6,6 +6,7 @@ pub mod discovery;
 pub mod error;
 pub mod hashing;
 mod history;
+pub mod key_file;
 pub mod kv;
 pub mod local;
 pub mod lossy;

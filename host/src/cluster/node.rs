@@ -10,7 +10,7 @@ use crate::machine::arena::ArenaMemory;
 use crate::machine::pool::Threads;
 use crate::model::cache::{Digests, FileState};
 use crate::model::{Model, ModelError, identity};
-use crate::net::door::{Answers, Arrival, Door};
+use crate::net::door::{Access, Answers, Arrival, Door};
 use crate::net::listen::{Joined, Listener, Root};
 use crate::net::native::{self, Announced, Caller, DigestOf, Task};
 use crate::net::watch::Life;
@@ -141,6 +141,7 @@ pub struct Worker<'w> {
     disk_speed: u64,
     models: Vec<OwnModel>,
     storage: StorageKind,
+    access: Access,
     /// What the last session left in memory, and of which model, for the next one.
     kept: Mutex<Option<(Fingerprint, Kept)>>,
 }
@@ -206,7 +207,14 @@ impl<'w> Worker<'w> {
         (speed, disk_speed): (u64, u64),
         models: Vec<OwnModel>,
     ) -> Self {
-        Self { pool, kernels, kv, speed, disk_speed, models, storage: StorageKind::Auto, kept: Mutex::default() }
+        let (storage, access) = (StorageKind::Auto, Access::default());
+        Self { pool, kernels, kv, speed, disk_speed, models, storage, access, kept: Mutex::default() }
+    }
+
+    /// From now on it is up to `access` who may come in; without that, all roots of the native dialect, and no others.
+    #[must_use]
+    pub fn with_access(self, access: Access) -> Self {
+        Self { access, ..self }
     }
 
     /// Weights are where `storage` says from now on.
@@ -257,7 +265,7 @@ impl<'w> Worker<'w> {
         mut is_over: impl FnMut() -> bool,
         mut event: impl FnMut(Event<'_>),
     ) -> Result<Infallible, NetError> {
-        let door = Door::new(*listener.timeouts());
+        let door = Door::new(*listener.timeouts(), self.access.clone());
         let have = || self.have(max_memory());
         let digest_of: DigestOf<'_> = &|fingerprint, tell| self.digest(fingerprint, tell);
         let answers = Answers { have: &have, digest_of };
@@ -283,7 +291,7 @@ impl<'w> Worker<'w> {
                     }
                     Arrival::Dllama(from, root) => (from, self.run_dllama(&door, root, max_memory(), &mut event)),
                     Arrival::Stranger(from, error) => {
-                        event(Event::Ended(from, &Err(SessionError::Net(error))));
+                        event(Event::Stranger(from, &error));
                         continue;
                     }
                     Arrival::Failed(error) => return Err(NetError::System(error)),
@@ -415,6 +423,8 @@ const NOT_HERE: &str = "it does not have this model";
 pub enum Event<'e> {
     /// A root has come: what messages call it, this node, all nodes, and what is to be said of links.
     Joined(&'e str, u32, u32, &'e [String]),
+    /// A client that had no session is gone, and why.
+    Stranger(std::net::SocketAddr, &'e NetError),
     /// A session with this client is over.
     Ended(std::net::SocketAddr, &'e Result<Summary, SessionError>),
     /// Nobody is served, nor let in any more.

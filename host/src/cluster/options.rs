@@ -3,7 +3,7 @@
 use crate::cluster::choose::Wish;
 use crate::machine::memory::Budget;
 use crate::machine::{cpu, memory};
-use crate::net::{Address, Timeouts};
+use crate::net::{Address, Keys, Timeouts};
 use dair_core::format::Header;
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::Cut;
@@ -38,6 +38,8 @@ pub struct Options {
     pub workers: Vec<Address>,
     /// In which way to talk to them.
     pub dialect: Dialect,
+    /// What workers of the native dialect must know; without keys they must have none.
+    pub keys: Keys,
     /// In which way workers with the model share it.
     pub wish: Wish,
     /// Digest of the model, where it is known: workers that know theirs, too, must have the same.
@@ -104,6 +106,7 @@ impl Options {
             storage: StorageKind::Auto,
             workers: Vec::new(),
             dialect: Dialect::default(),
+            keys: Keys::default(),
             wish: Wish::default(),
             lossy: false,
             digest: None,
@@ -131,7 +134,7 @@ impl Options {
 /// In which way to talk to workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
-    /// The native one where all speak it and have a model file, else that of C++ Distributed-Llama.
+    /// The native one where all speak it and have a model file, else, if there is no key, that of C++ Distributed-Llama.
     #[default]
     Ask,
     /// That of C++ Distributed-Llama: weights are sent.

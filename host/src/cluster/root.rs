@@ -93,7 +93,7 @@ impl<'m> Root<'m> {
                 .map_err(|error| RootError::System(format!("the content of {}", model.path.display()), error))?;
             identity = Some(found);
         }
-        let members = Members::new(options.workers.clone(), options.timeouts, identity.clone());
+        let members = Members::new(options, identity.clone());
         Ok(Self {
             model,
             options,

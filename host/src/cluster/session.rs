@@ -359,7 +359,7 @@ impl<'m> Session<'m> {
                     called
                 });
                 let called = called.collect();
-                match native::plan(called, &plan, &decision.shares, &options.timeouts) {
+                match native::plan(called, &plan, &decision.shares, (&options.timeouts, &options.keys)) {
                     Ok(planned) => Ok(Some(planned)),
                     Err(error) => Err(named(error, members)),
                 }
@@ -446,7 +446,9 @@ fn find(task: &Task<'_, '_>, wanted: &HasModel, members: &Members) -> Result<Oth
         return Ok(Others::Nobody);
     }
     let timeouts = if is_first { options.timeouts } else { options.timeouts.brief() };
-    let call = |addresses: &[Address]| native::call_each(addresses, &timeouts, progress).map_err(RootError::Net);
+    let call = |addresses: &[Address]| {
+        native::call_each(addresses, (&timeouts, &options.keys), progress).map_err(RootError::Net)
+    };
     let answers = call(&addresses)?;
     if is_first {
         let mut called = Vec::with_capacity(answers.len());
@@ -463,7 +465,11 @@ fn find(task: &Task<'_, '_>, wanted: &HasModel, members: &Members) -> Result<Oth
             return Err(named(NetError::Other { address: addresses[silent].clone() }, members));
         }
         let called = workers::with_model(&addresses, called, wanted, progress).map_err(RootError::Net)?;
-        return Ok(called.map_or(Others::Dllama, |called| Others::Native(places.into_iter().zip(called).collect())));
+        return match called {
+            Some(called) => Ok(Others::Native(places.into_iter().zip(called).collect())),
+            None if options.keys.are_none() => Ok(Others::Dllama),
+            None => Err(RootError::Net(workers::exposed(&addresses)).into()),
+        };
     }
     let mut here = Vec::new();
     for ((worker, address), mut answer) in places.into_iter().zip(&addresses).zip(answers) {

@@ -36,6 +36,12 @@ pub fn with_model(
     Ok(Some(called))
 }
 
+/// A root with a key does not send weights, nor the words of a conversation, to whoever answers at `addresses`.
+pub fn exposed(addresses: &[Address]) -> NetError {
+    let names: Vec<_> = addresses.iter().map(|address| format!("worker {address}")).collect();
+    NetError::Exposed { workers: names.join(", ") }
+}
+
 /// Demands that a worker speaks this version of the dialect.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! A connection while it is set up: blocking reads and writes with a time limit, for the codecs of core.
 
 use super::NetError;
+use super::channel::Channel;
 use super::error::phase_of;
 use super::patience::Patience;
 use dair_core::wire::{Part, ReadError, dllama};
@@ -25,8 +26,21 @@ pub(super) struct Conn {
     /// Where the unread part of `input` starts.
     input_at: usize,
     output: Vec<u8>,
+    /// What both blocks go through, once there was a handshake.
+    channel: Option<Box<Channel>>,
     sent: u64,
     received: u64,
+}
+
+/// What is left of a connection once it is set up.
+pub(super) struct Parts {
+    pub(super) stream: TcpStream,
+    pub(super) peer: String,
+    /// Received, and not read so far.
+    pub(super) ahead: Vec<u8>,
+    pub(super) channel: Option<Box<Channel>>,
+    pub(super) sent: u64,
+    pub(super) received: u64,
 }
 
 impl Conn {
@@ -43,7 +57,7 @@ impl Conn {
         set_up().map_err(NetError::System)?;
         let (input, output) = (Vec::new(), Vec::with_capacity(BLOCK_BYTES));
         let patience = Patience::new(limit, Instant::now());
-        Ok(Self { stream, peer, patience, input, input_at: 0, output, sent: 0, received: 0 })
+        Ok(Self { stream, peer, patience, input, input_at: 0, output, channel: None, sent: 0, received: 0 })
     }
 
     /// How messages call the other side.
@@ -110,10 +124,21 @@ impl Conn {
         self.write_with(part, dllama::write_ack)
     }
 
-    /// The stream, bytes that were received but not read, bytes sent and received.
-    pub(super) fn into_parts(mut self) -> (TcpStream, String, Vec<u8>, [u64; 2]) {
+    /// From now on everything is encrypted.
+    pub(super) fn secure(&mut self, channel: Channel) {
+        self.channel = Some(Box::new(channel));
+    }
+
+    /// Whether something was received that is not read yet.
+    pub(super) fn has_input(&self) -> bool {
+        self.input_at < self.input.len()
+    }
+
+    /// Ends the set-up.
+    pub(super) fn into_parts(mut self) -> Parts {
         self.input.drain(..self.input_at);
-        (self.stream, self.peer, self.input, [self.sent, self.received])
+        let Self { stream, peer, input: ahead, channel, sent, received, .. } = self;
+        Parts { stream, peer, ahead, channel, sent, received }
     }
 
     /// What a failed call in a part of the conversation means.
@@ -177,8 +202,20 @@ impl Conn {
     fn send(&mut self) -> io::Result<()> {
         let block = std::mem::take(&mut self.output);
         let mut rest = &block[..];
-        while !rest.is_empty() {
-            rest = &rest[self.write_some(rest)?..];
+        match self.channel.take() {
+            None => {
+                while !rest.is_empty() {
+                    rest = &rest[self.write_some(rest)?..];
+                }
+            }
+            Some(mut channel) => {
+                while !(rest.is_empty() && channel.is_written()) {
+                    rest = &rest[channel.put(rest)..];
+                    channel.seal();
+                    channel.write_with(|frames| self.write_some(frames))?;
+                }
+                self.channel = Some(channel);
+            }
         }
         self.output = block;
         self.output.clear();
@@ -204,9 +241,24 @@ impl Conn {
     /// Reads what is there into the block, which is empty.
     fn refill(&mut self) -> io::Result<()> {
         let mut block = std::mem::take(&mut self.input);
-        block.resize(BLOCK_BYTES, 0);
-        let result = self.receive(&mut block);
-        block.truncate(*result.as_ref().unwrap_or(&0));
+        let result = match self.channel.take() {
+            None => {
+                block.resize(BLOCK_BYTES, 0);
+                let result = self.receive(&mut block);
+                block.truncate(*result.as_ref().unwrap_or(&0));
+                result
+            }
+            Some(mut channel) => {
+                block.clear();
+                let mut result = Ok(1);
+                // A part of a frame is nothing yet.
+                while block.is_empty() && matches!(result, Ok(1..)) {
+                    result = channel.read_with(|space| self.receive(space), &mut block);
+                }
+                self.channel = Some(channel);
+                result
+            }
+        };
         (self.input, self.input_at) = (block, 0);
         result.map(|_| ())
     }
@@ -224,7 +276,7 @@ impl embedded_io::ErrorType for Conn {
 impl embedded_io::Read for Conn {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.input_at == self.input.len() {
-            if out.len() >= BLOCK_BYTES {
+            if out.len() >= BLOCK_BYTES && self.channel.is_none() {
                 return self.receive(out);
             }
             self.refill()?;
@@ -244,6 +296,11 @@ impl embedded_io::Write for Conn {
             return Ok(bytes.len());
         }
         self.send()?;
+        if self.channel.is_some() {
+            let some = bytes.len().min(BLOCK_BYTES);
+            self.output.extend_from_slice(&bytes[..some]);
+            return Ok(some);
+        }
         // A large run of weights goes out as it is; what is left of it comes back here.
         self.write_some(bytes)
     }

@@ -1,15 +1,17 @@
 //! The door of a worker: takes whoever connects, for as long as the worker lives, and lets in one root after the other.
 //!
 //! Every client is heard in a thread of its own, so that nobody waits for one who says nothing or little; their number is limited,
-//! for each address and in all, and where a limit is reached the longest silent one has to go. A root that says what it wants
+//! for each address and in all, and where a limit is reached the longest silent one has to go, last of all one that knows a key. An
+//! address may make so many connections (`rate.rs`). With a key, nobody hears more than a greeting without it. A root that says what it wants
 //! while another one is served hears so at once. A connection that has said nothing may be another worker's link of the `dllama`
 //! dialect, which a session takes from here.
 
 use super::conn::Conn;
 use super::listen::{Listener, Root};
 use super::native::{Caller, Calls, DigestOf, Task};
+use super::rate::Rates;
 use super::watch::{Life, OPENING};
-use super::{NetError, Timeouts};
+use super::{Keys, NetError, Timeouts};
 use dair_core::wire::Part;
 use dair_core::wire::native::{CALL, Have, LINK, Message, SessionId};
 use std::io;
@@ -35,8 +37,18 @@ const SILENCE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Door {
     timeouts: Timeouts,
+    access: Access,
     state: Mutex<State>,
     changed: Condvar,
+}
+
+/// Who may come in.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Roots and workers that know one of these; where there are none, all.
+    pub keys: Keys,
+    /// Also roots of C++ Distributed-Llama, whoever they are: their dialect knows no keys.
+    pub dllama: bool,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +80,18 @@ struct Client {
     since: Instant,
     /// The same connection as its thread has.
     stream: TcpStream,
-    is_silent: bool,
+    standing: Standing,
+}
+
+/// What is known of a client: whoever has shown less has to go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// It has said nothing.
+    Silent,
+    /// It has said something.
+    Heard,
+    /// It knows a key.
+    Trusted,
 }
 
 /// Links of other workers that prove to belong to a session.
@@ -102,8 +125,13 @@ pub struct Answers<'a> {
 
 impl Door {
     /// A door that nobody has come to.
-    pub fn new(timeouts: Timeouts) -> Self {
-        Self { timeouts, state: Mutex::default(), changed: Condvar::new() }
+    pub fn new(timeouts: Timeouts, access: Access) -> Self {
+        Self { timeouts, access, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// With which a worker calls others, and which it accepts.
+    pub(super) fn keys(&self) -> &Keys {
+        &self.access.keys
     }
 
     /// How long it waits for others.
@@ -124,8 +152,10 @@ impl Door {
     ) -> Receiver<Arrival> {
         let (arrived, arrivals) = sync_channel(REPORTS);
         scope.spawn(move || {
+            let mut rates = Rates::default();
             loop {
                 match listener.accept() {
+                    Ok((_, from)) if !rates.takes(from.ip(), Instant::now()) => {}
                     Ok((stream, from)) => self.take(scope, (stream, from), answers, &arrived),
                     Err(error) => return arrived.send(Arrival::Failed(error)).unwrap_or(()),
                 }
@@ -147,7 +177,7 @@ impl Door {
         state.make_room(from.ip());
         let id = state.next_id;
         state.next_id += 1;
-        state.clients.push(Client { id, from, since: Instant::now(), stream: twin, is_silent: true });
+        state.clients.push(Client { id, from, since: Instant::now(), stream: twin, standing: Standing::Silent });
         drop(state);
         let arrived = arrived.clone();
         let hear = move || {
@@ -185,12 +215,13 @@ impl Door {
             return Some(error).filter(|_| is_here).and_then(stranger);
         }
         // One that a session has taken is no concern of this thread any more.
-        self.lock().clients.iter_mut().find(|client| client.id == id)?.is_silent = false;
+        self.rise(id, Standing::Heard)?;
         let hear = || -> Result<Option<Arrival>, NetError> {
             let mut conn = Conn::new(stream, format!("root {from}"), timeout)?;
             match conn.takes_word(&[CALL, LINK], Part::Handshake)? {
                 Some(0) => self.hear_caller((id, from), conn, answers),
                 Some(_) => self.hear_link(conn).map(|()| None),
+                None if !self.access.dllama => Err(NetError::Foreigner { peer: conn.peer().into() }),
                 None => {
                     let root = Root::hear(conn)?;
                     // Who can't be told why sees the connection end.
@@ -201,18 +232,26 @@ impl Door {
         hear().unwrap_or_else(stranger)
     }
 
+    /// What is known of a client now; nothing where it is gone.
+    fn rise(&self, id: u64, standing: Standing) -> Option<()> {
+        self.lock().clients.iter_mut().find(|client| client.id == id)?.standing = standing;
+        Some(())
+    }
+
     fn hear_caller(
         &self,
         (id, from): (u64, SocketAddr),
         conn: Conn,
         answers: &Answers<'_>,
     ) -> Result<Option<Arrival>, NetError> {
+        let mut caller = Caller::greet(conn, &self.access.keys, &self.timeouts)?;
+        self.trust(id);
         let mut have = (answers.have)();
         if let Some(busy) = self.free_or_not().busy() {
             // A longer text is cut: it is for people.
             let _ = busy.chars().try_for_each(|c| have.busy.push(c));
         }
-        let mut caller = Caller::new(conn, &have, &self.timeouts)?;
+        caller.tell(&have)?;
         match caller.calls(answers.digest_of)? {
             Calls::Task(task) => {
                 let life = Arc::new(Life::new(caller.twin().ok()));
@@ -260,8 +299,19 @@ impl Door {
         state.is_leaving && state.inside.is_none()
     }
 
+    /// Somebody has proved to know a key, if there are any.
+    fn trust(&self, id: u64) {
+        if !self.access.keys.are_none() {
+            // Whoever is gone needs no trust.
+            let _ = self.rise(id, Standing::Trusted);
+        }
+    }
+
     /// A link says which session it is of; one that nobody waits for is dropped.
     fn hear_link(&self, mut conn: Conn) -> Result<(), NetError> {
+        if !self.access.keys.are_none() {
+            conn.answer_secured(&self.access.keys, &LINK)?;
+        }
         let (session, node) = conn.read_message(|message| match message {
             Message::Link(session, node) => Some((session, node)),
             _ => None,
@@ -325,7 +375,7 @@ impl Door {
     ) -> Option<(TcpStream, SocketAddr)> {
         let is_link = |client: &Client| {
             let is_new = client.since >= since && client.since.elapsed() >= SILENCE;
-            client.is_silent && is_new && is_wanted(client.from.ip())
+            client.standing == Standing::Silent && is_new && is_wanted(client.from.ip())
         };
         let mut state = self.lock();
         let at = state.clients.iter().position(is_link)?;
@@ -354,12 +404,10 @@ impl State {
         }
     }
 
-    /// Lets the oldest go that is silent, else the oldest of all.
+    /// Lets the oldest go of those who have shown least.
     fn let_go(&mut self, is_of_them: impl Fn(&Client) -> bool) {
-        let find = |is_silent: bool| {
-            self.clients.iter().position(|client| is_of_them(client) && (client.is_silent || !is_silent))
-        };
-        if let Some(at) = find(true).or_else(|| find(false)) {
+        let of_them = self.clients.iter().enumerate().filter(|(_, client)| is_of_them(client));
+        if let Some((at, _)) = of_them.min_by_key(|(_, client)| client.standing) {
             // Its thread sees that and ends.
             let _ = self.clients.remove(at).stream.shutdown(Shutdown::Both);
         }
@@ -387,14 +435,14 @@ mod tests {
     use std::net::TcpListener;
 
     /// A client from an address, whose connection is real.
-    fn come(state: &mut State, listener: &TcpListener, ip: [u8; 4], is_silent: bool) -> TcpStream {
+    fn come(state: &mut State, listener: &TcpListener, ip: [u8; 4], standing: Standing) -> TcpStream {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let stream = listener.accept().unwrap().0;
         let from = SocketAddr::from((ip, 9));
         state.make_room(from.ip());
         state.next_id += 1;
         let id = state.next_id;
-        state.clients.push(Client { id, from, since: Instant::now(), stream, is_silent });
+        state.clients.push(Client { id, from, since: Instant::now(), stream, standing });
         client
     }
 
@@ -406,10 +454,11 @@ mod tests {
     fn the_longest_silent_of_an_address_makes_room_for_others_of_it() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut state = State::default();
-        let _speaker = come(&mut state, &listener, [10, 0, 0, 1], false);
-        let _other = come(&mut state, &listener, [10, 0, 0, 2], true);
-        let flood: Vec<_> =
-            (0..2 * CLIENTS_PER_ADDRESS).map(|_| come(&mut state, &listener, [10, 0, 0, 1], true)).collect();
+        let _speaker = come(&mut state, &listener, [10, 0, 0, 1], Standing::Heard);
+        let _other = come(&mut state, &listener, [10, 0, 0, 2], Standing::Silent);
+        let flood: Vec<_> = (0..2 * CLIENTS_PER_ADDRESS)
+            .map(|_| come(&mut state, &listener, [10, 0, 0, 1], Standing::Silent))
+            .collect();
         let last = 2 + flood.len() as u64;
         let kept = (last + 2 - CLIENTS_PER_ADDRESS as u64)..=last;
         assert_eq!(ids(&state), [1, 2].into_iter().chain(kept).collect::<Vec<_>>());
@@ -431,7 +480,7 @@ mod tests {
     #[test]
     fn a_link_names_the_session_that_waits_for_it_and_a_node_that_is_missing() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let door = Door::new(Timeouts::default());
+        let door = Door::new(Timeouts::default(), Access::default());
         assert!(!link(&door, &listener, [1; 16], 2), "nobody waits");
         door.expect([1; 16], vec![2, 3]);
         assert!(!link(&door, &listener, [2; 16], 2), "another session");
@@ -449,9 +498,22 @@ mod tests {
     fn many_addresses_together_have_a_limit_too() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut state = State::default();
-        let _all: Vec<_> =
-            (0..CLIENTS + 20).map(|n| come(&mut state, &listener, [10, 0, 1, n as u8], n % 2 == 0)).collect();
+        let of = |n: usize| if n.is_multiple_of(2) { Standing::Silent } else { Standing::Heard };
+        let _all: Vec<_> = (0..CLIENTS + 20).map(|n| come(&mut state, &listener, [10, 0, 1, n as u8], of(n))).collect();
         assert_eq!(state.clients.len(), CLIENTS);
-        assert!(state.clients[..20].iter().all(|client| !client.is_silent), "those who speak are kept");
+        assert!(
+            state.clients[..20].iter().all(|client| client.standing > Standing::Silent),
+            "those who speak are kept"
+        );
+    }
+
+    #[test]
+    fn whoever_knows_a_key_is_not_talked_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut state = State::default();
+        let _friend = come(&mut state, &listener, [10, 0, 0, 1], Standing::Trusted);
+        let _flood: Vec<_> =
+            (0..2 * CLIENTS).map(|n| come(&mut state, &listener, [10, 0, 0, n as u8], Standing::Heard)).collect();
+        assert_eq!(state.clients[0].standing, Standing::Trusted);
     }
 }

@@ -46,8 +46,16 @@ pub enum NetError {
     Other { address: Address },
     /// A worker serves another root: what it says.
     Busy { peer: String, busy: String },
-    /// A worker wants what follows to be encrypted.
+    /// A worker wants a key, and this root has none.
     Locked { peer: String },
+    /// A worker has no key, and this root has one.
+    Unlocked { peer: String },
+    /// A peer knows none of the keys of this node.
+    OtherKey { peer: String },
+    /// A client speaks no dialect that this worker takes.
+    Foreigner { peer: String },
+    /// Workers that would be spoken to in the dialect of C++ Distributed-Llama, which a key does not protect.
+    Exposed { workers: String },
     /// A worker that is not ours can't compute its part.
     Foreign { peer: String, unsupported: Unsupported },
     /// Weights to be sent could not be had.
@@ -92,10 +100,13 @@ impl NetError {
             | Self::OtherModel { peer, .. }
             | Self::Busy { peer, .. }
             | Self::Locked { peer }
+            | Self::Unlocked { peer }
+            | Self::OtherKey { peer }
+            | Self::Foreigner { peer }
             | Self::Left { peer }
             | Self::Foreign { peer, .. }
             | Self::Weights { peer, .. } => Some(peer.clone()),
-            Self::Listen { .. } | Self::Workers(_) | Self::Lost | Self::System(_) => None,
+            Self::Listen { .. } | Self::Workers(_) | Self::Exposed { .. } | Self::Lost | Self::System(_) => None,
         }
     }
 
@@ -146,7 +157,10 @@ impl fmt::Display for NetError {
             // What connects to a worker may be anything, but a worker has a terminal.
             Self::Closed { peer, phase } if peer.starts_with("worker ") => match *phase {
                 "the handshake" => {
-                    write!(f, "{peer} closed the connection during the handshake; it may be serving another root")
+                    write!(
+                        f,
+                        "{peer} closed the connection during the handshake; it may be serving another root, or want --dialect dllama"
+                    )
                 }
                 phase => write!(f, "{peer} closed the connection during {phase}; its terminal says why"),
             },
@@ -156,9 +170,30 @@ impl fmt::Display for NetError {
             Self::Busy { peer, busy } => {
                 write!(f, "{peer} is busy: {busy}; try again when that is over, or without it")
             }
-            Self::Locked { peer } => {
-                write!(f, "{peer} wants a key, which this dair does not know: run the same dair on both")
-            }
+            Self::Locked { peer } => write!(
+                f,
+                "{peer} wants the key of its cluster, and there is none here: give the file by --key; dair key show says where \
+                 it is looked for"
+            ),
+            Self::Unlocked { peer } => write!(
+                f,
+                "{peer} has no key, and this root has one: copy the key there, to where dair key show finds it, and start it again"
+            ),
+            Self::OtherKey { peer } if peer.starts_with("worker ") => write!(
+                f,
+                "{peer} does not accept this cluster key: dair key show there and here must tell the same fingerprint; copy the \
+                 key, or give the right one by --key"
+            ),
+            Self::OtherKey { peer } => write!(f, "{peer} does not know the key of this cluster"),
+            Self::Foreigner { peer } => write!(
+                f,
+                "{peer} is no root of dair; those of C++ Distributed-Llama, and dllama:// of dair, are taken with --dialect dllama"
+            ),
+            Self::Exposed { workers } => write!(
+                f,
+                "{workers} can only be sent the weights, which no key protects: start host-worker --model there, open its UDP \
+                 port, or write dllama:// before all addresses"
+            ),
             Self::Unexpected { peer, what } => write!(f, "{peer} sent {what}"),
             Self::Version { peer, version } => write!(
                 f,

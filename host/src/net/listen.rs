@@ -57,15 +57,6 @@ pub struct Joined {
 }
 
 impl Listener {
-    /// Listens on the first address that `address` stands for; port 0 is not special.
-    ///
-    /// # Errors
-    /// Names the address: the port is in use, or the host is not of this machine.
-    pub fn bind(address: &Address, timeouts: Timeouts) -> Result<Self, NetError> {
-        Self::bind_to(address.resolve()?[0], timeouts)
-            .map_err(|error| NetError::Listen { address: address.clone(), error })
-    }
-
     /// Listens on a socket address; port 0 is any that is free.
     ///
     /// # Errors

@@ -1,10 +1,12 @@
 //! All links of one node, and the exchanges over them.
 //!
 //! Sockets are non-blocking. An exchange tries every link in turn, both ways, and sleeps in the poller when none moves;
-//! reads and writes overlap, so slices larger than the sockets' buffers do not lock nodes against each other.
+//! reads and writes overlap, so slices larger than the sockets' buffers do not lock nodes against each other. A plain link moves
+//! bytes between pipe and socket directly; one with a key (`channel.rs`) gathers what is due into frames.
 
 use super::NetError;
-use super::conn::Conn;
+use super::channel::Channel;
+use super::conn::{Conn, Parts};
 use super::patience::{Patience, Turns};
 use dair_core::graph::Collective;
 use dair_core::io::{Exchange, Links};
@@ -19,6 +21,8 @@ use std::time::{Duration, Instant};
 const MAX_RUNS: usize = 32;
 /// How long links are tried again and again, the processor offered to others in between, before the thread sleeps.
 const SPIN: Duration = Duration::from_micros(20);
+/// Calls for one link with a key, in each direction, before the next link has its turn.
+const MAX_CALLS: usize = 8;
 
 /// What crossed the network, and how long that took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,8 +83,12 @@ struct Link {
     node: u32,
     peer: String,
     stream: TcpStream,
-    /// Received while the link was set up, and not read then.
+    /// Where there is a key: what both directions go through.
+    channel: Option<Box<Channel>>,
+    /// Received and not read so far: while the link was set up, or behind what was due in the same frame.
     ahead: Vec<u8>,
+    /// Where the unread part of `ahead` starts.
+    ahead_at: usize,
     /// To be sent before anything else.
     queued: Vec<u8>,
     sent: u64,
@@ -133,7 +141,14 @@ impl Flow {
 
 impl Link {
     fn is_idle(&self) -> bool {
-        self.queued.is_empty() && self.outgoing.is_done() && self.incoming.is_done()
+        let is_sent = self.queued.is_empty() && self.channel.as_ref().is_none_or(|channel| channel.is_written());
+        is_sent && self.outgoing.is_done() && self.incoming.is_done()
+    }
+
+    /// Whether something was taken from the socket that is not read yet.
+    fn has_unread(&self) -> bool {
+        let has_begun = self.channel.as_ref().is_some_and(|channel| channel.has_begun_a_frame());
+        has_begun || self.ahead_at < self.ahead.len()
     }
 
     /// Whether anything moved since this was asked last.
@@ -148,6 +163,11 @@ impl Link {
 
     /// Sends what the socket takes.
     fn send(&mut self, pipe: &[u8]) -> io::Result<()> {
+        if let Some(mut channel) = self.channel.take() {
+            let result = self.send_sealed(&mut channel, pipe);
+            self.channel = Some(channel);
+            return result;
+        }
         while !(self.queued.is_empty() && self.outgoing.is_done()) {
             let mut runs = heapless::Vec::<IoSlice<'_>, { MAX_RUNS + 1 }>::new();
             let queued = (!self.queued.is_empty()).then(|| IoSlice::new(&self.queued));
@@ -171,15 +191,26 @@ impl Link {
         Ok(())
     }
 
-    /// Receives what the socket has.
-    fn receive(&mut self, pipe: &mut [u8]) -> io::Result<()> {
-        while !self.incoming.is_done() {
-            match self.receive_once(pipe) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(bytes) => {
-                    self.incoming.done += bytes;
-                    self.received += bytes as u64;
+    /// Sends, in frames, what the socket takes. Whoever is stopped by [`MAX_CALLS`] has moved bytes, and is called again.
+    fn send_sealed(&mut self, channel: &mut Channel, pipe: &[u8]) -> io::Result<()> {
+        for _ in 0..MAX_CALLS {
+            let queued = channel.put(&self.queued);
+            self.queued.drain(..queued);
+            let rows = self.outgoing.runs();
+            for run in rows.take_while(|_| self.queued.is_empty()) {
+                let taken = channel.put(&pipe[run.clone()]);
+                self.outgoing.done += taken;
+                if taken < run.len() {
+                    break;
                 }
+            }
+            channel.seal();
+            if channel.is_written() {
+                break;
+            }
+            match channel.write_with(|frames| self.stream.write(frames)) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => self.sent += bytes as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -188,25 +219,63 @@ impl Link {
         Ok(())
     }
 
-    fn receive_once(&mut self, pipe: &mut [u8]) -> io::Result<usize> {
-        let mut runs = self.incoming.runs();
-        if !self.ahead.is_empty() {
-            let Some(run) = runs.next() else { return Ok(0) };
-            let bytes = run.len().min(self.ahead.len());
-            pipe[run.start..run.start + bytes].copy_from_slice(&self.ahead[..bytes]);
-            self.ahead.drain(..bytes);
-            return Ok(bytes);
+    /// Receives what the socket has.
+    fn receive(&mut self, pipe: &mut [u8]) -> io::Result<()> {
+        let mut calls = 0;
+        loop {
+            self.take_ahead(pipe);
+            if self.incoming.is_done() || calls == MAX_CALLS {
+                return Ok(());
+            }
+            let result = match &mut self.channel {
+                None => receive_runs(&mut self.stream, &mut self.incoming, pipe),
+                Some(channel) => {
+                    calls += 1;
+                    channel.read_with(|space| self.stream.read(space), &mut self.ahead)
+                }
+            };
+            match result {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(bytes) => self.received += bytes as u64,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
-        let mut slices = heapless::Vec::<IoSliceMut<'_>, MAX_RUNS>::new();
-        let (mut rest, mut rest_start) = (pipe, 0);
-        for run in runs.take(MAX_RUNS) {
-            let (slice, behind) = rest[run.start - rest_start..].split_at_mut(run.len());
-            (rest, rest_start) = (behind, run.end);
-            // `take` keeps the count inside the capacity.
-            let _ = slices.push(IoSliceMut::new(slice));
-        }
-        self.stream.read_vectored(&mut slices)
     }
+
+    /// Moves what is here already to where it is due.
+    fn take_ahead(&mut self, pipe: &mut [u8]) {
+        for run in self.incoming.runs() {
+            let ahead = &self.ahead[self.ahead_at..];
+            let bytes = run.len().min(ahead.len());
+            pipe[run.start..run.start + bytes].copy_from_slice(&ahead[..bytes]);
+            self.ahead_at += bytes;
+            self.incoming.done += bytes;
+            if bytes < run.len() {
+                break;
+            }
+        }
+        if self.ahead_at == self.ahead.len() {
+            self.ahead.clear();
+            self.ahead_at = 0;
+        }
+    }
+}
+
+/// Reads from a socket what it has of a flow: bytes, 0 at the end.
+fn receive_runs(stream: &mut TcpStream, incoming: &mut Flow, pipe: &mut [u8]) -> io::Result<usize> {
+    let mut slices = heapless::Vec::<IoSliceMut<'_>, MAX_RUNS>::new();
+    let (mut rest, mut rest_start) = (pipe, 0);
+    for run in incoming.runs().take(MAX_RUNS) {
+        let (slice, behind) = rest[run.start - rest_start..].split_at_mut(run.len());
+        (rest, rest_start) = (behind, run.end);
+        // `take` keeps the count inside the capacity.
+        let _ = slices.push(IoSliceMut::new(slice));
+    }
+    let bytes = stream.read_vectored(&mut slices)?;
+    incoming.done += bytes;
+    Ok(bytes)
 }
 
 impl Mesh {
@@ -233,15 +302,28 @@ impl Mesh {
         let poll = Poll::new().map_err(NetError::System)?;
         let mut links = Vec::new();
         for (token, (node, conn)) in peers.into_iter().enumerate() {
-            let (stream, peer, ahead, [sent, received]) = conn.into_parts();
+            let Parts { stream, peer, ahead, channel, sent, received } = conn.into_parts();
             stream.set_nonblocking(true).map_err(NetError::System)?;
             let mut stream = TcpStream::from_std(stream);
             let interest = Interest::READABLE | Interest::WRITABLE;
             poll.registry().register(&mut stream, Token(token), interest).map_err(NetError::System)?;
             let (outgoing, incoming) = (Flow::default(), Flow::default());
             let (patience, seen, queued) = (Patience::new(timeout, Instant::now()), sent + received, Vec::new());
-            let link = Link { node, peer, stream, ahead, queued, sent, received, outgoing, incoming, patience, seen };
-            links.push(link);
+            links.push(Link {
+                node,
+                peer,
+                stream,
+                channel,
+                ahead,
+                ahead_at: 0,
+                queued,
+                sent,
+                received,
+                outgoing,
+                incoming,
+                patience,
+                seen,
+            });
         }
         Ok(Self {
             node,
@@ -428,6 +510,9 @@ impl Mesh {
         let root = self.links.iter().position(|link| link.node == 0).filter(|index| has_closed(Token(*index)));
         let Some(root) = root.map(|index| &self.links[index]) else { return Ok(()) };
         // What it said before may still be there to be read.
+        if root.has_unread() {
+            return Ok(());
+        }
         match root.stream.peek(&mut [0]) {
             Ok(0) => Err(NetError::io(&root.peer, phase, io::ErrorKind::UnexpectedEof.into())),
             _ => Ok(()),
@@ -485,6 +570,7 @@ impl Links for Mesh {
 
 #[cfg(test)]
 mod tests {
+    use super::super::channel;
     use super::*;
     use std::net::{TcpListener, TcpStream};
     use std::thread;
@@ -492,19 +578,34 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(20);
 
     /// Meshes of `nodes` nodes, every pair connected over loopback.
-    fn meshes(nodes: u32, timeout: Duration) -> Vec<Mesh> {
+    fn meshes(nodes: u32, timeout: Duration, kind: Kind) -> Vec<Mesh> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut peers: Vec<Vec<_>> = (0..nodes).map(|_| Vec::new()).collect();
         for low in 0..nodes {
             for high in low + 1..nodes {
                 let dialled = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
                 let accepted = listener.accept().unwrap().0;
-                peers[low as usize].push((high, format!("node {high}"), dialled));
-                peers[high as usize].push((low, format!("node {low}"), accepted));
+                let mut ends = [(high, dialled), (low, accepted)]
+                    .map(|(peer, stream)| (peer, Conn::new(stream, format!("node {peer}"), timeout).unwrap()));
+                if kind == Kind::Secured {
+                    ends.iter_mut().zip(channel::pair()).for_each(|((_, conn), channel)| conn.secure(channel));
+                }
+                let [to_high, to_low] = ends;
+                peers[low as usize].push(to_high);
+                peers[high as usize].push(to_low);
             }
         }
-        (0..).zip(peers).map(|(node, peers)| Mesh::new(node, peers, timeout).unwrap()).collect()
+        (0..).zip(peers).map(|(node, peers)| Mesh::of_conns(node, peers, timeout).unwrap()).collect()
     }
+
+    /// What all of these tests hold for.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Kind {
+        Plain,
+        Secured,
+    }
+
+    const KINDS: [Kind; 2] = [Kind::Plain, Kind::Secured];
 
     /// Bytes that differ from row to row and node to node.
     fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -536,7 +637,7 @@ mod tests {
         pipe
     }
 
-    fn exchange_all(nodes: u32, plan: &[(Collective, usize, usize)]) {
+    fn exchange_all(nodes: u32, kind: Kind, plan: &[(Collective, usize, usize)]) {
         let plan: Vec<_> = plan
             .iter()
             .map(|&(collective, part_bytes, rows)| {
@@ -547,14 +648,15 @@ mod tests {
             noise(u64::from(node) << 32 | step as u64, exchange.row_bytes * rows)
         };
         thread::scope(|scope| {
-            for (node, mut mesh) in (0..).zip(meshes(nodes, TIMEOUT)) {
+            for (node, mut mesh) in (0..).zip(meshes(nodes, TIMEOUT, kind)) {
                 let (plan, pipe) = (&plan, &pipe);
                 scope.spawn(move || {
                     for (step, &(exchange, rows)) in plan.iter().enumerate() {
                         let mut found = pipe(node, step, exchange, rows);
                         mesh.exchange(exchange, &mut found).unwrap();
                         let pipes: Vec<_> = (0..nodes).map(|other| pipe(other, step, exchange, rows)).collect();
-                        assert!(found == expected(exchange, node, &pipes), "node {node} of {nodes}, step {step}");
+                        let is_right = found == expected(exchange, node, &pipes);
+                        assert!(is_right, "node {node} of {nodes}, step {step}, {kind:?}");
                     }
                 });
             }
@@ -576,33 +678,94 @@ mod tests {
                     (To(0, 1), 52, rows),
                 ]);
             }
-            exchange_all(nodes, &plan);
+            KINDS.iter().for_each(|kind| exchange_all(nodes, *kind, &plan));
         }
     }
 
     #[test]
     fn slices_beyond_the_buffers_of_the_sockets_do_not_lock() {
-        exchange_all(3, &[(Collective::AllGather, 24 << 20, 1), (Collective::AllGather, 300_000, 40)]);
-        exchange_all(2, &[(Collective::Broadcast, 16 << 20, 2), (Collective::Gather, 16 << 20, 2)]);
+        for kind in KINDS {
+            exchange_all(3, kind, &[(Collective::AllGather, 24 << 20, 1), (Collective::AllGather, 300_000, 40)]);
+            exchange_all(2, kind, &[(Collective::Broadcast, 16 << 20, 2), (Collective::Gather, 16 << 20, 2)]);
+        }
     }
 
     #[test]
     fn announcements_travel_before_the_first_exchange() {
-        let [mut root, mut worker] = <[Mesh; 2]>::try_from(meshes(2, TIMEOUT)).unwrap();
-        let exchange = Exchange::equal(Collective::Broadcast, 64, 2);
-        let thread = thread::spawn(move || {
-            let mut pipe = vec![0; 128];
-            assert_eq!(worker.next(32, 64).unwrap(), Some(Control { position: 5, batch: 2 }));
-            worker.exchange(exchange, &mut pipe).unwrap();
-            assert_eq!(pipe, noise(1, 128));
-            assert_eq!(worker.next(32, 64).unwrap(), None);
-            (worker.sent_bytes(), worker.received_bytes())
+        for kind in KINDS {
+            let [mut root, mut worker] = <[Mesh; 2]>::try_from(meshes(2, TIMEOUT, kind)).unwrap();
+            let exchange = Exchange::equal(Collective::Broadcast, 64, 2);
+            let thread = thread::spawn(move || {
+                let mut pipe = vec![0; 128];
+                assert_eq!(worker.next(32, 64).unwrap(), Some(Control { position: 5, batch: 2 }));
+                worker.exchange(exchange, &mut pipe).unwrap();
+                assert_eq!(pipe, noise(1, 128));
+                assert_eq!(worker.next(32, 64).unwrap(), None);
+                (worker.sent_bytes(), worker.received_bytes())
+            });
+            root.announce_control(5, 2);
+            root.exchange(exchange, &mut noise(1, 128)).unwrap();
+            // In one frame, which has a length and a seal.
+            let frame = if kind == Kind::Secured { 18 } else { 0 };
+            assert_eq!((root.sent_bytes(), root.received_bytes()), (136 + frame, 0));
+            root.stop(&Control::STOP.emit());
+            assert_eq!(thread.join().unwrap(), (0, 144 + 2 * frame));
+        }
+    }
+
+    /// What comes in one frame with the last bytes that are due stays until it is due.
+    #[test]
+    fn exchanges_that_were_begun_and_announcements_mix_on_secured_links() {
+        let [mut root, mut worker] = <[Mesh; 2]>::try_from(meshes(2, TIMEOUT, Kind::Secured)).unwrap();
+        let exchange = Exchange::equal(Collective::Broadcast, 3000, 2);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for round in 1..40 {
+                    let mut pipe = vec![0; 3000 * 9];
+                    let control = Control { position: round, batch: 1 };
+                    assert_eq!(worker.next(32, 64).unwrap(), Some(control));
+                    worker.begin(exchange, &pipe).unwrap();
+                    worker.exchange(exchange, &mut pipe).unwrap();
+                    assert!(pipe == noise(u64::from(round), pipe.len()), "round {round}");
+                }
+                assert_eq!(worker.next(32, 64).unwrap(), None);
+            });
+            for round in 1..40 {
+                let mut pipe = noise(u64::from(round), 3000 * 9);
+                root.announce_control(round, 1);
+                root.begin(exchange, &pipe).unwrap();
+                root.exchange(exchange, &mut pipe).unwrap();
+            }
+            root.stop(&Control::STOP.emit());
         });
+    }
+
+    /// Somebody between two nodes who changes a bit ends the session.
+    #[test]
+    fn a_changed_byte_on_a_secured_link_is_an_error_that_names_the_peer() {
+        let relayed = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(relayed.local_addr().unwrap()).unwrap();
+        let mut from_near = relayed.accept().unwrap().0;
+        let mut to_far = TcpStream::connect(relayed.local_addr().unwrap()).unwrap();
+        let far = relayed.accept().unwrap().0;
+        let [mut root, mut worker] = [(1, near), (0, far)].map(|(peer, stream)| {
+            let conn = Conn::new(stream, format!("node {peer}"), TIMEOUT).unwrap();
+            (1 - peer, peer, conn)
+        });
+        [&mut root, &mut worker]
+            .into_iter()
+            .zip(channel::pair())
+            .for_each(|((.., conn), channel)| conn.secure(channel));
+        let [mut root, mut worker] =
+            [root, worker].map(|(node, peer, conn)| Mesh::of_conns(node, [(peer, conn)], TIMEOUT).unwrap());
         root.announce_control(5, 2);
-        root.exchange(exchange, &mut noise(1, 128)).unwrap();
-        assert_eq!((root.sent_bytes(), root.received_bytes()), (136, 0));
-        root.stop(&Control::STOP.emit());
-        assert_eq!(thread.join().unwrap(), (0, 144));
+        root.flush().unwrap();
+        let mut frame = vec![0; root.sent_bytes() as usize];
+        from_near.read_exact(&mut frame).unwrap();
+        frame[4] ^= 1;
+        to_far.write_all(&frame).unwrap();
+        let error = worker.next(32, 64).unwrap_err().to_string();
+        assert_eq!(error, "node 0: encrypted data that was changed on the way during the wait for a forward pass");
     }
 
     fn gather(mesh: &mut Mesh) -> String {
@@ -612,24 +775,29 @@ mod tests {
 
     #[test]
     fn a_peer_that_closes_is_named() {
-        let [mut root, worker, _other] = <[Mesh; 3]>::try_from(meshes(3, TIMEOUT)).unwrap();
-        drop(worker);
-        assert_eq!(gather(&mut root), "node 1 closed the connection during the exchange of partial sums");
+        for kind in KINDS {
+            let [mut root, worker, _other] = <[Mesh; 3]>::try_from(meshes(3, TIMEOUT, kind)).unwrap();
+            drop(worker);
+            assert_eq!(gather(&mut root), "node 1 closed the connection during the exchange of partial sums");
+        }
     }
 
     #[test]
     fn a_silent_peer_is_named_after_the_timeout() {
-        let [mut root, mut worker, _silent] = <[Mesh; 3]>::try_from(meshes(3, Duration::from_millis(200))).unwrap();
-        let thread = thread::spawn(move || gather(&mut worker));
-        let start = Instant::now();
-        assert_eq!(gather(&mut root), "node 2: no data for 0.2 s during the exchange of partial sums");
-        assert!(start.elapsed() < Duration::from_secs(5));
-        assert!(thread.join().unwrap().starts_with("node 2: no data for 0.2 s"));
+        for kind in KINDS {
+            let [mut root, mut worker, _silent] =
+                <[Mesh; 3]>::try_from(meshes(3, Duration::from_millis(200), kind)).unwrap();
+            let thread = thread::spawn(move || gather(&mut worker));
+            let start = Instant::now();
+            assert_eq!(gather(&mut root), "node 2: no data for 0.2 s during the exchange of partial sums");
+            assert!(start.elapsed() < Duration::from_secs(5));
+            assert!(thread.join().unwrap().starts_with("node 2: no data for 0.2 s"));
+        }
     }
 
     #[test]
     fn control_packets_beyond_the_graph_are_refused() {
-        let [mut root, mut worker] = <[Mesh; 2]>::try_from(meshes(2, TIMEOUT)).unwrap();
+        let [mut root, mut worker] = <[Mesh; 2]>::try_from(meshes(2, TIMEOUT, Kind::Plain)).unwrap();
         root.announce_control(100_000, 1);
         let exchange = Exchange::equal(Collective::Broadcast, 2, 2);
         root.exchange(exchange, &mut [0; 2]).unwrap();

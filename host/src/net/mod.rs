@@ -15,18 +15,22 @@
 //! probes of the connection. In the native dialect nodes give [signs of life](watch) all the time.
 
 mod address;
+mod channel;
 mod conn;
 pub mod dial;
 pub mod door;
 mod error;
+mod key;
 pub mod listen;
 mod mesh;
 pub mod native;
 mod patience;
+mod rate;
 pub mod watch;
 
 pub use address::{Address, AddressError, DEFAULT_PORT, WorkerAddress};
 pub use error::NetError;
+pub use key::{Key, KeyError, Keys};
 pub use mesh::{Mesh, Traffic};
 
 use std::time::Duration;

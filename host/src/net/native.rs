@@ -4,14 +4,15 @@ use super::conn::Conn;
 use super::dial::{check, connect};
 use super::door::Door;
 use super::watch::{Life, Watches};
-use super::{Address, Mesh, NetError, Stage, Timeouts, printable};
+use super::{Address, Keys, Mesh, NetError, Stage, Timeouts, printable};
 use dair_core::exec::Logits;
 use dair_core::plan::Share;
 use dair_core::wire::Part;
 use dair_core::wire::native::{
-    self, CALL, Digest, Fingerprint, GREETING, Have, LINK, Message, PLAIN, Plan, PlanNode, Ready, SILENCE_MS, VERSION,
-    Watch, write_bye, write_digest, write_drain, write_echo, write_go, write_hashing, write_have, write_leaving,
-    write_link, write_linked, write_pass, write_plan, write_ready, write_refused, write_rest, write_verify,
+    self, CALL, Digest, Fingerprint, GREETING, Have, LINK, Message, PLAIN, Plan, PlanNode, Ready, SECURED, SILENCE_MS,
+    VERSION, Watch, write_bye, write_digest, write_drain, write_echo, write_go, write_hashing, write_have,
+    write_leaving, write_link, write_linked, write_pass, write_plan, write_ready, write_refused, write_rest,
+    write_verify,
 };
 use embedded_io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -126,17 +127,17 @@ pub const SLOWEST_HASH: u64 = 1_000_000;
 pub type DigestOf<'d> =
     &'d (dyn Fn(&Fingerprint, &mut dyn FnMut(u64) -> ControlFlow<()>) -> Result<Digest, String> + Sync);
 
-/// Calls all `workers` at once: what each has, or nothing of those that do not speak this dialect. To these no connection
-/// is made.
+/// Calls all `workers` at once, encrypted where there are `keys`: what each has, or nothing of those that do not speak this dialect.
+/// To these no connection is made.
 ///
 /// # Errors
 /// Names the worker that can't be reached or does not answer, and the mistake in a list that can't work.
 pub fn call(
     workers: &[Address],
-    timeouts: &Timeouts,
+    (timeouts, keys): (&Timeouts, &Keys),
     stage: impl Fn(Stage<'_>),
 ) -> Result<Vec<Option<Called>>, NetError> {
-    call_each(workers, timeouts, stage)?.into_iter().collect()
+    call_each(workers, (timeouts, keys), stage)?.into_iter().collect()
 }
 
 /// As [`call`], and hears of each worker for itself.
@@ -145,12 +146,12 @@ pub fn call(
 /// A list that can't work.
 pub fn call_each(
     workers: &[Address],
-    timeouts: &Timeouts,
+    (timeouts, keys): (&Timeouts, &Keys),
     stage: impl Fn(Stage<'_>),
 ) -> Result<Vec<Result<Option<Called>, NetError>>, NetError> {
     check(workers)?;
     let answers = thread::scope(|scope| {
-        let calls: Vec<_> = workers.iter().map(|worker| scope.spawn(|| call_one(worker, timeouts))).collect();
+        let calls: Vec<_> = workers.iter().map(|worker| scope.spawn(|| call_one(worker, timeouts, keys))).collect();
         let wait = |(call, worker): (thread::ScopedJoinHandle<'_, _>, _)| {
             stage(Stage::Connect(worker));
             call.join().expect("calling does not panic")
@@ -206,18 +207,18 @@ pub(super) fn answer_questions(port: SocketAddr, alive: Weak<()>) -> io::Result<
     Ok(())
 }
 
-fn call_one(worker: &Address, timeouts: &Timeouts) -> Result<Option<Called>, NetError> {
+fn call_one(worker: &Address, timeouts: &Timeouts, keys: &Keys) -> Result<Option<Called>, NetError> {
     if !speaks_native(worker)? {
         return Ok(None);
     }
-    let (mut conn, have) = greet(worker, &timeouts.brief())?;
+    let (mut conn, have) = greet(worker, (&timeouts.brief(), keys))?;
     let known = have.version == VERSION;
     let way = if known { measure(&mut conn)? } else { Way { round_trip: Duration::ZERO, bytes_per_s: 0.0 } };
     Ok(Some(Called { conn, address: worker.clone(), have, way }))
 }
 
 /// Connects to a worker that speaks the native dialect, and hears what it has.
-pub(super) fn greet(worker: &Address, timeouts: &Timeouts) -> Result<(Conn, Have), NetError> {
+pub(super) fn greet(worker: &Address, (timeouts, keys): (&Timeouts, &Keys)) -> Result<(Conn, Have), NetError> {
     let stream = connect(worker, timeouts)?;
     let mut conn = Conn::new(stream, format!("worker {worker}"), timeouts.handshake)?;
     let unanswered = |error| match error {
@@ -229,8 +230,19 @@ pub(super) fn greet(worker: &Address, timeouts: &Timeouts) -> Result<(Conn, Have
     if answer != GREETING {
         return Err(NetError::Unexpected { peer: conn.peer().into(), what: "something that no worker answers" });
     }
-    if conn.read_bytes(Part::Handshake)? != [PLAIN] {
-        return Err(NetError::Locked { peer: conn.peer().into() });
+    match (conn.read_bytes(Part::Handshake)?, keys.first()) {
+        ([PLAIN], None) => {}
+        ([SECURED], Some(key)) => {
+            conn.call_secured(key, &CALL)?;
+            // The call, once more: now it comes from somebody who knows the key.
+            conn.write_with(Part::Handshake, |conn| conn.write_all(&CALL))?;
+        }
+        ([PLAIN], Some(_)) => return Err(NetError::Unlocked { peer: conn.peer().into() }),
+        ([SECURED], None) => return Err(NetError::Locked { peer: conn.peer().into() }),
+        ([_], _) => {
+            let what = "a kind of handshake that this dair does not know: run the same dair on both";
+            return Err(NetError::Unexpected { peer: conn.peer().into(), what });
+        }
     }
     let have = conn.read_message(|message| match message {
         Message::Have(have) => Some(Ok(have)),
@@ -257,7 +269,12 @@ pub struct Planned {
 ///
 /// # Errors
 /// Names the worker that can't be written to.
-pub fn plan(workers: Vec<Called>, plan: &Plan, shares: &[Share], timeouts: &Timeouts) -> Result<Planned, NetError> {
+pub fn plan(
+    workers: Vec<Called>,
+    plan: &Plan,
+    shares: &[Share],
+    (timeouts, keys): (&Timeouts, &Keys),
+) -> Result<Planned, NetError> {
     let addresses: Vec<_> = workers.iter().map(|worker| worker.address.clone()).collect();
     let places = [("", 0)].into_iter().chain(addresses.iter().map(|address| (address.host.as_str(), address.port)));
     let nodes = shares.iter().zip(places).map(|(share, (host, port))| (*share, host, port));
@@ -270,7 +287,7 @@ pub fn plan(workers: Vec<Called>, plan: &Plan, shares: &[Share], timeouts: &Time
     let silence_ms = (timeouts.silence.as_millis() as u32).clamp(*SILENCE_MS.start(), *SILENCE_MS.end());
     let watch = Watch { session: plan.session, silence_ms };
     let streams = conns.iter().map(Conn::twin).collect::<io::Result<_>>().map_err(NetError::System)?;
-    let watches = Watches::start(&addresses, watch, &timeouts.brief(), streams)?;
+    let watches = Watches::start(&addresses, watch, (&timeouts.brief(), keys), streams)?;
     Ok(Planned { conns, watches, progress: timeouts.progress, stages: plan.stages.len() })
 }
 
@@ -408,13 +425,25 @@ impl Task {
 }
 
 impl Caller {
-    pub(super) fn new(mut root: Conn, have: &Have, timeouts: &Timeouts) -> Result<Self, NetError> {
+    /// Greets whoever has called. One who does not know one of the `keys`, where there are some, hears nothing more.
+    pub(super) fn greet(mut root: Conn, keys: &Keys, timeouts: &Timeouts) -> Result<Self, NetError> {
+        let kind = if keys.are_none() { PLAIN } else { SECURED };
         root.write_with(Part::Handshake, |root| {
             root.write_all(&GREETING)?;
-            root.write_all(&[PLAIN])?;
-            write_have(root, have)
+            root.write_all(&[kind])
         })?;
+        if !keys.are_none() {
+            root.answer_secured(keys, &CALL)?;
+            if root.read_bytes(Part::Handshake)? != CALL {
+                return Err(NetError::Unexpected { peer: root.peer().into(), what: "something that no root says" });
+            }
+        }
         Ok(Self { root, progress: timeouts.progress })
+    }
+
+    /// Says what this worker has.
+    pub(super) fn tell(&mut self, have: &Have) -> Result<(), NetError> {
+        self.root.write_with(Part::Handshake, |root| write_have(root, have))
     }
 
     /// How messages call it.
@@ -534,10 +563,11 @@ impl Caller {
             let address = task.address(lower);
             let stream = connect(&address, door.timeouts())?;
             let mut conn = Conn::new(stream, format!("worker {address}"), self.progress)?;
-            conn.write_with(Part::Handshake, |conn| {
-                conn.write_all(&LINK)?;
-                write_link(conn, session, *node)
-            })?;
+            conn.write_with(Part::Handshake, |conn| conn.write_all(&LINK))?;
+            if let Some(key) = door.keys().first() {
+                conn.call_secured(key, &LINK)?;
+            }
+            conn.write_with(Part::Handshake, |conn| write_link(conn, session, *node))?;
             peers.push((lower, conn));
         }
         let links = door.links(self.progress).map_err(|missing| {

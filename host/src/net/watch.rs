@@ -6,7 +6,7 @@
 
 use super::conn::Conn;
 use super::native::{Task, greet};
-use super::{Address, NetError, Timeouts, printable};
+use super::{Address, Keys, NetError, Timeouts, printable};
 use dair_core::wire::Part;
 use dair_core::wire::native::{
     Beat, Failed, Message, Watch, write_beat, write_bye, write_failed, write_leaving, write_watch,
@@ -102,8 +102,13 @@ impl Shared {
     }
 
     /// Asks a worker as long as the session lives.
-    fn ask(&self, index: usize, (address, watch): (&Address, &Watch), timeouts: &Timeouts) -> Result<(), NetError> {
-        let (mut conn, _) = greet(address, timeouts)?;
+    fn ask(
+        &self,
+        index: usize,
+        (address, watch): (&Address, &Watch),
+        (timeouts, keys): (&Timeouts, &Keys),
+    ) -> Result<(), NetError> {
+        let (mut conn, _) = greet(address, (timeouts, keys))?;
         conn.write_with(Part::Message, |conn| write_watch(conn, watch))?;
         loop {
             let round = self.lock().round;
@@ -173,7 +178,7 @@ impl Watches {
     pub(super) fn start(
         addresses: &[Address],
         watch: Watch,
-        timeouts: &Timeouts,
+        (timeouts, keys): (&Timeouts, &Keys),
         streams: Vec<TcpStream>,
     ) -> Result<Self, NetError> {
         let workers = addresses.iter().map(|_| Seen::default()).collect();
@@ -181,9 +186,10 @@ impl Watches {
         let shared = Arc::new(Shared { state, changed: Condvar::new(), silence: timeouts.silence });
         let watches = Self { shared: Arc::clone(&shared) };
         for (index, address) in addresses.iter().enumerate() {
-            let (shared, timeouts, address) = (Arc::clone(&shared), *timeouts, address.clone());
+            let (shared, timeouts) = (Arc::clone(&shared), *timeouts);
+            let (address, keys) = (address.clone(), keys.clone());
             let ask = move || {
-                if let Err(error) = shared.ask(index, (&address, &watch), &timeouts) {
+                if let Err(error) = shared.ask(index, (&address, &watch), (&timeouts, &keys)) {
                     shared.note(index, |seen| {
                         let left = NetError::Left { peer: format!("worker {address}") };
                         seen.lost = Some(if seen.is_leaving { left } else { error });

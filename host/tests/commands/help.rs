@@ -3,7 +3,7 @@
 use crate::run::dair;
 use std::collections::BTreeSet;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "convert",
     "generate",
     "chat",
@@ -11,6 +11,7 @@ const COMMANDS: [&str; 13] = [
     "render",
     "inspect",
     "bench",
+    "key",
     "nodes",
     "node",
     "plan",

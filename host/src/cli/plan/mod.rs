@@ -5,7 +5,7 @@ mod print;
 use super::Failure;
 use super::kernel_args::KernelArgs;
 use super::model_files::ModelFiles;
-use super::worker_args::WorkerArgs;
+use super::worker_args::{WorkerArgs, Workers};
 use crate::cluster::kv::{self, Kv};
 use crate::cluster::measured::{self, Before};
 use crate::cluster::planner::facts::{self, Facts};
@@ -164,9 +164,9 @@ fn plan(args: &Args) -> Result<(), Failure> {
     let model = Model::open(&files.model)?;
     let saved = args.plan.as_deref().map(|path| SavedPlan::read(path, model.header())).transpose();
     let saved = saved.map_err(|error| error.to_string())?;
-    let workers: Vec<_> = match &saved {
-        Some(saved) => saved.workers.clone(),
-        None => args.workers.workers_for((&model, None), &timeouts(args), args.json)?.addresses,
+    let workers = match &saved {
+        Some(saved) => args.workers.these(saved.workers.clone())?,
+        None => args.workers.workers_for((&model, None), &timeouts(args), args.json)?,
     };
     let cluster = live(args, &model, &workers)?;
     let shape = shape_of(args, &model.layout, args.max_seq_len)?;
@@ -179,14 +179,14 @@ fn plan(args: &Args) -> Result<(), Failure> {
         if decision.cut == Cut::Columns {
             return Err(Failure::Usage("a plan by columns can't be saved: its parts are equal".into()));
         }
-        SavedPlan::of(&decision.proposal, &workers).write(path).map_err(|error| error.to_string())?;
+        SavedPlan::of(&decision.proposal, &workers.addresses).write(path).map_err(|error| error.to_string())?;
     }
     let name = model.path.display().to_string();
     show(args, &View { model: &name, is_simulated: false, figures: &[], cluster: &cluster, decision: &decision })
 }
 
 /// Asks the workers and this machine what they are capable of.
-fn live(args: &Args, model: &Model, workers: &[Address]) -> Result<Cluster, Failure> {
+fn live(args: &Args, model: &Model, Workers { addresses: workers, keys, .. }: &Workers) -> Result<Cluster, Failure> {
     let before = if args.measure_again { Before::Forgotten } else { Before::Counts };
     let threads = args.threads.map_or_else(cpu::threads, usize::from);
     let pool = Threads::new(threads).map_err(|error| format!("cannot start {threads} threads: {error}"))?;
@@ -203,7 +203,7 @@ fn live(args: &Args, model: &Model, workers: &[Address]) -> Result<Cluster, Fail
     let mut others = Vec::with_capacity(workers.len());
     if !workers.is_empty() {
         let wanted = identity::identity(model, None)?;
-        let answers = native::call(workers, &timeouts(args), |_| ()).map_err(|error| error.to_string())?;
+        let answers = native::call(workers, (&timeouts(args), keys), |_| ()).map_err(|error| error.to_string())?;
         for (address, answer) in workers.iter().zip(answers) {
             let Some(called) = answer else {
                 return Err(format!(
