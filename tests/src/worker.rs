@@ -74,7 +74,7 @@ impl Worker {
                 || false,
                 |event| {
                     let result = match event {
-                        Event::Joined(..) => return,
+                        Event::Joined(..) | Event::Over => return,
                         Event::Stranger(_, error) => Err(error.to_string()),
                         Event::Ended(_, Err(error)) => Err(error.to_string()),
                         Event::Ended(_, Ok(summary)) => Ok(summary.clone()),
