@@ -47,9 +47,11 @@ class Dair:
 
     def __init__(self, args):
         self.program, self.worker_program, self.model, self.more = args.dair, args.host_worker, args.model, args.dair_args
+        # The other system has no keys.
+        self.more_worker = ["--insecure"]
 
     def worker(self, threads):
-        return [self.worker_program, "--model", self.model, "--port", str(self.port), "--threads", str(threads), "--quiet"]
+        return [self.worker_program, "--model", self.model, "--port", str(self.port), "--threads", str(threads), "--quiet", *self.more_worker]
 
     def root(self, prompt, tokens, threads, workers, more):
         named = ["--workers", *workers] if workers else []

@@ -12,12 +12,16 @@ use std::time::Duration;
 /// Both ends of every connection that was made.
 type Streams = Arc<Mutex<Vec<TcpStream>>>;
 
+/// What went over a connection in one direction.
+type Record = Arc<Mutex<Vec<u8>>>;
+
 /// Listens until the test process ends.
 #[derive(Debug)]
 pub struct Relay {
     /// Where it listens.
     pub address: Address,
     streams: Streams,
+    records: Arc<Mutex<Vec<[Record; 2]>>>,
     holds: Arc<AtomicBool>,
     is_over: Arc<AtomicBool>,
 }
@@ -40,6 +44,8 @@ impl Relay {
         let (streams, worker) = (Streams::default(), (worker.host.clone(), worker.port));
         let (holds, is_over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (connections, held, over) = (Arc::clone(&streams), Arc::clone(&holds), Arc::clone(&is_over));
+        let records = Arc::new(Mutex::new(Vec::new()));
+        let recorded = Arc::clone(&records);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if over.load(Ordering::Relaxed) {
@@ -47,11 +53,23 @@ impl Relay {
                 }
                 // Whose worker is not there hears it at once.
                 let Ok(server) = TcpStream::connect((worker.0.as_str(), worker.1)) else { continue };
-                carry(&connections, &held, &client, &server);
-                carry(&connections, &held, &server, &client);
+                let record = [Record::default(), Record::default()];
+                recorded.lock().unwrap().push(record.clone());
+                let [asked, answered] = record;
+                carry(&connections, &held, (&client, &server), asked);
+                carry(&connections, &held, (&server, &client), answered);
             }
         });
-        Self { address, streams, holds, is_over }
+        Self { address, streams, records, holds, is_over }
+    }
+
+    /// What went over each connection so far: to the worker, and from it.
+    ///
+    /// # Panics
+    /// If a thread of the relay has panicked.
+    pub fn records(&self) -> Vec<[Vec<u8>; 2]> {
+        let copy = |record: &Record| record.lock().unwrap().clone();
+        self.records.lock().unwrap().iter().map(|[asked, answered]| [copy(asked), copy(answered)]).collect()
     }
 
     /// Lets nothing through any more, or all again: as if the worker took its time.
@@ -85,7 +103,7 @@ fn answer(questions: &UdpSocket) {
     }
 }
 
-fn carry(streams: &Streams, holds: &Arc<AtomicBool>, from: &TcpStream, to: &TcpStream) {
+fn carry(streams: &Streams, holds: &Arc<AtomicBool>, (from, to): (&TcpStream, &TcpStream), record: Record) {
     let holds = Arc::clone(holds);
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
     to.set_nodelay(true).unwrap();
@@ -94,6 +112,7 @@ fn carry(streams: &Streams, holds: &Arc<AtomicBool>, from: &TcpStream, to: &TcpS
         let mut bytes = [0; 16 << 10];
         // An end of either side is one of both.
         while let Ok(len @ 1..) = from.read(&mut bytes) {
+            record.lock().unwrap().extend_from_slice(&bytes[..len]);
             while holds.load(Ordering::Relaxed) {
                 thread::sleep(Duration::from_millis(5));
             }

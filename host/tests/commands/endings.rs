@@ -2,7 +2,7 @@
 
 use crate::model::{Files, header};
 use crate::network::Worker;
-use crate::run::{STATE, dair};
+use crate::run::{STATE, dair, without_key};
 use crate::screen::Screen;
 use dair_core::format::Header;
 use std::fs::File;
@@ -23,7 +23,7 @@ fn long_files() -> (Files, String) {
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dair"));
-    command.args(args).env_remove("RUST_BACKTRACE").env("XDG_STATE_HOME", STATE).stdin(Stdio::null());
+    without_key(&mut command).args(args).env_remove("RUST_BACKTRACE").env("XDG_STATE_HOME", STATE).stdin(Stdio::null());
     command
 }
 

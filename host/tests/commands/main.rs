@@ -9,6 +9,7 @@ mod guesses;
 mod habits;
 mod help;
 mod inspect;
+mod keys;
 mod model;
 mod namespaces;
 mod network;

@@ -1,7 +1,7 @@
 //! Machines that find each other: workers and a root in network namespaces on a bridge (Linux, as root).
 
 use crate::model::{Files, header};
-use crate::run::{CACHE, Outcome, finish};
+use crate::run::{CACHE, Outcome, dair, finish, without_key};
 use dair_core::format::Header;
 use dair_core::quant::DType;
 use std::io::{BufRead, BufReader};
@@ -10,14 +10,16 @@ use std::process::{Child, Command, Stdio};
 /// A bridge and machines on it, which go away with this.
 struct Network {
     name: String,
+    /// A file that all machines have.
+    key: String,
     machines: usize,
     workers: Vec<Child>,
 }
 
 impl Network {
-    fn new(machines: usize) -> Self {
+    fn new(machines: usize, key: String) -> Self {
         // Names of links have 15 bytes.
-        let network = Self { name: format!("dair{}", std::process::id()), machines, workers: Vec::new() };
+        let network = Self { name: format!("dair{}", std::process::id()), key, machines, workers: Vec::new() };
         let name = &network.name;
         ip(&format!("link add {name} type bridge"));
         ip(&format!("link set {name} up"));
@@ -40,7 +42,8 @@ impl Network {
     /// A program on a machine.
     fn on(&self, machine: usize, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.space(machine), program]).args(args).env("DAIR_CACHE", CACHE);
+        without_key(&mut command).args(["netns", "exec", &self.space(machine), program]).args(args);
+        command.env("DAIR_CACHE", CACHE).env("DAIR_KEY_FILE", &self.key);
         command
     }
 
@@ -95,7 +98,9 @@ fn three_workers_are_found_without_an_address() {
     let other = Files::new("tiny-llama", 4);
     let generate =
         ["generate", "-m", &files.model, "-p", "a day", "-n", "8", "--temperature", "0", "--ignore-eos", "-q"];
-    let mut network = Network::new(5);
+    let key = files.path("key");
+    dair(&["key", "new", &key]).quiet_success();
+    let mut network = Network::new(5, key);
     let alone = network.dair(&generate).quiet_success();
     for machine in 1..4 {
         network.work(machine, &["--model", &files.model]);

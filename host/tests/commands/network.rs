@@ -1,7 +1,7 @@
 //! A root and workers as processes of their own, and peers that are none.
 
 use crate::model::{Files, header};
-use crate::run::{CACHE, Outcome, dair, host_worker};
+use crate::run::{CACHE, Outcome, dair, host_worker, without_key};
 use dair_core::format::Header;
 use dair_core::quant::DType;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,6 +9,9 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
+
+/// Takes roots of C++ Distributed-Llama, and all that send weights.
+const DLLAMA: [&str; 2] = ["--dialect", "dllama"];
 
 /// A `host-worker` that ends with this.
 pub struct Worker {
@@ -18,25 +21,30 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts one with one thread.
+    /// Starts one without a model, which takes weights.
     pub fn start() -> Self {
-        Self::start_with(&[])
+        Self::start_with(&DLLAMA)
     }
 
     /// Starts one with more arguments.
     pub fn start_with(args: &[&str]) -> Self {
+        Self::start_on("0", &[&["--host", "127.0.0.1"], args].concat())
+    }
+
+    /// Starts one that listens where it will.
+    pub fn start_anywhere(args: &[&str]) -> Self {
         Self::start_on("0", args)
     }
 
     /// Starts one where another one was.
     pub fn start_at(address: &str) -> Self {
-        Self::start_on(address.rsplit(':').next().expect("a port"), &[])
+        let port = address.rsplit(':').next().expect("a port");
+        Self::start_on(port, &[&["--host", "127.0.0.1"], &DLLAMA[..]].concat())
     }
 
     fn start_on(port: &str, args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_host-worker"));
-        command.args(["--host", "127.0.0.1", "--port", port, "--threads", "1"]).args(args);
-        command.env("DAIR_CACHE", CACHE);
+        without_key(&mut command).args(["--port", port, "--threads", "1"]).args(args).env("DAIR_CACHE", CACHE);
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("host-worker starts");
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().expect("piped")).read_line(&mut line).expect("a line");
@@ -263,7 +271,8 @@ fn files_are_compared_byte_by_byte() {
 #[test]
 fn workers_of_two_kinds_are_not_mixed() {
     let files = files();
-    let (with, without) = (Worker::start_with(&["--model", &files.model]), Worker::start());
+    let with = Worker::start_with(&[&["--model", &files.model], &DLLAMA[..]].concat());
+    let without = Worker::start();
     let dllama = format!("dllama://{}", without.address);
     generate(&files, &["--workers", &with.address, &dllama]).misused(&[
         &with.address,
@@ -282,7 +291,7 @@ fn workers_of_two_kinds_are_not_mixed() {
 #[test]
 fn a_worker_with_a_copy_may_be_sent_the_weights_all_the_same() {
     let files = files();
-    let worker = Worker::start_with(&["--model", &files.model]);
+    let worker = Worker::start_with(&[&["--model", &files.model], &DLLAMA[..]].concat());
     let address = format!("dllama://{}", worker.address);
     let text = generate(&files, &["-q"]).quiet_success();
     assert_eq!(generate(&files, &["-q", "--workers", &address]).quiet_success(), text);
@@ -335,7 +344,7 @@ fn a_worker_that_does_not_answer_is_given_up_after_the_time_that_was_asked_for()
 #[test]
 fn a_worker_without_memory_tells_the_root_why_it_refuses() {
     let files = files();
-    let worker = Worker::start_with(&["--memory", "100KB"]);
+    let worker = Worker::start_with(&[&["--memory", "100KB"], &DLLAMA[..]].concat());
     let parts = [&worker.address[..], "refuses", "allowed: 0 bytes", "more workers", "--memory"];
     generate(&files, &["--workers", &worker.address]).refused(&parts);
 }
@@ -393,7 +402,7 @@ fn a_peer_that_speaks_nonsense_or_hangs_up_is_named() {
 #[test]
 fn a_worker_survives_nonsense_and_names_its_source() {
     let files = files();
-    let worker = Worker::start();
+    let worker = Worker::start_with(&["--model", &files.model]);
     let mut noise = TcpStream::connect(&worker.address).unwrap();
     let source = noise.local_addr().unwrap().to_string();
     noise.write_all(b"GET / HTTP/1.1\r\nHost: worker\r\n\r\n").unwrap();

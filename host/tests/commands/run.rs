@@ -14,6 +14,15 @@ pub const STATE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/state");
 /// Whatever a test does, the cache of the user who runs it stays as it is.
 pub const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/cache");
 
+/// A folder without a key: whatever a test does, it finds none of the user who runs it.
+pub const CONFIG: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/config");
+
+/// Keeps keys of the user who runs a test away from a command.
+pub fn without_key(command: &mut Command) -> &mut Command {
+    command.env_remove("DAIR_KEY").env_remove("DAIR_KEY_FILE").env_remove("CREDENTIALS_DIRECTORY");
+    command.env("XDG_CONFIG_HOME", CONFIG)
+}
+
 /// How a command ended.
 #[derive(Debug)]
 pub struct Outcome {
@@ -57,7 +66,8 @@ pub fn host_worker_knowing(variables: &[(&str, &str)], args: &[&str]) -> Outcome
 
 fn run(binary: &str, input: &[u8], args: &[&str], variables: &[(&str, &str)]) -> Outcome {
     let mut command = Command::new(binary);
-    command.args(args).env("XDG_STATE_HOME", STATE).env("DAIR_CACHE", CACHE).envs(variables.iter().copied());
+    without_key(&mut command).args(args).env("XDG_STATE_HOME", STATE).env("DAIR_CACHE", CACHE);
+    command.envs(variables.iter().copied());
     finish(command, input, args)
 }
 

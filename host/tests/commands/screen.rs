@@ -1,5 +1,6 @@
 //! A pseudo-terminal with `dair` on it, as a person has it before them.
 
+use crate::run::without_key;
 use nix::pty::{Winsize, openpty};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -30,7 +31,10 @@ impl Screen {
         let terminal = openpty(Some(&size), None).expect("a pseudo-terminal");
         let side = || terminal.slave.try_clone().expect("a file descriptor");
         let mut command = Command::new(env!("CARGO_BIN_EXE_dair"));
-        command.args(args).envs([("XDG_STATE_HOME", state), ("TERM", "xterm")]).env_remove("NO_COLOR");
+        without_key(&mut command)
+            .args(args)
+            .envs([("XDG_STATE_HOME", state), ("TERM", "xterm")])
+            .env_remove("NO_COLOR");
         command.stdin(side()).stdout(side()).stderr(side());
         // SAFETY: between fork and exec only two system calls are made, both async-signal-safe.
         unsafe {
