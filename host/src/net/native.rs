@@ -318,6 +318,7 @@ impl Planned {
             };
             ready.map_err(refused)?;
         }
+        self.watches.open()?;
         for conn in &mut self.conns {
             conn.begin(self.progress);
             conn.write_with(Part::Message, write_go)?;
@@ -549,15 +550,13 @@ impl Caller {
         // Nobody calls before all are ready.
         door.expect(*session, (node + 1..*nodes).collect());
         self.root.write_with(Part::Message, |root| write_ready(root, ready))?;
-        // The root's end is noticed by what it owes, or, if it can't be, by those who watch.
-        let limit = door.timeouts().handshake;
-        if !self.root.has_word_within(limit) && !life.is_watched() {
-            let peer = self.root.peer().to_owned();
-            return Err(NetError::Silent { peer, phase: "the set-up of signs of life", timeout: limit });
-        }
         // The slowest worker is waited for by all.
         self.root.begin(PREPARE.max(self.progress));
         self.root.read_message(|message| matches!(message, Message::Go).then_some(()))?;
+        if !life.is_watched() {
+            let peer = self.root.peer().to_owned();
+            return Err(NetError::Unexpected { peer, what: "no question for signs of life before the session" });
+        }
         let mut peers = Vec::with_capacity(*nodes as usize - 2);
         for lower in 1..*node {
             let address = task.address(lower);

@@ -54,7 +54,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Seen {
     beat: Beat,
-    /// The round that it has answered last.
+    /// The round that it has answered last, the first of which is 1.
     round: u64,
     lost: Option<NetError>,
     failed: Option<Blame>,
@@ -182,7 +182,7 @@ impl Watches {
         streams: Vec<TcpStream>,
     ) -> Result<Self, NetError> {
         let workers = addresses.iter().map(|_| Seen::default()).collect();
-        let state = Mutex::new(State { workers, streams, round: 0, is_over: false });
+        let state = Mutex::new(State { workers, streams, round: 1, is_over: false });
         let shared = Arc::new(Shared { state, changed: Condvar::new(), silence: timeouts.silence });
         let watches = Self { shared: Arc::clone(&shared) };
         for (index, address) in addresses.iter().enumerate() {
@@ -203,6 +203,28 @@ impl Watches {
         Ok(watches)
     }
 
+    /// Waits until everybody has given a sign of life.
+    ///
+    /// # Errors
+    /// Where somebody does not.
+    pub(super) fn open(&self) -> Result<(), NetError> {
+        let state = self.wait_for_answers(self.shared.lock());
+        let are_there = state.workers.iter().all(|seen| seen.lost.is_none() && seen.round > 0);
+        if are_there { Ok(()) } else { Err(NetError::Lost) }
+    }
+
+    /// Waits until everybody has answered the last question, or is lost.
+    fn wait_for_answers<'s>(&'s self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        let is_open = |state: &mut State| {
+            let round = state.round;
+            state.workers.iter().any(|seen| seen.lost.is_none() && seen.round < round)
+        };
+        // A connection that is to be made yet may take as long, and an answer too.
+        let most = 2 * self.shared.silence + LATE;
+        let waited = self.shared.changed.wait_timeout_while(state, most, is_open);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
     /// Whether nobody is missing so far.
     pub fn are_well(&self) -> bool {
         self.shared.lock().workers.iter().all(|seen| seen.lost.is_none() && seen.failed.is_none())
@@ -219,17 +241,12 @@ impl Watches {
         (0..).zip(&state.workers).filter(|(_, seen)| seen.is_leaving).map(|(index, _)| index).collect()
     }
 
-    /// Asks everybody at once what became of them; it takes no longer than a silence may last.
+    /// Asks everybody at once what became of them; it takes hardly longer than a silence may last.
     pub fn fates(self) -> Vec<Fate> {
         let mut state = self.shared.lock();
         state.round += 1;
         self.shared.changed.notify_all();
-        let is_open = |state: &mut State| {
-            let round = state.round;
-            state.workers.iter().any(|seen| seen.lost.is_none() && seen.round < round)
-        };
-        let waited = self.shared.changed.wait_timeout_while(state, self.shared.silence + LATE, is_open);
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let mut state = self.wait_for_answers(state);
         let fate = |seen: &mut Seen| match (seen.lost.take(), seen.failed.take()) {
             (Some(error), _) => Fate::Lost(error),
             (None, Some(failed)) => Fate::Failed(failed),
