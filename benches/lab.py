@@ -148,6 +148,10 @@ class Lab:
                 call("tc", "-n", namespace, "qdisc", "add", "dev", interface, "root", "tbf",
                      "rate", f"{self.mbit}mbit", "burst", str(burst), "limit", str(limit))
 
+    def plug(self, node, is_in):
+        """Pulls the cable of a node, or puts it in again."""
+        call("ip", "-n", self.switch, "link", "set", f"in{node}", "up" if is_in else "down")
+
     def quota(self, node, part):
         """A group of processes that gets `part` of a processor, in slices that are short beside a token."""
         # The kernel takes no quota below 1 ms.

@@ -2,11 +2,11 @@
 """A new user's walk through a cluster: walk.py DAIR HOST_WORKER SYNTHETIC WORK
 
 Three workers with a copy of the model and a root, each a machine of its own (benches/lab.py), and what comes in between:
-a second root, a worker with another file, one of another version, one that dies in an answer. Answers must be those of
+a second root, a worker with another file, one of another version, some that are lost in an answer. Answers must be those of
 one node, no weights may cross the interfaces, and whatever fails says so in one line, soon. Models are made in WORK.
 Exit code 1 where something is not so, 77 where no network can be made, with the reason.
 """
-import json, os, pathlib, re, shutil, socket, struct, subprocess, sys, threading, time
+import json, os, pathlib, re, shutil, signal, socket, struct, subprocess, sys, threading, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../benches"))
 import lab as laboratory
@@ -142,24 +142,34 @@ class Walk:
                 return
             time.sleep(0.05)
 
-    def death(self, workers):
-        """A worker dies in an answer; when it is back, the next answer comes, from workers that stayed."""
-        root = self.lab.start(ROOT, self.generate(*self.together(WORKERS), tokens=2000), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.in_answer(root)
-        self.check("a worker dies in an answer", root.poll() is None)
-        start = time.monotonic()
-        self.lab.stop(workers[1])
-        try:
-            output, side = root.communicate(timeout=2 * SOON_S)
-        except subprocess.TimeoutExpired:
-            self.lab.stop(root)
-            output, side = root.communicate()
-        done = root.returncode, output, side, time.monotonic() - start
-        self.fails("a worker that died", done, self.lab.address(WORKERS[1]))
-        self.check("the other workers live", all(workers[i].poll() is None for i in (0, 2)))
-        workers[1] = self.start_worker(WORKERS[1])
-        again = self.lab.run(ROOT, self.generate(*self.together(WORKERS)), timeout_s=3 * SOON_S)
-        self.check("the next answer comes from all", again[0] == 0, again)
+    def deaths(self, workers):
+        """Workers are lost in an answer, in three ways; it is that of one node all the same. They take part in the next one again."""
+        tokens = 150
+        alone = self.lab.run(ROOT, self.generate(tokens=tokens))
+        for what, lose in (
+            ("dies", lambda: self.lab.stop(workers[1])),
+            ("is stopped", lambda: workers[1].send_signal(signal.SIGSTOP)),
+            ("is unplugged", lambda: self.lab.plug(WORKERS[1], False)),
+        ):
+            root = self.lab.start(ROOT, self.generate(*self.together(WORKERS), tokens=tokens), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            self.in_answer(root)
+            self.check(f"a worker {what} in an answer", root.poll() is None)
+            lose()
+            try:
+                output, side = root.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                self.lab.stop(root)
+                output, side = root.communicate()
+            done = root.returncode, output, side, 0
+            self.check(f"a worker {what}: the answer is that of one node", texts(alone, done), done)
+            lines = [line for line in side.splitlines() if line.startswith("left out: ")]
+            self.check(f"a worker {what}: one line names it", len(lines) == 1 and self.lab.address(WORKERS[1]) in lines[0], side)
+            self.check("the other workers live", all(workers[i].poll() is None for i in (0, 2)))
+            self.lab.stop(workers[1])
+            self.lab.plug(WORKERS[1], True)
+            workers[1] = self.start_worker(WORKERS[1])
+            again = self.lab.run(ROOT, self.generate(*self.together(WORKERS)), timeout_s=3 * SOON_S)
+            self.check("the next answer comes from all", again[0] == 0 and "left out" not in again[2], again)
 
     def strangers(self):
         """Workers that can't take part."""
@@ -211,7 +221,7 @@ def main():
         workers = walk.answers()
         walk.second_root()
         walk.strangers()
-        walk.death(workers)
+        walk.deaths(workers)
     print(f"{len(walk.failed)} failed, {time.monotonic() - start:.0f} s")
     return int(bool(walk.failed))
 

@@ -23,6 +23,7 @@ pub struct Relay {
     streams: Streams,
     records: Arc<Mutex<Vec<[Record; 2]>>>,
     holds: Arc<AtomicBool>,
+    is_over: Arc<AtomicBool>,
 }
 
 impl Relay {
@@ -41,12 +42,15 @@ impl Relay {
         let address = Address { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
         thread::spawn(move || answer(&questions));
         let (streams, worker) = (Streams::default(), (worker.host.clone(), worker.port));
-        let holds = Arc::new(AtomicBool::new(false));
-        let (connections, held) = (Arc::clone(&streams), Arc::clone(&holds));
+        let (holds, is_over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (connections, held, over) = (Arc::clone(&streams), Arc::clone(&holds), Arc::clone(&is_over));
         let records = Arc::new(Mutex::new(Vec::new()));
         let recorded = Arc::clone(&records);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
+                if over.load(Ordering::Relaxed) {
+                    continue;
+                }
                 // Whose worker is not there hears it at once.
                 let Ok(server) = TcpStream::connect((worker.0.as_str(), worker.1)) else { continue };
                 let record = [Record::default(), Record::default()];
@@ -56,7 +60,7 @@ impl Relay {
                 carry(&connections, &held, (&server, &client), answered);
             }
         });
-        Self { address, streams, records, holds }
+        Self { address, streams, records, holds, is_over }
     }
 
     /// What went over each connection so far: to the worker, and from it.
@@ -71,6 +75,12 @@ impl Relay {
     /// Lets nothing through any more, or all again: as if the worker took its time.
     pub fn hold(&self, holds: bool) {
         self.holds.store(holds, Ordering::Relaxed);
+    }
+
+    /// Cuts all connections, and every new one: as if the worker had ended.
+    pub fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.cut_all();
     }
 
     /// Cuts all connections. New ones can be made.

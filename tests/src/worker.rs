@@ -26,6 +26,7 @@ pub const PATIENT: Timeouts = Timeouts {
     start: Duration::from_secs(1),
     handshake: Duration::from_secs(20),
     progress: Duration::from_secs(20),
+    silence: Duration::from_secs(5),
 };
 
 /// Short enough to wait for.
@@ -70,9 +71,10 @@ impl Worker {
             worker.serve(
                 &listener,
                 || max_memory,
+                || false,
                 |event| {
                     let result = match event {
-                        Event::Joined(..) => return,
+                        Event::Joined(..) | Event::Over => return,
                         Event::Stranger(_, error) => Err(error.to_string()),
                         Event::Ended(_, Err(error)) => Err(error.to_string()),
                         Event::Ended(_, Ok(summary)) => Ok(summary.clone()),

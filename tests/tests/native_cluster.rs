@@ -11,7 +11,7 @@ use dair_host::cluster::choose::Wish;
 use dair_host::cluster::error::RootError;
 use dair_host::cluster::node::OwnModel;
 use dair_host::cluster::options::Options;
-use dair_host::cluster::root::with_root;
+use dair_host::cluster::root::{Root, with_root};
 use dair_host::machine::cpu::best_kernels;
 use dair_host::model::{Model, identity};
 use dair_host::net::{self, Keys, Timeouts, native};
@@ -25,6 +25,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
@@ -141,7 +142,8 @@ fn a_stage_that_computes_for_longer_than_a_silence_may_last_is_not_given_up() {
     let (model, prompt) = (file.model(), tokens(18, 100, case.header.vocab_size));
     let want =
         run::logits(&file.bytes, (&case.single(), KvType::default()), (&Serial, best_kernels()), &prompt, &[100]);
-    let timeouts = Timeouts { progress: Duration::from_secs(2), ..PATIENT };
+    // What the relay holds up are the signs of life, too.
+    let timeouts = Timeouts { progress: Duration::from_secs(2), silence: Duration::from_secs(60), ..PATIENT };
     let start = || Worker::with_models(vec![OwnModel::open(&file.path).unwrap()], timeouts, 1, KvType::F32, u64::MAX);
     let (second, third) = (start(), start());
     let relay = Relay::to(&second.as_address());
@@ -205,7 +207,7 @@ fn the_planner_decides_who_takes_part() {
     let want = run::logits(&file.bytes, (&case.single(), kv), (&Serial, best_kernels()), &prompt, &[3]);
     for (wish, is_alone) in [(Wish::Best, true), (Wish::Rows, false), (Wish::Layers, false)] {
         let options = Options { wish, ..options(&workers, PATIENT) };
-        let idle = std::sync::Mutex::new(String::new());
+        let idle = Mutex::new(String::new());
         let hear = |stage: net::Stage<'_>| {
             if let net::Stage::Idle(names) = stage {
                 names.clone_into(&mut idle.lock().unwrap());
@@ -472,10 +474,10 @@ fn nonsense_is_refused_and_the_worker_serves_the_next_root() {
     let worker = Worker::with_models(vec![OwnModel::open(&file.path).unwrap()], HASTY, 1, KvType::F16, u64::MAX);
     let frame = |bytes: &[u8]| [&(bytes.len() as u32).to_le_bytes()[..], bytes].concat();
     for (words, want) in [
-        (frame(&[77]), "kind is 77; allowed: 1 to 15"),
+        (frame(&[77]), "kind is 77; allowed: 1 to 19"),
         (frame(&[5]), "sent a message that is not due"),
         (frame(&[5, 0]), "length has 1 bytes too many"),
-        (frame(&[2, 9, 0, 0, 0]), "version is 9; it must be 2"),
+        (frame(&[2, 9, 0, 0, 0]), "version is 9; it must be 3"),
         (frame(&[2]), "version is not there: the message ends before it"),
         (u32::MAX.to_le_bytes().to_vec(), "length is 4294967295; allowed: 1 to 131072"),
         (vec![0; 4], "length is 0; allowed: 1 to 131072"),
@@ -494,29 +496,143 @@ fn nonsense_is_refused_and_the_worker_serves_the_next_root() {
     assert!(logits(&file.model(), &options(&[worker], PATIENT), &[1]).is_ok());
 }
 
-/// A worker that is lost ends the pass that runs; the next request forms the session again, with the same bits.
+/// What a root has said of those who were lost, or came back.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl Heard {
+    fn hear(&self, stage: net::Stage<'_>) {
+        let line = match stage {
+            net::Stage::Lost(reason) => format!("lost {reason}"),
+            net::Stage::Back(names) => format!("back {names}"),
+            net::Stage::Replay(tokens) => format!("replay {tokens}"),
+            _ => return,
+        };
+        self.0.lock().unwrap().push(line);
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+/// A relay to a worker of its own.
+fn behind_relay(path: &Path) -> Relay {
+    Relay::to(&worker(path, 1, u64::MAX).as_address())
+}
+
+fn options_of(relays: &[Relay]) -> Options {
+    let wish = given(&vec![1; relays.len() + 1], &[]);
+    Options {
+        workers: relays.iter().map(|relay| relay.address.clone()).collect(),
+        wish,
+        timeouts: PATIENT,
+        ..Options::alone(1)
+    }
+}
+
+/// Logits of each token of `prompt`, fed one by one; `before` is told of every one.
+fn one_by_one(
+    root: &mut Root<'_>,
+    prompt: &[u32],
+    mut before: impl FnMut(&mut Root<'_>, usize),
+) -> Result<Vec<Vec<f32>>, RootError> {
+    let mut rows = Vec::new();
+    for (index, token) in prompt.iter().enumerate() {
+        before(root, index);
+        root.forward(&[*token], index as u32, Logits::Last)?;
+        rows.push(root.logits().to_vec());
+    }
+    Ok(rows)
+}
+
+/// Workers are lost one after the other, down to the root alone: nobody who asks for logits notices, and they are those of one node.
 #[test]
-fn a_session_is_formed_again_after_a_loss() {
-    let file = File::of(&models::tiny()[0], 8);
-    let (model, prompt) = (file.model(), tokens(8, 12, 100));
-    let kept = worker(&file.path, 1, u64::MAX);
-    let relay = Relay::to(&worker(&file.path, 1, u64::MAX).as_address());
-    let mut options = options(&[kept], PATIENT);
-    options.workers.push(relay.address.clone());
-    options.wish = given(&[1, 1, 1], &[]);
-    with_root(&model, &options, &|_| (), |root| {
-        let mut rows = [Vec::new(), Vec::new(), Vec::new()];
-        for (round, rows) in (1..).zip(&mut rows) {
-            assert_eq!(root.session()?, round);
-            root.forward_each(&prompt, 0, |_, row| rows.push(row.to_vec()))?;
-            relay.cut_all();
-            let error = root.forward(&prompt[..1], 12, Logits::Last).unwrap_err().to_string();
-            assert!(error.contains("closed the connection during"), "{error}");
-            let error = root.forward(&prompt[..1], 12, Logits::Last).unwrap_err().to_string();
-            assert_eq!(error, "the session with the workers is over");
+fn a_loss_changes_no_logits() {
+    for stages in [&[][..], &[(1, 1), (2, 1)]] {
+        let mut case = models::tiny().into_iter().find(|case| case.name.contains("q40")).unwrap();
+        case.header.n_layers = 2;
+        let file = File::of(&case, 8);
+        let (model, prompt) = (file.model(), tokens(8, 12, 100));
+        let kv = KvType::default();
+        let want = run::logits(&file.bytes, (&case.single(), kv), (&Serial, best_kernels()), &prompt, &[12]);
+        let relays = [behind_relay(&file.path), behind_relay(&file.path)];
+        let mut options = options_of(&relays);
+        options.wish = given(&[1, 1, 1], stages);
+        let heard = Heard::default();
+        let got = with_root(&model, &options, &|stage| heard.hear(stage), |root| {
+            one_by_one(root, &prompt, |_, index| match index {
+                5 => relays[1].end(),
+                8 => relays[0].end(),
+                _ => {}
+            })
+        });
+        run::assert_same_bits(&got.unwrap(), &want, "logits before and after losses");
+        let heard = heard.take();
+        let lost = |index: usize| format!("lost worker {} closed the connection", relays[index].address);
+        assert!(heard.len() == 4 && heard[0].starts_with(&lost(1)) && heard[2].starts_with(&lost(0)), "{heard:?}");
+        assert_eq!((&*heard[1], &*heard[3]), ("replay 5", "replay 8"));
+    }
+}
+
+/// A worker that says nothing any more, and keeps its connections, is found by the silence; the others go on at once.
+#[test]
+fn a_silent_worker_is_left_out() {
+    let file = File::of(&models::tiny()[0], 31);
+    let (model, prompt) = (file.model(), tokens(31, 9, 100));
+    let relays = [behind_relay(&file.path), behind_relay(&file.path)];
+    let mut options = options_of(&relays);
+    options.timeouts.silence = Duration::from_millis(500);
+    let heard = Heard::default();
+    let rows = with_root(&model, &options, &|stage| heard.hear(stage), |root| {
+        let want = one_by_one(root, &prompt, |_, _| ())?;
+        let got = one_by_one(root, &prompt, |_, index| {
+            if index == 4 {
+                relays[0].hold(true);
+            }
+        })?;
+        Ok::<_, RootError>((want, got))
+    });
+    let (want, got) = rows.unwrap();
+    assert_eq!(want, got);
+    let line = format!("lost worker {}: no data for 0.5 s during the wait for a sign of life", relays[0].address);
+    assert_eq!(heard.take(), [line, "replay 4".into()]);
+}
+
+/// One whose connections are cut, and can be made again, is in the session of a later request.
+#[test]
+fn a_worker_that_comes_back_takes_part_again() {
+    let file = File::of(&models::tiny()[0], 32);
+    let (model, prompt) = (file.model(), tokens(32, 6, 100));
+    let relays = [behind_relay(&file.path)];
+    let options = options_of(&relays);
+    let heard = Heard::default();
+    with_root(&model, &options, &|stage| heard.hear(stage), |root| {
+        let want = one_by_one(root, &prompt, |_, _| ())?;
+        let got = one_by_one(root, &prompt, |_, index| {
+            if index == 3 {
+                relays[0].cut_all();
+            }
+        })?;
+        assert_eq!(got, want);
+        assert!(heard.take()[0].starts_with("lost worker"));
+        let sent = |root: &mut Root<'_>| -> Result<u64, RootError> {
+            let before = root.traffic().unwrap().sent;
+            root.session()?;
+            root.forward(&prompt[..1], 0, Logits::Last)?;
+            Ok(root.traffic().unwrap().sent - before)
+        };
+        let mut comes_back = false;
+        for _ in 0..200 {
+            thread::sleep(Duration::from_millis(50));
+            comes_back = sent(root)? > 0;
+            if comes_back {
+                break;
+            }
         }
-        assert_eq!(rows[0], rows[1]);
-        assert_eq!(rows[0], rows[2]);
+        assert!(comes_back, "a worker that answers again is called again");
+        assert_eq!(heard.take(), [format!("back worker {}", relays[0].address)]);
+        assert_eq!(one_by_one(root, &prompt, |_, _| ())?, want);
         Ok::<_, RootError>(())
     })
     .unwrap();
@@ -527,18 +643,36 @@ fn a_session_is_formed_again_after_a_loss() {
 fn a_loss_between_requests_disturbs_nobody() {
     let file = File::of(&models::tiny()[0], 9);
     let model = file.model();
-    let relay = Relay::to(&worker(&file.path, 1, u64::MAX).as_address());
-    let (workers, wish) = (vec![relay.address.clone()], given(&[1, 1], &[]));
-    let options = Options { workers, wish, timeouts: PATIENT, ..Options::alone(1) };
+    let relays = [behind_relay(&file.path)];
+    let options = options_of(&relays);
+    let heard = Heard::default();
+    with_root(&model, &options, &|stage| heard.hear(stage), |root| {
+        root.forward(&[1], 0, Logits::Last)?;
+        relays[0].end();
+        let is_found = (0..200).any(|_| {
+            thread::sleep(Duration::from_millis(50));
+            root.session().is_ok() && !heard.0.lock().unwrap().is_empty()
+        });
+        assert!(is_found, "{:?}", heard.take());
+        root.forward(&[2], 1, Logits::Last)
+    })
+    .unwrap();
+    assert_eq!(heard.take()[1..], ["replay 1"]);
+}
+
+/// A root without a share of its own has all of them when it is alone.
+#[test]
+fn a_root_that_only_asked_computes_itself_when_nobody_is_left() {
+    let file = File::of(&models::tiny()[0], 33);
+    let (model, relays) = (file.model(), [behind_relay(&file.path)]);
+    let options = Options { wish: given(&[0, 1], &[]), ..options_of(&relays) };
     with_root(&model, &options, &|_| (), |root| {
         root.forward(&[1], 0, Logits::Last)?;
-        relay.cut_all();
-        let formed = (0..200).any(|_| {
-            thread::sleep(Duration::from_millis(100));
-            root.session().is_ok_and(|epoch| epoch == 2)
-        });
-        assert!(formed, "a session that is lost is formed again");
-        root.forward(&[1], 0, Logits::Last)
+        let want = root.logits().to_vec();
+        relays[0].end();
+        root.forward(&[1], 0, Logits::Last)?;
+        assert_eq!(root.logits(), want);
+        Ok::<_, RootError>(())
     })
     .unwrap();
 }

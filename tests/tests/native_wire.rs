@@ -6,9 +6,10 @@ use dair_core::kernels::KvType;
 use dair_core::plan::{Share, Stage};
 use dair_core::quant::DType;
 use dair_core::wire::native::{
-    Beat, Best, HasModel, Have, ISA_MAX, MESSAGE_MAX, MODELS_MAX, Message, Pass, Plan, PlanNode, REASON_MAX, Ready,
-    VERSION, Wanted, message_len, write_beat, write_bye, write_digest, write_echo, write_go, write_hashing, write_have,
-    write_link, write_linked, write_pass, write_plan, write_ready, write_refused, write_rest, write_verify,
+    Beat, Best, Failed, HasModel, Have, ISA_MAX, MESSAGE_MAX, MODELS_MAX, Message, Pass, Plan, PlanNode, REASON_MAX,
+    Ready, VERSION, Wanted, Watch, message_len, write_beat, write_bye, write_digest, write_drain, write_echo,
+    write_failed, write_go, write_hashing, write_have, write_leaving, write_link, write_linked, write_pass, write_plan,
+    write_ready, write_refused, write_rest, write_verify, write_watch,
 };
 use dair_tests::random::Random;
 
@@ -67,6 +68,8 @@ fn nodes() -> Vec<PlanNode> {
 
 const BEAT: Beat = Beat { passes: 7, busy_us: u64::MAX };
 
+const WATCH: Watch = Watch { session: [8; 16], silence_ms: 2000 };
+
 fn pass() -> Pass {
     let runs = [Run { slot: 3, position: 9, rows: 2, logits: Logits::None }, Run::new(700, 1, Logits::Last)];
     Pass { epoch: 3, wanted: BEST, runs: runs.into_iter().collect() }
@@ -76,7 +79,7 @@ fn pass() -> Pass {
 fn messages() -> Vec<Vec<u8>> {
     let nodes = nodes();
     let places = nodes.iter().map(|node| (node.share, node.host.as_str(), node.port));
-    let mut out = vec![Vec::new(); 15];
+    let mut out = vec![Vec::new(); 19];
     write_have(&mut out[0], &have()).unwrap();
     write_plan(&mut out[1], &plan(), places).unwrap();
     write_ready(&mut out[2], &Ready { arena_bytes: 5, repacked_bytes: u64::MAX }).unwrap();
@@ -92,6 +95,10 @@ fn messages() -> Vec<Vec<u8>> {
     write_hashing(&mut out[12], u64::MAX).unwrap();
     write_digest(&mut out[13], &[5; 32]).unwrap();
     write_echo(&mut out[14], &[6; 9]).unwrap();
+    write_watch(&mut out[15], &WATCH).unwrap();
+    write_failed(&mut out[16], 3, "no disk").unwrap();
+    write_drain(&mut out[17]).unwrap();
+    write_leaving(&mut out[18]).unwrap();
     out
 }
 
@@ -121,6 +128,9 @@ fn what_is_written_is_read() {
     assert!(matches!(read(12), Message::Hashing(u64::MAX)));
     assert!(matches!(read(13), Message::Digest(digest) if digest == [5; 32]));
     assert!(matches!(read(14), Message::Echo(bytes) if bytes == [6; 9]));
+    assert!(matches!(read(15), Message::Watch(WATCH)));
+    assert!(matches!(read(16), Message::Failed(Failed { node: 3, reason }) if reason == "no disk"));
+    assert!(matches!(read(17), Message::Drain) && matches!(read(18), Message::Leaving));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod columns;
 pub mod cost;
+pub mod membership;
 pub mod names;
 mod parts;
 mod rows;

@@ -10,9 +10,17 @@
 //!                                     Linked
 //! Pass, …                             [activations, see `crate::io::Links`]
 //! Rest                                [logits that were not sent before]
-//! Beat                                Beat
 //! Bye
 //! ```
+//! Signs of life have a connection of their own, so that they need not wait for passes. It begins when the plan is sent:
+//! ```text
+//! CALL                                GREETING, Have
+//! Watch                               [Refused, where there is no such session]
+//! Beat, …                             [Failed, Leaving] Beat, …
+//! Bye
+//! ```
+//! Whoever wants a worker to finish what it does and end, calls it and says `Drain`, which it answers by `Leaving`.
+//!
 //! A message is its length in bytes (u32, of what follows), its kind (u8) and its fields, little-endian; strings carry their
 //! length, NUL included. Its length is limited before memory is taken for it, and every field before it is used.
 //!
@@ -32,7 +40,7 @@ use core::ops::RangeInclusive;
 use embedded_io::{ErrorType, Write};
 
 /// What both sides of a session must have in common: other versions are refused.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// First bytes of a root: as no root of the `dllama` dialect begins, whose index is below the number of workers.
 pub const CALL: [u8; 8] = *b"\x01\0\0\0dair";
@@ -162,7 +170,7 @@ pub struct Ready {
     pub repacked_bytes: u64,
 }
 
-/// A sign of life. A root asks for it between passes, and a worker answers with what it did so far.
+/// A sign of life. A root asks for it again and again, and a worker answers with what it did so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beat {
     /// Passes of one row that it computed; of the root 0.
@@ -211,6 +219,28 @@ pub struct Best {
     pub scale: f32,
 }
 
+/// How a root watches over a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// The session, as in its [`Plan`].
+    pub session: SessionId,
+    /// Milliseconds of silence after which a root gives a worker up: [`SILENCE_MS`]. A worker waits twice as long, so that it is the
+    /// root who knows first.
+    pub silence_ms: u32,
+}
+
+/// Allowed for [`Watch::silence_ms`]: shorter ones would be missed by a machine that is busy.
+pub const SILENCE_MS: RangeInclusive<u32> = 100..=3_600_000;
+
+/// Why a worker can't go on with a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// The node whose fault it is, as far as this one can tell; itself, too.
+    pub node: u32,
+    /// For people.
+    pub reason: heapless::String<REASON_MAX>,
+}
+
 /// A message. What may be long stays where it was read.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // there is no heap here, and few messages are alive at a time
@@ -245,6 +275,14 @@ pub enum Message<'m> {
     Digest(Digest),
     /// To be sent back as it is: how long that takes, says how far away a worker is.
     Echo(&'m [u8]),
+    /// A root watches over a session by this connection.
+    Watch(Watch),
+    /// A worker's session is over, and not because its root has said so.
+    Failed(Failed),
+    /// A worker is to finish what it does, and to end.
+    Drain,
+    /// A worker ends when its session does.
+    Leaving,
 }
 
 const HAVE: u8 = 1;
@@ -262,6 +300,10 @@ const VERIFY: u8 = 12;
 const HASHING: u8 = 13;
 const DIGEST: u8 = 14;
 const ECHO: u8 = 15;
+const WATCH: u8 = 16;
+const FAILED: u8 = 17;
+const DRAIN: u8 = 18;
+const LEAVING: u8 = 19;
 
 /// Nodes of a plan, each checked when it is read.
 #[derive(Clone, Debug)]
@@ -373,8 +415,18 @@ impl<'m> Message<'m> {
             HASHING => Self::Hashing(reader.u64("hashed bytes")?),
             DIGEST => Self::Digest(reader.array("digest")?),
             ECHO => Self::Echo(core::mem::take(rest)),
+            WATCH => Self::Watch(Watch {
+                session: reader.array("session")?,
+                silence_ms: reader.within("milliseconds of silence", SILENCE_MS)?,
+            }),
+            FAILED => Self::Failed(Failed {
+                node: reader.within("node", 0..=MAX_NODES - 1)?,
+                reason: reader.text(["length of the reason", "reason"], 0)?,
+            }),
+            DRAIN => Self::Drain,
+            LEAVING => Self::Leaving,
             found => {
-                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: ECHO.into() };
+                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: LEAVING.into() };
                 return Err(reader.invalid("kind", fault).into());
             }
         };
@@ -733,6 +785,44 @@ pub fn write_hashing<W: Write>(writer: &mut W, bytes: u64) -> Result<(), W::Erro
 /// Those of the writer.
 pub fn write_digest<W: Write>(writer: &mut W, digest: &Digest) -> Result<(), W::Error> {
     frame(writer, DIGEST, |writer| writer.write_all(digest))
+}
+
+/// Writes a [`Watch`].
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_watch<W: Write>(writer: &mut W, watch: &Watch) -> Result<(), W::Error> {
+    frame(writer, WATCH, |writer| {
+        writer.write_all(&watch.session)?;
+        put_u32(writer, watch.silence_ms)
+    })
+}
+
+/// Writes why a session is over; what exceeds [`REASON_MAX`] of the reason is cut.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_failed<W: Write>(writer: &mut W, node: u32, reason: &str) -> Result<(), W::Error> {
+    frame(writer, FAILED, |writer| {
+        put_u32(writer, node)?;
+        put_text(writer, cut(reason, REASON_MAX))
+    })
+}
+
+/// Writes that a worker is to end.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_drain<W: Write>(writer: &mut W) -> Result<(), W::Error> {
+    frame(writer, DRAIN, |_| Ok(()))
+}
+
+/// Writes that a worker is about to end.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_leaving<W: Write>(writer: &mut W) -> Result<(), W::Error> {
+    frame(writer, LEAVING, |_| Ok(()))
 }
 
 /// What a body is written to: first to be counted, then to go out.

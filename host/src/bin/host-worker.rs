@@ -4,7 +4,7 @@
 
 use clap::{Parser, ValueEnum};
 use dair_core::wire::native::MODELS_MAX;
-use dair_host::cli::{self, KernelArgs, KeyArgs, MemoryArgs};
+use dair_host::cli::{self, KernelArgs, KeyArgs, MemoryArgs, interrupt};
 use dair_host::cluster::discovery::{Announcement, ClusterName, Discovery};
 use dair_host::cluster::key_file::Found;
 use dair_host::cluster::kv::Kv;
@@ -221,6 +221,8 @@ fn announce(args: &Args, local: SocketAddr, threads: usize) -> Option<(ClusterNa
 }
 
 fn run(args: &Args) -> Result<std::convert::Infallible, String> {
+    interrupt::install();
+    interrupt::catch();
     let key = args.key.find()?;
     let (place, warning) = place(args, key.as_ref())?;
     let threads = args.threads.map_or_else(cpu::threads, usize::from);
@@ -272,7 +274,21 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
         });
     let mut strangers = Strangers::new();
     worker.hash_in_background()?;
-    let served = worker.serve(&listener, max_memory, |event| match event {
+    let mut announced = announced;
+    let mut has_said = args.quiet;
+    let is_over = || {
+        let is_over = interrupt::is_set();
+        if is_over && !std::mem::replace(&mut has_said, true) {
+            say("about to end, when this is done; a second signal does not wait");
+        }
+        is_over
+    };
+    let served = worker.serve(&listener, max_memory, is_over, |event| match event {
+        Event::Over => {
+            // Roots that search do not find it any more.
+            drop(announced.take());
+            std::process::exit(0);
+        }
         Event::Joined(root, node, nodes, warnings) if !args.quiet => {
             say(format_args!("{root}: node {node} of {nodes}"));
             warnings.iter().for_each(|warning| say(format_args!("{root}: {warning}")));

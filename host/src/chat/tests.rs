@@ -6,6 +6,7 @@ use crate::cluster::options::Options;
 use crate::cluster::root::{self, Root};
 use crate::model::Model;
 use crate::synthetic;
+use dair_core::exec::Logits;
 use dair_core::format::Header;
 use dair_core::format::tokenizer::{TokenizerFile, TokenizerHeader, TokenizerWriter};
 use dair_core::text::Vocabulary;
@@ -78,4 +79,9 @@ pub fn with_preset(
         Ok(())
     };
     root::with_root(&model, &Options { stop, ..Options::alone(2) }, &|_| (), run).unwrap();
+}
+
+/// What a root has in its KV cache is of no use for what comes.
+pub fn forget(root: &mut Root<'_>) {
+    root.forward(&[255], 0, Logits::None).unwrap();
 }

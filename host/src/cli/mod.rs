@@ -8,13 +8,14 @@ mod cut_args;
 mod failure;
 mod generate;
 mod inspect;
-mod interrupt;
+pub mod interrupt;
 mod kernel_args;
 mod key;
 mod key_args;
 mod memory_args;
 mod model_args;
 mod model_files;
+mod node;
 mod nodes;
 mod perplexity;
 mod piped;
@@ -67,6 +68,7 @@ enum Command {
     Bench(bench::Args),
     Key(key::Args),
     Nodes(nodes::Args),
+    Node(node::Args),
     Plan(plan::Args),
     Verify(verify::Args),
     Tokenize(tokenize::TokenizeArgs),
@@ -90,6 +92,7 @@ pub fn run() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Key(args) => key::run(&args),
         Command::Nodes(args) => nodes::run(&args),
+        Command::Node(args) => node::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),

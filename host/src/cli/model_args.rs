@@ -17,7 +17,7 @@ use crate::model::Model;
 use crate::model::cache::{Digests, FileState};
 use crate::net::Timeouts;
 use dair_core::quant::DType;
-use dair_core::wire::native::Digest;
+use dair_core::wire::native::{Digest, SILENCE_MS};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -63,6 +63,18 @@ pub struct ModelArgs {
     /// stages, for each row of a prompt that is on its way
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout_s: u64,
+    /// Seconds without a sign of life after which a worker is given up, whatever it is doing; the others go on without it
+    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
+    pub heartbeat_s: Duration,
+}
+
+/// What `--heartbeat-s` takes.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let allowed = *SILENCE_MS.start()..=*SILENCE_MS.end();
+    let millis = text.parse::<f64>().ok().map(|seconds| seconds * 1000.0);
+    let millis = millis.filter(|millis| (f64::from(*allowed.start())..=f64::from(*allowed.end())).contains(millis));
+    let (least, most) = (f64::from(*allowed.start()) / 1000.0, allowed.end() / 1000);
+    millis.map(|millis| Duration::from_millis(millis as u64)).ok_or_else(|| format!("allowed are {least} to {most}"))
 }
 
 /// What `--activations` takes.
@@ -182,7 +194,7 @@ impl ModelArgs {
     /// What the root needs to know.
     fn options(&self, model: &Model, decode_tokens: u32, quiet: bool) -> Result<Options, Failure> {
         let kernels = self.kernels.kernels()?;
-        let timeouts = Timeouts::of(Duration::from_secs(self.timeout_s));
+        let timeouts = Timeouts { silence: self.heartbeat_s, ..Timeouts::of(Duration::from_secs(self.timeout_s)) };
         let digest = if self.workers.are_given() || self.cut.plan.is_some() { known_digest(&model.path) } else { None };
         let plan = self.cut.plan(model)?;
         let Workers { addresses, dialect, keys } = match &plan {

@@ -54,18 +54,15 @@ impl SetUp {
     pub fn show(&self, stage: Stage<'_>) {
         let (what, address) = match stage {
             Stage::Idle(names) => {
-                if !self.quiet {
-                    let line = format!("not used, since tokens would take longer with it: {names}; dair plan says why");
-                    self.line.suspend(|| terminal::note(line));
-                }
-                return;
+                return self.note(format_args!(
+                    "not used, since tokens would take longer with it: {names}; dair plan says why"
+                ));
             }
+            Stage::Lost(reason) => return self.note(format_args!("left out: {reason}")),
+            Stage::Back(names) => return self.note(format_args!("there again: {names}")),
+            Stage::Replay(tokens) => return self.note(format_args!("computing {tokens} tokens again, without it")),
             Stage::WithoutFile(names) => {
-                if !self.quiet {
-                    let line = format!("{names}: no model file, so all workers are sent the weights");
-                    self.line.suspend(|| terminal::note(line));
-                }
-                return;
+                return self.note(format_args!("{names}: no model file, so all workers are sent the weights"));
             }
             Stage::Prepare(peer) => {
                 self.line.set_message(format!("waiting for {peer} to prepare"));
@@ -85,6 +82,13 @@ impl SetUp {
         };
         self.line.set_message(format!("{what} {address}"));
         self.line.enable_steady_tick(Duration::from_millis(100));
+    }
+
+    /// Says what stays.
+    fn note(&self, line: std::fmt::Arguments<'_>) {
+        if !self.quiet {
+            self.line.suspend(|| terminal::note(line));
+        }
     }
 
     /// Takes the line away.

@@ -107,18 +107,19 @@ impl Decision {
 /// How fast nodes turned out to be, beside what was predicted: 1 where nothing is known. The root's first.
 pub type Paces = [f64];
 
-/// Decides for a root that has called these workers.
+/// Decides for a root that has called these workers, and wishes to cut the model in some way.
 ///
 /// # Errors
 /// Shares that are not one for each node, and a model that fits no plan.
 pub fn decide(
     (model, options, pool): (&Model, &Options, &Threads),
+    wish: &Wish,
     called: &[Called],
     paces: &Paces,
 ) -> Result<Decision, RootError> {
     let nodes = called.len() + 1;
     let equal = || Decision::of_all(called.len(), vec![Share::EQUAL; nodes], Vec::new());
-    match &options.wish {
+    match wish {
         Wish::Given(shares, _) if shares.len() != nodes => Err(RootError::Shares { shares: shares.len(), nodes }),
         Wish::Given(shares, stages) => Ok(Decision::of_all(called.len(), shares.clone(), stages.clone())),
         Wish::Columns => {

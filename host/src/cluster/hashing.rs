@@ -226,8 +226,11 @@ mod tests {
         let path = folder.path().join("m.m");
         fs::write(&path, vec![7; 3 << 20]).unwrap();
         let model = hashing(&path, None);
+        // Work that has begun, and takes its time.
+        assert!(model.claim());
         let ended = model.wait(|_| ControlFlow::Break(()));
         assert!(matches!(&ended, Err(reason) if reason.starts_with("nobody")), "{ended:?}");
+        model.compute();
         assert!(model.wait(GO_ON).is_ok());
     }
 

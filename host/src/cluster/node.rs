@@ -13,6 +13,7 @@ use crate::model::{Model, ModelError, identity};
 use crate::net::door::{Access, Answers, Arrival, Door};
 use crate::net::listen::{Joined, Listener, Root};
 use crate::net::native::{self, Announced, Caller, DigestOf, Task};
+use crate::net::watch::Life;
 use crate::net::{Mesh, NetError};
 use crate::storage::{Received, group_bytes};
 use dair_core::exec::{Batch, Engine, Failure, GraphError, Logits, Place, Program, Rooms, Run, Step};
@@ -24,9 +25,10 @@ use dair_core::wire::native::{Beat, Digest, Fingerprint, HasModel, Have, MODELS_
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 /// What a session did.
@@ -251,7 +253,8 @@ impl<'w> Worker<'w> {
         self.model(fingerprint).ok_or(NOT_HERE)?.hashing.wait(tell)
     }
 
-    /// Serves one root after the other, for ever; `event` hears what happens.
+    /// Serves one root after the other, for ever; `event` hears what happens, also when it is time to end: because somebody has said
+    /// so, or `is_over` does, and nobody is served any more.
     ///
     /// # Errors
     /// Where the port itself fails.
@@ -259,6 +262,7 @@ impl<'w> Worker<'w> {
         &self,
         listener: &Listener,
         max_memory: impl Fn() -> u64 + Sync,
+        mut is_over: impl FnMut() -> bool,
         mut event: impl FnMut(Event<'_>),
     ) -> Result<Infallible, NetError> {
         let door = Door::new(*listener.timeouts(), self.access.clone());
@@ -266,10 +270,24 @@ impl<'w> Worker<'w> {
         let digest_of: DigestOf<'_> = &|fingerprint, tell| self.digest(fingerprint, tell);
         let answers = Answers { have: &have, digest_of };
         thread::scope(|scope| {
-            for arrival in door.open(scope, listener, &answers) {
+            let arrivals = door.open(scope, listener, &answers);
+            loop {
+                if is_over() {
+                    door.leave();
+                }
+                let arrival = match arrivals.recv_timeout(LOOK) {
+                    Ok(arrival) => arrival,
+                    Err(RecvTimeoutError::Timeout) if door.is_left() => {
+                        event(Event::Over);
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => unreachable!("a door takes clients until its port fails"),
+                };
                 let (from, result) = match arrival {
-                    Arrival::Native(from, caller, task) => {
-                        (from, self.run_native(&door, (caller, &task), max_memory(), &mut event))
+                    Arrival::Native(from, caller, task, life) => {
+                        let result = self.run_native(&door, (caller, &task, &life), max_memory(), &mut event);
+                        (from, result)
                     }
                     Arrival::Dllama(from, root) => (from, self.run_dllama(&door, root, max_memory(), &mut event)),
                     Arrival::Stranger(from, error) => {
@@ -281,7 +299,6 @@ impl<'w> Worker<'w> {
                 door.is_free_again();
                 event(Event::Ended(from, &result));
             }
-            unreachable!("a door takes clients until its port fails")
         })
     }
 
@@ -302,7 +319,7 @@ impl<'w> Worker<'w> {
     fn run_native(
         &self,
         door: &Door,
-        (mut caller, task): (Caller, &Task),
+        (mut caller, task, life): (Caller, &Task, &Life),
         max_memory: u64,
         event: &mut impl FnMut(Event<'_>),
     ) -> Result<Summary, SessionError> {
@@ -333,7 +350,6 @@ impl<'w> Worker<'w> {
         };
         part.compute(|engine| engine.halve_from(halve_from));
         let mut summary = Summary { node, nodes, ..Summary::default() };
-        let result = caller.link(door, task, &ready).map_err(SessionError::Net);
         // What streams has the disk for itself.
         let _holds: Vec<_> = match part.stream() {
             Some(_) => self.models.iter().map(|model| model.hashing.hold()).collect(),
@@ -341,7 +357,16 @@ impl<'w> Worker<'w> {
         };
         let read = |part: &Part<'_>| part.stream().map_or(0, |stream| stream.reading().bytes);
         let before = read(&part);
-        let result = result.and_then(|mut mesh| compute(&mut part, &mut mesh, &task.plan, &mut summary));
+        let result = caller.link(door, (task, life), &ready).map_err(SessionError::Net).and_then(|mut mesh| {
+            let result = compute(&mut part, &mut mesh, (&task.plan, life), &mut summary);
+            // The root hears whose fault it is before links end, which tells it little.
+            match &result {
+                Ok(()) => {}
+                Err(SessionError::Net(error)) => life.fail(task, error),
+                Err(error) => life.give_up(task, error.to_string()),
+            }
+            result
+        });
         summary.streamed_bytes = read(&part) - before;
         *self.kept() = part.into_kept().map(|kept| (fingerprint, kept));
         result.map(|()| summary)
@@ -353,10 +378,18 @@ impl<'w> Worker<'w> {
 }
 
 /// Computes passes of a session of the native dialect until it ends.
-fn compute(part: &mut Part<'_>, mesh: &mut Mesh, plan: &Plan, summary: &mut Summary) -> Result<(), SessionError> {
+fn compute(
+    part: &mut Part<'_>,
+    mesh: &mut Mesh,
+    (plan, life): (&Plan, &Life),
+    summary: &mut Summary,
+) -> Result<(), SessionError> {
     let (mut gathered, mut beat) = (Gathered::default(), Beat::default());
     loop {
-        let (pass, tokens) = match native::next(mesh, &beat)? {
+        life.is_busy(false);
+        let announced = native::next(mesh)?;
+        life.is_busy(true);
+        let (pass, tokens) = match announced {
             Announced::Pass(pass, tokens) => (pass, tokens),
             Announced::Rest => {
                 part.compute(|engine| engine.exchange_logits(mesh))?;
@@ -374,6 +407,7 @@ fn compute(part: &mut Part<'_>, mesh: &mut Mesh, plan: &Plan, summary: &mut Summ
             beat.passes += 1;
             let waits = mesh.traffic().since(before).exchanging;
             beat.busy_us += start.elapsed().saturating_sub(waits).as_micros() as u64;
+            life.did(beat);
         }
         summary.passes += 1;
         summary.tokens += u64::from(pass.rows());
@@ -393,7 +427,12 @@ pub enum Event<'e> {
     Stranger(std::net::SocketAddr, &'e NetError),
     /// A session with this client is over.
     Ended(std::net::SocketAddr, &'e Result<Summary, SessionError>),
+    /// Nobody is served, nor let in any more.
+    Over,
 }
+
+/// How often a worker looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Runs a session of the `dllama` dialect to its end.
 ///

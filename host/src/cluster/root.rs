@@ -1,71 +1,29 @@
 //! The root of a run: node 0, which has the model file, the tokens and the logits. It works alone or drives workers.
 //!
-//! A [`Root`] lives as long as its process wants, its sessions do not: where a worker is lost, the pass that runs fails, and the
-//! next [`Root::session`] calls all workers again.
+//! A [`Root`] lives as long as its process wants, its sessions do not. Where a worker of the native dialect is lost, those who are left
+//! form a new session, in which all tokens so far are computed again, and then the pass that failed: whoever asked for it notices no
+//! more than that it took longer. Workers that come back are taken into the session of the next request.
 
-use crate::cluster::best::{Gathered, NativeLinks};
-use crate::cluster::choose::{self, Decision, Planned};
+use crate::cluster::best::Gathered;
 use crate::cluster::error::RootError;
-use crate::cluster::local::{Kept, Local, Part, wanted_bytes};
-use crate::cluster::options::{Dialect, Options, Repack, StorageKind};
-use crate::cluster::pulse::{Pulse, SharedLinks};
-use crate::cluster::tables::GraphTables;
-use crate::cluster::workers;
-use crate::machine::cores;
-use crate::machine::memory;
+use crate::cluster::history::History;
+use crate::cluster::local::Kept;
+use crate::cluster::members::Members;
+use crate::cluster::options::Options;
+use crate::cluster::session::{self, Session, is_fatal};
 use crate::machine::pool::Threads;
 use crate::model::{Model, identity};
-use crate::net::native::{self, Called};
-use crate::net::{Address, Mesh, NetError, Stage, Traffic, dial};
+use crate::net::{NetError, Stage, Traffic};
 use crate::storage::stream::{Figures, Reading};
-use dair_core::exec::{Batch, Failure, Logits, Run};
-use dair_core::graph::Graph;
-use dair_core::plan::{self, Cut, DLLAMA_BATCH, STREAMED_BATCH, Way};
+use dair_core::exec::{Failure, Logits, Run};
+use dair_core::plan::DLLAMA_BATCH;
 use dair_core::text::{Looks, Partial};
-use dair_core::wire::dllama::Control;
-use dair_core::wire::native::{
-    BEST_MAX, Beat, Best, Fingerprint, HasModel, Pass, Plan, Ready, SessionId, VERSION, Wanted,
-};
+use dair_core::wire::native::{BEST_MAX, Best, HasModel, Wanted};
 use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use std::{fmt, io};
+use std::time::Duration;
 
 /// Hears what preparing is at, where that takes its time.
 pub type Progress<'p> = &'p (dyn Fn(Stage<'_>) + Sync);
-
-/// The other nodes, before they know what they are to compute.
-enum Others {
-    Nobody,
-    Native(Vec<Called>),
-    Dllama,
-}
-
-impl Others {
-    /// Finds out who the workers of `options` are.
-    fn find(options: &Options, wanted: &HasModel, progress: Progress<'_>) -> Result<Self, NetError> {
-        if options.dialect == Dialect::Dllama {
-            return Ok(Self::Dllama);
-        }
-        let called = native::call(&options.workers, (&options.timeouts, &options.keys), progress)?;
-        match workers::with_model(&options.workers, called, wanted, progress)? {
-            Some(called) => Ok(Self::Native(called)),
-            None if options.keys.are_none() => Ok(Self::Dllama),
-            None => Err(workers::exposed(&options.workers)),
-        }
-    }
-
-    /// From how many rows on a pass is computed in halves: never where exchanges take hardly any time, nor where a stage has nobody to
-    /// exchange with.
-    fn halve_from(&self, stages: &[plan::Stage]) -> u32 {
-        let Self::Native(called) = self else { return u32::MAX };
-        if !stages.is_empty() && stages.iter().all(|stage| stage.nodes == 1) {
-            return u32::MAX;
-        }
-        let is_far = called.iter().any(|worker| worker.way.round_trip > NEAR);
-        if is_far { HALVED_ROWS } else { u32::MAX }
-    }
-}
 
 /// Prepares `model` as `options` say and hands it to `body`; everything is released when `body` returns.
 ///
@@ -94,120 +52,28 @@ pub struct Root<'m> {
     progress: Progress<'m>,
     /// What workers must have, too.
     identity: Option<HasModel>,
+    members: Members,
     session: Option<Session<'m>>,
-    /// Sessions so far.
+    /// Sessions so far, and attempts.
     epoch: u32,
+    /// There was a session.
+    was_formed: bool,
+    /// Its workers were those of C++ Distributed-Llama.
+    is_dllama: bool,
+    /// What is in the KV cache.
+    history: History,
+    /// The last pass.
+    last: (Vec<Run>, Vec<u32>),
     /// What the last session left in memory, for the next one.
     kept: Option<Kept>,
     /// Of the passes of sessions that are over.
     past: Traffic,
     wanted: Wanted,
-    /// How fast nodes turned out to be, beside what was predicted.
+    /// How fast nodes turned out to be, beside what was predicted: this one, then all workers.
     paces: Vec<f64>,
     gathered: Gathered,
     /// Rows of logits that were asked for after all.
     rests: u64,
-}
-
-/// What is set up together and lost together: this machine's part, and the links to all others.
-struct Session<'m> {
-    part: Part<'m>,
-    links: Arc<SharedLinks>,
-    /// Whether passes are announced in the native dialect.
-    is_native: bool,
-    is_lossy: bool,
-    /// In which layers are computed, one after the other.
-    stages: usize,
-    /// Whether each batch reads weights from a disk.
-    sweeps: bool,
-    epoch: u32,
-    /// Before the first forward pass: a plan, or configs and weights.
-    setup: Traffic,
-    /// What the planner predicted, where it was asked.
-    planned: Option<Planned>,
-    /// What this node did, as workers say it of themselves.
-    own: Beat,
-    /// What it and the workers had done when the plan was looked at last.
-    looked_at: Vec<Beat>,
-    /// Asks workers for signs of life.
-    _pulse: Option<Pulse>,
-}
-
-/// So many tokens, and so long for the slowest node, say how fast nodes are.
-const TELLING: (u64, Duration) = (32, Duration::from_secs(2));
-
-impl Session<'_> {
-    fn pass(
-        &mut self,
-        (runs, tokens): (&[Run], &[u32]),
-        wanted: Wanted,
-        gathered: &mut Gathered,
-    ) -> Result<(), RootError> {
-        let (batch, mut links) = (Batch { runs, tokens }, self.links.lock());
-        let mesh = links.mesh().map_err(RootError::Net)?;
-        // Nobody is told of a pass that is not computed.
-        self.part.compute(|engine| engine.check(&batch)).map_err(failed)?;
-        if !self.is_native {
-            mesh.announce_control(runs[0].position, runs[0].rows);
-            return self.part.compute(|engine| engine.forward(mesh, batch)).map_err(failed);
-        }
-        let pass = Pass { epoch: self.epoch, wanted, runs: runs.iter().copied().collect() };
-        native::announce(mesh, &pass, tokens, self.stages > 1).map_err(RootError::Net)?;
-        let (start, before) = (Instant::now(), mesh.traffic());
-        let mut links = NativeLinks { mesh, wanted, is_lossy: self.is_lossy, gathered };
-        self.part.compute(|engine| engine.forward(&mut links, batch)).map_err(failed)?;
-        if tokens.len() == 1 {
-            self.own.passes += 1;
-            let waits = links.mesh.traffic().since(before).exchanging;
-            self.own.busy_us += start.elapsed().saturating_sub(waits).as_micros() as u64;
-        }
-        // A root that computes nothing itself has told nobody yet.
-        links.mesh.flush().map_err(RootError::Net)
-    }
-
-    fn rest(&mut self) -> Result<(), RootError> {
-        let mut links = self.links.lock();
-        let mesh = links.mesh().map_err(RootError::Net)?;
-        native::ask_for_rest(mesh);
-        self.part.compute(|engine| engine.exchange_logits(mesh)).map_err(failed)
-    }
-
-    /// Another view of how fast nodes are, where it makes for a clearly better plan.
-    fn off_plan(&mut self) -> Option<Vec<f64>> {
-        let now: Vec<_> = [self.own].into_iter().chain(self.links.lock().beats().iter().copied()).collect();
-        self.looked_at.resize(now.len(), Beat::default());
-        let since = |(now, before): (&Beat, &Beat)| Beat {
-            passes: now.passes.saturating_sub(before.passes),
-            busy_us: now.busy_us.saturating_sub(before.busy_us),
-        };
-        let lately: Vec<_> = now.iter().zip(&self.looked_at).map(since).collect();
-        let longest = Duration::from_micros(lately.iter().map(|beat| beat.busy_us).max()?);
-        if longest < TELLING.1 || lately.iter().any(|beat| beat.passes < TELLING.0) {
-            return None;
-        }
-        self.looked_at = now;
-        let seconds = |beat: &Beat| Some(beat.busy_us as f64 / 1e6 / beat.passes as f64);
-        self.planned.as_ref()?.off(&lately.iter().map(seconds).collect::<Vec<_>>())
-    }
-
-    /// Of the passes.
-    fn traffic(&self) -> Traffic {
-        self.links.lock().traffic().since(self.setup)
-    }
-}
-
-fn failed<S: fmt::Display>(error: Failure<S, NetError>) -> RootError {
-    match error {
-        Failure::Stopped => RootError::Stopped { done: 0 },
-        Failure::Links(error) => RootError::Net(error),
-        Failure::Storage(error) => RootError::Weights(error.to_string()),
-        other => RootError::Forward(other.to_string()),
-    }
-}
-
-/// Whether a session is over with an error: others wait for what this node has promised.
-const fn is_fatal<T>(result: &Result<T, RootError>) -> bool {
-    matches!(result, Err(RootError::Net(_) | RootError::Weights(_)))
 }
 
 impl<'m> Root<'m> {
@@ -227,172 +93,109 @@ impl<'m> Root<'m> {
                 .map_err(|error| RootError::System(format!("the content of {}", model.path.display()), error))?;
             identity = Some(found);
         }
+        let members = Members::new(options, identity.clone());
         Ok(Self {
             model,
             options,
             pool,
             progress,
             identity,
+            members,
             session: None,
             epoch: 0,
+            was_formed: false,
+            is_dllama: false,
+            history: History::of(options.slots),
+            last: (Vec::new(), Vec::new()),
             kept: None,
             past: Traffic::default(),
             wanted: Wanted::All,
-            paces: Vec::new(),
+            paces: vec![1.0; options.workers.len() + 1],
             gathered: Gathered::default(),
             rests: 0,
         })
     }
 
-    /// Sees to it that passes can be computed: calls all workers where there is no session, or a link was lost. Returns the number
-    /// of the session; with another one, the KV cache is empty.
+    /// To be called where a request begins: sees to it that passes can be computed, by those nodes that it is best done by now.
     ///
     /// # Errors
-    /// Names the worker that can't be had, or what this machine can't do.
-    pub fn session(&mut self) -> Result<u32, RootError> {
-        if let Some(session) = self.session.as_ref().filter(|session| session.is_native) {
-            session.links.lock().beat();
+    /// Names the worker that can't be had, where there was no session before, or what this machine can't do.
+    pub fn session(&mut self) -> Result<(), RootError> {
+        if let Some(mut session) = self.session.take() {
+            let leaving = session.leaving();
+            leaving.iter().for_each(|worker| self.members.leaves(*worker));
+            if !session.is_well() {
+                // Who is missing will be found not to be there.
+                let error = RootError::Net(NetError::Lost);
+                self.bury(session, error)?;
+            } else if !leaving.is_empty() || self.members.has_news() || session.is_off_plan(&mut self.paces) {
+                self.past += session.traffic();
+                self.kept = session.end();
+                self.history.lose();
+            } else {
+                self.session = Some(session);
+            }
         }
-        if self.session.as_ref().is_some_and(|session| session.links.lock().mesh().is_err()) {
-            self.lose();
-        }
-        if let Some(paces) = self.session.as_mut().and_then(Session::off_plan) {
-            self.paces.resize(paces.len(), 1.0);
-            self.paces.iter_mut().zip(paces).for_each(|(pace, now)| *pace *= now);
-            self.end();
-        }
-        if self.session.is_none() {
-            self.epoch += 1;
-            self.session = Some(self.form()?);
-        }
-        Ok(self.epoch)
+        self.ensure().map(|_| ())
     }
 
-    /// Ends the session, if there is one, and keeps what the next one may need of it.
-    fn lose(&mut self) {
-        if let Some(session) = self.session.take() {
-            self.past += session.traffic();
-            self.kept = session.part.into_kept();
+    /// The session; forms one where there is none.
+    fn ensure(&mut self) -> Result<&mut Session<'m>, RootError> {
+        if self.session.is_none() {
+            self.epoch += 1;
+            let task = session::Task {
+                model: self.model,
+                options: self.options,
+                pool: self.pool,
+                progress: self.progress,
+                identity: self.identity.as_ref(),
+                epoch: self.epoch,
+                is_first: !self.was_formed,
+                is_dllama: self.is_dllama,
+                paces: &self.paces,
+            };
+            let session = Session::form(&task, &mut self.members, &mut self.kept)?;
+            (self.was_formed, self.is_dllama) = (true, session.is_dllama());
+            self.session = Some(session);
         }
+        Ok(self.session.as_mut().unwrap_or_else(|| unreachable!("it was formed")))
+    }
+
+    /// Takes leave of a session that has failed with `error`, and of those whose fault that is; whether it was somebody's.
+    ///
+    /// # Errors
+    /// The error, where another session would be of no use.
+    fn bury(&mut self, session: Session<'m>, error: RootError) -> Result<bool, RootError> {
+        self.past += session.traffic();
+        self.history.lose();
+        let (kept, losses) = session.bury(error, &self.members);
+        self.kept = kept;
+        let losses = losses?;
+        let is_known = !losses.is_empty();
+        session::leave_out(losses, &mut self.members, self.progress);
+        Ok(is_known)
     }
 
     /// Tells workers that the session is over.
     pub fn end(&mut self) {
-        let Some(session) = self.session.take() else { return };
-        self.past += session.traffic();
-        if let Some(mesh) = session.links.lock().take() {
-            if session.is_native {
-                native::end(mesh);
-            } else {
-                mesh.stop(&Control::STOP.emit());
-            }
+        if let Some(session) = self.session.take() {
+            self.past += session.traffic();
+            self.kept = session.end();
+            self.history.lose();
         }
-        self.kept = session.part.into_kept();
     }
 
-    fn form(&mut self) -> Result<Session<'m>, RootError> {
-        let Self { model, options, pool, progress, epoch, .. } = *self;
-        let fingerprint = self.identity.as_ref().map(|identity| identity.fingerprint).unwrap_or_default();
-        let (header, workers) = (model.header(), options.workers.len());
-        let others = match &self.identity {
-            Some(identity) => Others::find(options, identity, progress).map_err(RootError::Net)?,
-            None => Others::Nobody,
-        };
-        let (decision, others) = self.decide(others)?;
-        let mut cut = options.applied_to(match others {
-            Others::Dllama => Cut::dllama(header, workers as u32 + 1),
-            Others::Nobody | Others::Native(_) => decision.cut(header),
-        });
-        if matches!(others, Others::Dllama) && options.dialect == Dialect::Ask {
-            cut.check(header).map_err(|error| {
-                let error = RootError::Plan(error, plan::node_counts(header).collect());
-                let names: Vec<_> = options.workers.iter().map(Address::to_string).collect();
-                RootError::NobodyHasIt(names.join(", "), Box::new(error))
-            })?;
-        }
-        let local = Local {
-            pool,
-            kernels: options.kernels,
-            kv: options.kv,
-            repack: options.repack,
-            max_memory: memory::session_bytes(options.memory),
-            storage: options.storage,
-            stop: options.stop,
-        };
-        let is_native = matches!(others, Others::Native(_));
-        let mut halve_from = others.halve_from(&decision.stages);
-        let sweeps =
-            matches!(others, Others::Nobody | Others::Native(_)) && is_streamed(model, &cut, &local, &decision)?;
-        if sweeps {
-            // Every sweep over the weights counts: more rows in each, and no weights twice.
-            (cut.batch_max, halve_from) = (STREAMED_BATCH, u32::MAX);
-        }
-        let announce = |_: &Ready| match others {
-            Others::Native(called) => {
-                let plan = native_plan(&cut, (fingerprint, epoch, halve_from), options)?;
-                native::plan(called, &plan, &decision.shares, &options.timeouts).map(Some).map_err(RootError::Net)
-            }
-            Others::Nobody | Others::Dllama => Ok(None),
-        };
-        let (mut part, planned) = Part::prepare(model, (&cut, 0), &local, self.kept.take(), announce)?;
-        part.compute(|engine| {
-            engine.halve_from(halve_from);
-            if let Some(stop) = options.stop {
-                engine.stop_on(stop);
-            }
-        });
-        let mesh = match planned {
-            Some(planned) => planned.link(progress).map(|(mesh, _)| mesh),
-            None if cut.nodes() == 1 => Mesh::alone(),
-            None => push(model, options, &cut, progress)?,
-        };
-        let mesh = mesh.map_err(RootError::Net)?;
-        if options.pin {
-            // Only now: threads that a pinned one starts share its processor.
-            cores::pin(pool).map_err(|error| RootError::System("a processor for each thread (--pin)".into(), error))?;
-        }
-        let setup = mesh.traffic();
-        let links = Arc::new(SharedLinks::new(mesh));
-        let pulse = is_native.then(|| Pulse::start(&links)).transpose().map_err(RootError::Net)?;
-        let (planned, own, looked_at) = (decision.planned, Beat::default(), Vec::new());
-        let (is_lossy, stages) = (options.lossy, decision.stages.len().max(1));
-        Ok(Session {
-            part,
-            links,
-            is_native,
-            is_lossy,
-            stages,
-            sweeps,
-            epoch,
-            setup,
-            planned,
-            own,
-            looked_at,
-            _pulse: pulse,
-        })
-    }
-
-    /// Who computes what; workers that have nothing to do are let go.
-    fn decide(&self, others: Others) -> Result<(Decision, Others), RootError> {
-        let Others::Native(called) = others else { return Ok((Decision::alone(), others)) };
-        let decision = choose::decide((self.model, self.options, self.pool), &called, &self.paces)?;
-        let mut called: Vec<_> = called.into_iter().map(Some).collect();
-        let taken: Vec<_> = decision.workers.iter().filter_map(|worker| called[*worker].take()).collect();
-        let idle: Vec<_> = called.iter().flatten().map(Called::peer).collect();
-        if !idle.is_empty() {
-            (self.progress)(Stage::Idle(&idle.join(", ")));
-        }
-        Ok((decision, if taken.is_empty() { Others::Nobody } else { Others::Native(taken) }))
+    /// The tokens of a sequence that need not be given again, from position 0 on.
+    pub fn computed(&self, slot: u32) -> &[u32] {
+        self.history.tokens(slot)
     }
 }
 
+/// Attempts to compute a pass where nobody knows whose fault it is that it fails.
+const ATTEMPTS: usize = 3;
+
 /// The most probable tokens that each node tells where tokens of a nucleus are wanted: they are enough for almost all.
 const NUCLEUS: u32 = 32;
-/// A round trip on this machine, or to a neighbour in the same rack.
-const NEAR: Duration = Duration::from_micros(150);
-/// Halves of fewer rows would cost more, weights being read twice, than what they hide.
-const HALVED_ROWS: u32 = 32;
-
 /// Batches of a prompt for each stage, beyond which none would begin much sooner; and rows of which reading weights takes more time
 /// than computing.
 const PER_STAGE: usize = 4;
@@ -403,73 +206,6 @@ const STAGED_ROWS: usize = 32;
 fn batches(tokens: usize, (most, stages): (usize, usize)) -> usize {
     let few = tokens.div_ceil(most);
     if stages > 1 { few.max((PER_STAGE * stages).min(tokens / STAGED_ROWS)) } else { few }
-}
-
-/// What all nodes of a new session agree on.
-fn native_plan(
-    cut: &Cut<'_>,
-    (fingerprint, epoch, halve_from): (Fingerprint, u32, u32),
-    options: &Options,
-) -> Result<Plan, RootError> {
-    let mut session = SessionId::default();
-    getrandom::fill(&mut session)
-        .map_err(|error| RootError::System("random bytes".into(), io::Error::other(error.to_string())))?;
-    let (columns, stages) = match cut.way {
-        Way::Rows { stages, .. } => (None, stages),
-        Way::Columns { exchange, .. } => (Some(exchange), &[][..]),
-    };
-    Ok(Plan {
-        version: VERSION,
-        session,
-        epoch,
-        fingerprint,
-        node: 0,
-        nodes: cut.nodes(),
-        activation: cut.activation,
-        kv: options.kv,
-        batch_max: cut.batch_max,
-        seq_len: cut.seq_len,
-        slots: cut.slots,
-        halve_from,
-        repack: options.repack != Repack::Never,
-        lossy: options.lossy,
-        columns,
-        stages: stages.iter().copied().collect(),
-    })
-}
-
-/// Whether a node, as far as is known, does not have all of its weights in memory.
-fn is_streamed(model: &Model, cut: &Cut<'_>, local: &Local<'_>, decision: &Decision) -> Result<bool, RootError> {
-    Ok(match (local.storage, &decision.planned) {
-        (StorageKind::Mapped, _) => false,
-        (StorageKind::Streamed, _) => true,
-        (_, Some(planned)) => planned.proposal.costs.iter().any(|cost| cost.missing > 0.0),
-        (_, None) => wanted_bytes(model, (cut, 0), local.kv)? > local.max_memory,
-    })
-}
-
-/// Links to the workers of the `dllama` dialect, each with its graph and its weights.
-fn push(
-    model: &Model,
-    options: &Options,
-    cut: &Cut<'_>,
-    progress: Progress<'_>,
-) -> Result<Result<Mesh, NetError>, RootError> {
-    let header = model.header();
-    let mut tables: Vec<_> = (1..cut.nodes()).map(|_| GraphTables::new(cut.sizes(header))).collect();
-    let graphs: Vec<Graph<'_>> = (1..)
-        .zip(&mut tables)
-        .map(|(node, tables)| plan::build(&model.layout, cut, node, tables.tables()))
-        .collect::<Result<_, _>>()
-        .map_err(|error| RootError::Plan(error, plan::node_counts(header).collect()))?;
-    let connect = || {
-        let mut workers = dial::dial(&options.workers, &options.timeouts, progress)?;
-        workers.configure(&graphs, progress)?;
-        let total = dial::total_bytes(&graphs);
-        workers.push(&graphs, &model.file, &|bytes| progress(Stage::Weights { bytes, total }))?;
-        workers.into_mesh()
-    };
-    Ok(connect())
 }
 
 impl<'m> Root<'m> {
@@ -551,10 +287,9 @@ impl<'m> Root<'m> {
     /// Most rows of a pass.
     ///
     /// # Errors
-    /// Where there is no session.
+    /// As [`Self::session`].
     pub fn batch_max(&mut self) -> Result<u32, RootError> {
-        let session = self.session.as_mut().ok_or(RootError::NoSession)?;
-        Ok(session.part.compute(|engine| engine.program().graph().batch_max))
+        Ok(self.ensure()?.part.compute(|engine| engine.program().graph().batch_max))
     }
 
     /// How this machine's part of the weights is streamed, if it is.
@@ -584,11 +319,11 @@ impl<'m> Root<'m> {
         (!self.options.workers.is_empty()).then_some(all)
     }
 
-    /// Computes runs of rows of several sequences together; each has the bits that it has alone. Where a worker is lost, so is the
-    /// session.
+    /// Computes runs of rows of several sequences together; each has the bits that it has alone. Where a worker is lost, they are
+    /// computed without it.
     ///
     /// # Errors
-    /// Where they do not fit, a node fails, or [`Options::stop`] has ended it.
+    /// Where they do not fit, this machine fails, those who are left can't compute them, or [`Options::stop`] has ended it.
     ///
     /// # Panics
     /// If there is no run.
@@ -600,15 +335,64 @@ impl<'m> Root<'m> {
         // A root without a part of the layers does not look them up itself.
         let vocab_size = self.model.header().vocab_size;
         if let Some(id) = tokens.iter().copied().find(|id| *id >= vocab_size) {
-            return Err(failed(Failure::<std::convert::Infallible, _>::Token { id: Some(id), vocab_size }));
+            let failure = Failure::<std::convert::Infallible, _>::Token { id: Some(id), vocab_size };
+            return Err(session::failed(failure));
         }
+        self.ensure()?.check(runs, tokens)?;
+        if runs.iter().any(|run| self.history.is_lost(run)) {
+            return Err(RootError::NoSession);
+        }
+        let mut attempts = 0;
+        loop {
+            let result = self.replay(runs).and_then(|()| self.try_pass((runs, tokens), wanted));
+            let error = match result {
+                Err(error) if is_fatal(&error) => error,
+                other => return other,
+            };
+            let Some(session) = self.session.take() else { return Err(error) };
+            let message = error.to_string();
+            attempts += usize::from(!self.bury(session, error)?);
+            if attempts == ATTEMPTS {
+                return Err(RootError::Forward(message));
+            }
+        }
+    }
+
+    /// Computes again what was lost with a session, as far as `runs` stand on it.
+    fn replay(&mut self, runs: &[Run]) -> Result<(), RootError> {
+        for run in runs {
+            let Some((_, missing)) = self.history.missing(run) else { continue };
+            (self.progress)(Stage::Replay(missing.len() as u32));
+            let most = self.batch_max()? as usize;
+            while let Some((position, missing)) = self.history.missing(run) {
+                let tokens = &missing[..missing.len().min(most)];
+                let part = Run { slot: run.slot, ..Run::new(position, tokens.len() as u32, Logits::None) };
+                let session = self.session.as_mut().ok_or(RootError::NoSession)?;
+                session.pass((&[part], tokens), Wanted::All, &mut self.gathered)?;
+                let rows = tokens.len();
+                self.history.regain(run.slot, rows);
+            }
+        }
+        Ok(())
+    }
+
+    fn try_pass(&mut self, (runs, tokens): (&[Run], &[u32]), wanted: Wanted) -> Result<(), RootError> {
+        self.ensure()?;
         let session = self.session.as_mut().ok_or(RootError::NoSession)?;
+        runs.iter().for_each(|run| self.history.begin(run));
         self.gathered.partials.clear();
-        let result = session.pass((runs, tokens), wanted, &mut self.gathered);
-        if is_fatal(&result) {
-            self.lose();
+        session.pass((runs, tokens), wanted, &mut self.gathered)?;
+        let mut rest = tokens;
+        for run in runs {
+            let (own, others) = rest.split_at(run.rows as usize);
+            self.history.end(run, own);
+            rest = others;
         }
-        result
+        self.last.0.clear();
+        self.last.0.extend_from_slice(runs);
+        self.last.1.clear();
+        self.last.1.extend_from_slice(tokens);
+        Ok(())
     }
 
     /// What of the logits of the first `tokens` tokens is looked at from now on, in each row that [`Self::pass`] and what goes by it ask about.
@@ -641,16 +425,20 @@ impl<'m> Root<'m> {
     /// Gets the logits of the last pass that were left where they are, those of all rows that were asked about.
     ///
     /// # Errors
-    /// Where a worker is lost.
+    /// As [`Self::pass`].
     pub fn rest(&mut self) -> Result<(), RootError> {
-        let session = self.session.as_mut().ok_or(RootError::NoSession)?;
-        let result = session.rest();
-        if is_fatal(&result) {
-            self.lose();
-        }
-        self.gathered.partials.clear();
         self.rests += 1;
-        result
+        let result = self.session.as_mut().ok_or(RootError::NoSession)?.rest();
+        self.gathered.partials.clear();
+        let error = match result {
+            Err(error) if is_fatal(&error) => error,
+            other => return other,
+        };
+        if let Some(session) = self.session.take() {
+            self.bury(session, error)?;
+        }
+        let (runs, tokens) = std::mem::take(&mut self.last);
+        self.pass_with(&runs, &tokens, Wanted::All)
     }
 
     /// How long a token should take, as the planner predicted it where it was asked.

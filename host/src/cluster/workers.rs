@@ -9,7 +9,7 @@ use dair_core::wire::native::{HasModel, VERSION};
 /// dialect of C++ Distributed-Llama. `called` is what each has answered.
 ///
 /// # Errors
-/// Names the worker of another version or with another file, and those that do not go together.
+/// Names the worker of another version or with another file.
 pub fn with_model(
     addresses: &[Address],
     called: Vec<Option<Called>>,
@@ -23,12 +23,9 @@ pub fn with_model(
         let workers = addresses.iter().zip(&called).filter(|(_, worker)| is_wanted(worker));
         workers.map(|(address, _)| format!("worker {address}")).collect::<Vec<_>>()
     };
-    let (native, others, without) = (names(&has_file), names(&Option::is_none), names(&|worker| !has_file(worker)));
+    let (native, without) = (names(&has_file), names(&|worker| !has_file(worker)));
     if native.is_empty() {
         return Ok(None);
-    }
-    if !others.is_empty() {
-        return Err(NetError::Mixed { native, others });
     }
     if !without.is_empty() {
         progress(Stage::WithoutFile(&without.join(", ")));

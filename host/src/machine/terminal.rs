@@ -6,6 +6,10 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether a line of standard output, a terminal, has begun and not ended.
+static IS_WITHIN_LINE: AtomicBool = AtomicBool::new(false);
 
 /// Why standard output did not take a text.
 #[derive(Debug)]
@@ -38,6 +42,9 @@ pub fn print(text: impl Display) -> Result<(), Unwritten> {
 pub fn write(bytes: &[u8]) -> Result<(), Unwritten> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
+    if let Some(last) = bytes.last() {
+        IS_WITHIN_LINE.store(*last != b'\n' && out.is_terminal(), Ordering::Relaxed);
+    }
     Ok(out.flush()?)
 }
 
@@ -49,9 +56,10 @@ pub fn print_line(line: impl Display) -> Result<(), Unwritten> {
     print(format_args!("{line}\n"))
 }
 
-/// Writes `line` and a line end to standard error, as far as anybody can read it.
+/// Writes `line` and a line end to standard error, as far as anybody can read it. On a terminal it begins a new line.
 pub fn note(line: impl Display) {
-    note_text(format_args!("{line}\n"));
+    let ends_another = is_watched() && IS_WITHIN_LINE.swap(false, Ordering::Relaxed);
+    note_text(format_args!("{}{line}\n", if ends_another { "\n" } else { "" }));
 }
 
 /// Writes `text` to standard error without ending the line.

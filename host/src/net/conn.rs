@@ -65,6 +65,28 @@ impl Conn {
         &self.peer
     }
 
+    /// The same connection, of which messages call the other side `peer` from now on.
+    pub(super) fn called(self, peer: String) -> Self {
+        Self { peer, ..self }
+    }
+
+    /// Another handle of the stream, by which it can be ended from elsewhere.
+    pub(super) fn twin(&self) -> io::Result<TcpStream> {
+        self.stream.try_clone()
+    }
+
+    /// Waits until there is something to be read, the end included; whether there is, within `limit`.
+    pub(super) fn has_word_within(&self, limit: Duration) -> bool {
+        if self.input_at < self.input.len() {
+            return true;
+        }
+        let peek = || {
+            self.stream.set_read_timeout(Some(limit))?;
+            self.stream.peek(&mut [0])
+        };
+        !matches!(peek(), Err(error) if is_to_be_tried_again(&error) || error.kind() == io::ErrorKind::TimedOut)
+    }
+
     /// Starts a phase: what has been waited for so far does not count.
     pub(super) fn begin(&mut self, limit: Duration) {
         self.patience = Patience::new(limit, Instant::now());

@@ -8,15 +8,16 @@
 
 use super::conn::Conn;
 use super::listen::{Listener, Root};
-use super::native::{Caller, DigestOf, Task};
+use super::native::{Caller, Calls, DigestOf, Task};
 use super::rate::Rates;
+use super::watch::{Life, OPENING};
 use super::{Keys, NetError, Timeouts};
 use dair_core::wire::Part;
 use dair_core::wire::native::{CALL, Have, LINK, Message, SessionId};
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
@@ -55,10 +56,21 @@ struct State {
     /// Those who have no session, the oldest first.
     clients: Vec<Client>,
     next_id: u64,
-    /// The root that is served, and since when.
-    inside: Option<(String, Instant)>,
+    /// The root that is served.
+    inside: Option<Inside>,
+    /// Nobody is let in any more.
+    is_leaving: bool,
     /// Links that a session of the native dialect waits for.
     expected: Option<Expected>,
+}
+
+/// A root that is served.
+#[derive(Debug)]
+struct Inside {
+    root: String,
+    since: Instant,
+    /// In the native dialect: what it is known by, and what its root hears of it.
+    session: Option<(SessionId, Arc<Life>)>,
 }
 
 #[derive(Debug)]
@@ -94,7 +106,7 @@ struct Expected {
 #[derive(Debug)]
 pub enum Arrival {
     /// A root of the native dialect, with what it wants.
-    Native(SocketAddr, Caller, Box<Task>),
+    Native(SocketAddr, Caller, Box<Task>, Arc<Life>),
     /// A root of the `dllama` dialect.
     Dllama(SocketAddr, Root),
     /// Somebody who turned out to be no root.
@@ -213,7 +225,7 @@ impl Door {
                 None => {
                     let root = Root::hear(conn)?;
                     // Who can't be told why sees the connection end.
-                    Ok(self.let_in(root.peer()).ok().map(|()| Arrival::Dllama(from, root)))
+                    Ok(self.let_in(root.peer(), None).ok().map(|()| Arrival::Dllama(from, root)))
                 }
             }
         };
@@ -240,14 +252,51 @@ impl Door {
             let _ = busy.chars().try_for_each(|c| have.busy.push(c));
         }
         caller.tell(&have)?;
-        let Some(task) = caller.task(answers.digest_of)? else { return Ok(None) };
-        match self.let_in(caller.root()) {
-            Ok(()) => Ok(Some(Arrival::Native(from, caller, task))),
-            Err(busy) => {
-                caller.refuse(&busy);
-                Ok(None)
+        match caller.calls(answers.digest_of)? {
+            Calls::Task(task) => {
+                let life = Arc::new(Life::new(caller.twin().ok()));
+                match self.let_in(caller.root(), Some((task.plan.session, Arc::clone(&life)))) {
+                    Ok(()) => return Ok(Some(Arrival::Native(from, caller, task, life))),
+                    Err(busy) => caller.refuse(&busy),
+                }
             }
+            Calls::Watch(watch) => match self.life_of(&watch.session) {
+                Some(life) => {
+                    // Who watches over a session is no stranger, and is not sent away for one.
+                    self.lock().clients.retain(|client| client.id != id);
+                    let silence = 2 * Duration::from_millis(watch.silence_ms.into());
+                    life.attend(caller.into_conn(), silence, || self.lock().is_leaving);
+                }
+                None => caller.refuse("there is no such session"),
+            },
+            Calls::Drain => {
+                self.leave();
+                caller.tell_leaving()?;
+            }
+            Calls::Over => {}
         }
+        Ok(None)
+    }
+
+    /// The session that is known by this, which may be about to begin.
+    fn life_of(&self, session: &SessionId) -> Option<Arc<Life>> {
+        let find = |state: &State| {
+            let (_, life) = state.inside.as_ref()?.session.as_ref().filter(|(id, _)| id == session)?;
+            Some(Arc::clone(life))
+        };
+        let waited = self.changed.wait_timeout_while(self.lock(), OPENING, |state| find(state).is_none());
+        find(&waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    /// Lets nobody in from now on.
+    pub fn leave(&self) {
+        self.lock().is_leaving = true;
+    }
+
+    /// Whether nobody is let in any more, and nobody is inside.
+    pub fn is_left(&self) -> bool {
+        let state = self.lock();
+        state.is_leaving && state.inside.is_none()
     }
 
     /// Somebody has proved to know a key, if there are any.
@@ -280,12 +329,13 @@ impl Door {
     }
 
     /// Lets a root in, unless another one is inside: then says so.
-    fn let_in(&self, root: &str) -> Result<(), String> {
+    fn let_in(&self, root: &str, session: Option<(SessionId, Arc<Life>)>) -> Result<(), String> {
         let mut state = self.free_or_not();
         if let Some(busy) = state.busy() {
             return Err(busy);
         }
-        state.inside = Some((root.to_owned(), Instant::now()));
+        state.inside = Some(Inside { root: root.to_owned(), since: Instant::now(), session });
+        self.changed.notify_all();
         Ok(())
     }
 
@@ -336,7 +386,10 @@ impl Door {
 
 impl State {
     fn busy(&self) -> Option<String> {
-        let (root, since) = self.inside.as_ref()?;
+        if self.is_leaving {
+            return Some("it is about to end".into());
+        }
+        let Inside { root, since, .. } = self.inside.as_ref()?;
         Some(format!("it has served {root} for {} s", since.elapsed().as_secs()))
     }
 

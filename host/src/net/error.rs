@@ -42,8 +42,8 @@ pub enum NetError {
     Version { peer: String, version: u32 },
     /// A worker does not have the model that is wanted, but something else.
     OtherModel { peer: String, difference: Difference },
-    /// Workers that have the model, and some that do not speak the native dialect.
-    Mixed { native: Vec<String>, others: Vec<String> },
+    /// A worker does not speak the native dialect, while others do.
+    Other { address: Address },
     /// A worker serves another root: what it says.
     Busy { peer: String, busy: String },
     /// A worker wants a key, and this root has none.
@@ -60,6 +60,10 @@ pub enum NetError {
     Foreign { peer: String, unsupported: Unsupported },
     /// Weights to be sent could not be had.
     Weights { peer: String, reason: String },
+    /// Somebody is lost while nobody was waited for.
+    Lost,
+    /// A worker was told to end.
+    Left { peer: String },
     /// The system refuses sockets.
     System(io::Error),
 }
@@ -77,6 +81,35 @@ pub(super) fn phase_of(part: Part) -> &'static str {
 }
 
 impl NetError {
+    /// Whose fault it is, as messages call him, if it is that of one peer.
+    pub fn peer(&self) -> Option<String> {
+        match self {
+            Self::Resolve { address, .. }
+            | Self::Connect { address, .. }
+            | Self::Unanswered { address, .. }
+            | Self::Other { address } => Some(format!("worker {address}")),
+            Self::Silent { peer, .. }
+            | Self::Slow { peer, .. }
+            | Self::Vanished { peer, .. }
+            | Self::Closed { peer, .. }
+            | Self::Failed { peer, .. }
+            | Self::Invalid { peer, .. }
+            | Self::Refused { peer, .. }
+            | Self::Unexpected { peer, .. }
+            | Self::Version { peer, .. }
+            | Self::OtherModel { peer, .. }
+            | Self::Busy { peer, .. }
+            | Self::Locked { peer }
+            | Self::Unlocked { peer }
+            | Self::OtherKey { peer }
+            | Self::Foreigner { peer }
+            | Self::Left { peer }
+            | Self::Foreign { peer, .. }
+            | Self::Weights { peer, .. } => Some(peer.clone()),
+            Self::Listen { .. } | Self::Workers(_) | Self::Exposed { .. } | Self::Lost | Self::System(_) => None,
+        }
+    }
+
     /// What the system said about the connection to `peer`, timeouts of ours apart.
     pub(super) fn io(peer: &str, phase: &'static str, error: io::Error) -> Self {
         use io::ErrorKind as Kind;
@@ -171,12 +204,10 @@ impl fmt::Display for NetError {
                 "{peer} does not have this model; {difference}: start it with a copy of this file (--model), or write \
                  dllama:// before all addresses to send the weights"
             ),
-            Self::Mixed { native, others } => write!(
+            Self::Other { address } => write!(
                 f,
-                "{} do not answer as dair's workers, {} do: a session speaks one dialect; run host-worker --model with a copy \
-                 of the model on all, open their UDP ports, or write dllama:// before all addresses to send the weights",
-                others.join(", "),
-                native.join(", ")
+                "worker {address} does not answer as dair's workers do: is host-worker --model started there, and its UDP port \
+                 open? To send weights to C++ workers, write dllama:// before all addresses"
             ),
             Self::Refused { peer, reason } => write!(f, "{peer} refuses: {reason}"),
             Self::Foreign { peer, unsupported } => write!(
@@ -185,6 +216,8 @@ impl fmt::Display for NetError {
                  convert the model with --weights q40, or run host-worker there"
             ),
             Self::Weights { peer, reason } => write!(f, "weights for {peer}: {reason}"),
+            Self::Lost => f.write_str("a worker is lost"),
+            Self::Left { peer } => write!(f, "{peer} was told to end"),
             Self::System(error) => write!(f, "cannot get sockets: {error}"),
         }
     }

@@ -369,11 +369,6 @@ impl Mesh {
         self.turns.begin(rows, is_answered);
     }
 
-    /// How long a peer that owes something is waited for, where nobody computes.
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
     /// How long a peer that owes something is waited for while passes are on their way.
     pub(super) fn patience(&self) -> Duration {
         self.turns.limit(self.timeout)
@@ -446,29 +441,6 @@ impl Mesh {
             link.incoming = if link.node == 0 { Flow::new(0..packet.len(), packet.len(), 1) } else { Flow::default() };
         }
         self.run("the wait for a forward pass", limit, packet)
-    }
-
-    /// On a worker: answers the root, which waits for that, without an exchange.
-    pub(super) fn tell_root(&mut self, packet: &[u8]) -> Result<(), NetError> {
-        self.turns.settle();
-        if let Some(root) = self.links.iter_mut().find(|link| link.node == 0) {
-            root.queued.extend_from_slice(packet);
-        }
-        self.flush()
-    }
-
-    /// On the root: waits for `len` bytes of every worker; who said what.
-    pub(super) fn hear_all(&mut self, len: usize) -> Result<Vec<(u32, Vec<u8>)>, NetError> {
-        let row_bytes = len * self.links.len();
-        let mut packets = vec![0; row_bytes];
-        for (index, link) in self.links.iter_mut().enumerate() {
-            link.outgoing = Flow::default();
-            link.incoming = Flow::new(index * len..(index + 1) * len, row_bytes, 1);
-        }
-        self.run("the wait for a sign of life", Some(self.patience()), &mut packets)?;
-        // Who answers has computed all that was announced before.
-        self.turns.settle();
-        Ok(self.links.iter().map(|link| link.node).zip(packets.chunks(len).map(<[u8]>::to_vec)).collect())
     }
 
     /// Sends what was announced and has had no exchange to travel with.

@@ -12,7 +12,7 @@
 //! (`patience.rs`), so that dripping byte by byte wins no time, and bytes that came faster pay for none to come. It holds for
 //! both sides and both directions. Two waits have no limit, since nobody owes anything: a worker's for its next root, and, in the
 //! `dllama` dialect, its wait for the next forward pass, whose user may be thinking; hosts that vanish meanwhile are noticed by
-//! probes of the connection. In the native dialect the root gives signs of life then.
+//! probes of the connection. In the native dialect nodes give [signs of life](watch) all the time.
 
 mod address;
 mod channel;
@@ -26,6 +26,7 @@ mod mesh;
 pub mod native;
 mod patience;
 mod rate;
+pub mod watch;
 
 pub use address::{Address, AddressError, DEFAULT_PORT, WorkerAddress};
 pub use error::NetError;
@@ -52,6 +53,12 @@ pub enum Stage<'s> {
     Prepare(&'s str),
     /// These workers have the model, and nothing to do: tokens would be slower with them.
     Idle(&'s str),
+    /// A worker is left out of a session that goes on: why.
+    Lost(&'s str),
+    /// Workers that were left out are there again.
+    Back(&'s str),
+    /// What was computed before somebody was lost is computed again: so many tokens.
+    Replay(u32),
     /// It is asked for its answer to its graph.
     Configure(&'s Address),
     /// Weights are sent: bytes since the last call, of all for all workers. Several threads say so.
@@ -62,6 +69,9 @@ pub enum Stage<'s> {
         total: u64,
     },
 }
+
+/// The longest silence of a node that lives, where nobody says another one.
+pub const SILENCE: Duration = Duration::from_secs(2);
 
 /// How long to wait for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +84,8 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// For the next byte, whenever one is due, in all that follows.
     pub progress: Duration,
+    /// For a sign of life, which a node owes whatever else it does.
+    pub silence: Duration,
 }
 
 impl Timeouts {
@@ -81,7 +93,19 @@ impl Timeouts {
     /// if at all are no longer than they are by default.
     pub fn of(progress: Duration) -> Self {
         let most = |seconds| progress.min(Duration::from_secs(seconds));
-        Self { connect: most(5), start: most(5), handshake: most(10), progress }
+        Self { connect: most(5), start: most(5), handshake: most(10), progress, silence: SILENCE }
+    }
+}
+
+impl Timeouts {
+    /// For those who are known to answer at once, or are not there: others wait meanwhile.
+    pub fn brief(self) -> Self {
+        Self {
+            connect: self.connect.min(self.silence),
+            start: Duration::ZERO,
+            handshake: self.handshake.min(self.silence),
+            ..self
+        }
     }
 }
 

@@ -3,17 +3,19 @@
 use super::conn::Conn;
 use super::dial::{check, connect};
 use super::door::Door;
+use super::watch::{Life, Watches};
 use super::{Address, Keys, Mesh, NetError, Stage, Timeouts, printable};
 use dair_core::exec::Logits;
 use dair_core::plan::Share;
 use dair_core::wire::Part;
 use dair_core::wire::native::{
-    self, Beat, CALL, Digest, Fingerprint, GREETING, Have, LINK, Message, PLAIN, Plan, PlanNode, Ready, SECURED,
-    VERSION, write_beat, write_bye, write_digest, write_echo, write_go, write_hashing, write_have, write_link,
-    write_linked, write_pass, write_plan, write_ready, write_refused, write_rest, write_verify,
+    self, CALL, Digest, Fingerprint, GREETING, Have, LINK, Message, PLAIN, Plan, PlanNode, Ready, SECURED, SILENCE_MS,
+    VERSION, Watch, write_bye, write_digest, write_drain, write_echo, write_go, write_hashing, write_have,
+    write_leaving, write_link, write_linked, write_pass, write_plan, write_ready, write_refused, write_rest,
+    write_verify,
 };
 use embedded_io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::ops::ControlFlow;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
@@ -70,6 +72,15 @@ impl Called {
     /// How messages call it.
     pub fn peer(&self) -> &str {
         self.conn.peer()
+    }
+
+    /// Tells it to finish what it does, and to end.
+    ///
+    /// # Errors
+    /// Where it is gone, or does not understand.
+    pub fn drain(&mut self) -> Result<(), NetError> {
+        self.conn.write_with(Part::Message, write_drain)?;
+        self.conn.read_message(|message| matches!(message, Message::Leaving).then_some(()))
     }
 
     /// Asks for the digest of the model with this fingerprint, which has so many bytes; `tell` hears how many of them are hashed.
@@ -200,6 +211,14 @@ fn call_one(worker: &Address, timeouts: &Timeouts, keys: &Keys) -> Result<Option
     if !speaks_native(worker)? {
         return Ok(None);
     }
+    let (mut conn, have) = greet(worker, (&timeouts.brief(), keys))?;
+    let known = have.version == VERSION;
+    let way = if known { measure(&mut conn)? } else { Way { round_trip: Duration::ZERO, bytes_per_s: 0.0 } };
+    Ok(Some(Called { conn, address: worker.clone(), have, way }))
+}
+
+/// Connects to a worker that speaks the native dialect, and hears what it has.
+pub(super) fn greet(worker: &Address, (timeouts, keys): (&Timeouts, &Keys)) -> Result<(Conn, Have), NetError> {
     let stream = connect(worker, timeouts)?;
     let mut conn = Conn::new(stream, format!("worker {worker}"), timeouts.handshake)?;
     let unanswered = |error| match error {
@@ -230,29 +249,32 @@ fn call_one(worker: &Address, timeouts: &Timeouts, keys: &Keys) -> Result<Option
         Message::Refused(reason) => Some(Err(reason)),
         _ => None,
     })?;
-    match have {
-        Ok(have) => {
-            let known = have.version == VERSION;
-            let way = if known { measure(&mut conn)? } else { Way { round_trip: Duration::ZERO, bytes_per_s: 0.0 } };
-            Ok(Some(Called { conn, address: worker.clone(), have, way }))
-        }
-        Err(reason) => Err(NetError::Refused { peer: conn.peer().into(), reason: printable(&reason) }),
-    }
+    let refused =
+        |reason: heapless::String<_>| NetError::Refused { peer: conn.peer().into(), reason: printable(&reason) };
+    let have = have.map_err(refused)?;
+    Ok((conn, have))
 }
 
 /// Workers that a plan was sent to; worker `index` is node `index + 1`.
 #[derive(Debug)]
 pub struct Planned {
     conns: Vec<Conn>,
+    watches: Watches,
     progress: Duration,
     stages: usize,
 }
 
-/// Sends `plan` to all `workers`, with a share for each node, the root's first. They prepare at the same time.
+/// Sends `plan` to all `workers`, with a share for each node, the root's first. They prepare at the same time, and are watched over
+/// from now on.
 ///
 /// # Errors
 /// Names the worker that can't be written to.
-pub fn plan(workers: Vec<Called>, plan: &Plan, shares: &[Share], timeouts: &Timeouts) -> Result<Planned, NetError> {
+pub fn plan(
+    workers: Vec<Called>,
+    plan: &Plan,
+    shares: &[Share],
+    (timeouts, keys): (&Timeouts, &Keys),
+) -> Result<Planned, NetError> {
     let addresses: Vec<_> = workers.iter().map(|worker| worker.address.clone()).collect();
     let places = [("", 0)].into_iter().chain(addresses.iter().map(|address| (address.host.as_str(), address.port)));
     let nodes = shares.iter().zip(places).map(|(share, (host, port))| (*share, host, port));
@@ -262,21 +284,31 @@ pub fn plan(workers: Vec<Called>, plan: &Plan, shares: &[Share], timeouts: &Time
         let plan = Plan { node, ..plan.clone() };
         conn.write_with(Part::Message, |conn| write_plan(conn, &plan, nodes.clone()))?;
     }
-    Ok(Planned { conns, progress: timeouts.progress, stages: plan.stages.len() })
+    let silence_ms = (timeouts.silence.as_millis() as u32).clamp(*SILENCE_MS.start(), *SILENCE_MS.end());
+    let watch = Watch { session: plan.session, silence_ms };
+    let streams = conns.iter().map(Conn::twin).collect::<io::Result<_>>().map_err(NetError::System)?;
+    let watches = Watches::start(&addresses, watch, (&timeouts.brief(), keys), streams)?;
+    Ok(Planned { conns, watches, progress: timeouts.progress, stages: plan.stages.len() })
 }
 
 impl Planned {
     /// Waits until all workers can compute their parts, and lets them link up.
     ///
     /// # Errors
-    /// Names the worker that can't, with its reason, or is gone.
-    pub fn link(mut self, stage: impl Fn(Stage<'_>)) -> Result<(Mesh, Vec<Ready>), NetError> {
-        let mut all = Vec::with_capacity(self.conns.len());
+    /// Names the worker that can't, with its reason, or is gone; with those who know what became of the workers.
+    pub fn link(mut self, stage: impl Fn(Stage<'_>)) -> Result<(Mesh, Watches), (NetError, Watches)> {
+        match self.link_up(stage) {
+            Ok(mesh) => Ok((mesh, self.watches)),
+            Err(error) => Err((error, self.watches)),
+        }
+    }
+
+    fn link_up(&mut self, stage: impl Fn(Stage<'_>)) -> Result<Mesh, NetError> {
         for conn in &mut self.conns {
             stage(Stage::Prepare(conn.peer()));
             conn.begin(PREPARE.max(self.progress));
             let ready = conn.read_message(|message| match message {
-                Message::Ready(ready) => Some(Ok(ready)),
+                Message::Ready(_) => Some(Ok(())),
                 Message::Refused(reason) => Some(Err(reason)),
                 _ => None,
             })?;
@@ -284,7 +316,7 @@ impl Planned {
                 peer: conn.peer().into(),
                 reason: printable(&reason),
             };
-            all.push(ready.map_err(refused)?);
+            ready.map_err(refused)?;
         }
         for conn in &mut self.conns {
             conn.begin(self.progress);
@@ -293,8 +325,8 @@ impl Planned {
         for conn in &mut self.conns {
             conn.read_message(|message| matches!(message, Message::Linked).then_some(()))?;
         }
-        let mesh = Mesh::of_conns(0, (1..).zip(self.conns), self.progress)?;
-        Ok((mesh.in_stages(self.stages), all))
+        let mesh = Mesh::of_conns(0, (1..).zip(std::mem::take(&mut self.conns)), self.progress)?;
+        Ok(mesh.in_stages(self.stages))
     }
 }
 
@@ -323,37 +355,12 @@ pub fn ask_for_rest(mesh: &mut Mesh) {
     mesh.announce(&packet);
 }
 
-/// How often a root asks for signs of life, where no pass runs.
-pub const BEAT_EVERY: Duration = Duration::from_secs(3);
-
-/// On the root: asks all workers for a sign of life, and waits for it.
-///
-/// # Errors
-/// Names the worker that does not give one in time.
-pub fn beat(mesh: &mut Mesh) -> Result<Vec<Beat>, NetError> {
-    let mut question = Vec::new();
-    write_beat(&mut question, &Beat::default())
-        .unwrap_or_else(|error| unreachable!("memory takes what is written to it: {error}"));
-    mesh.announce(&question);
-    let answers = mesh.hear_all(question.len())?;
-    let beat_of = |(node, bytes): (u32, Vec<u8>)| match bytes.split_at_checked(4).map(|(_, body)| Message::parse(body))
-    {
-        Some(Ok(Message::Beat(beat))) if bytes.starts_with(&question[..4]) => Ok(beat),
-        _ => Err(mesh.wrong(node, "something else than a sign of life")),
-    };
-    answers.into_iter().map(beat_of).collect()
-}
-
 /// Ends a session on its links, as far as they can be reached within a second.
 pub fn end(mesh: Mesh) {
     let mut bye = Vec::new();
     write_bye(&mut bye).unwrap_or_else(|error| unreachable!("memory takes what is written to it: {error}"));
     mesh.stop(&bye);
 }
-
-/// A root that gives no sign of life for so long is given up, or for twice the limit of other waits: while it computes its own part of
-/// a pass it gives none, nor while it waits for stages that are behind a worker's own.
-const SILENCE: Duration = Duration::from_secs(60);
 
 /// A root that has called a worker.
 #[derive(Debug)]
@@ -370,6 +377,20 @@ enum Wish {
     Task(Box<Task>),
     Digest(Fingerprint),
     Echo(Vec<u8>),
+    Watch(Watch),
+    Drain,
+}
+
+/// What a caller of a worker turned out to be.
+pub(super) enum Calls {
+    /// A root that wants a part of its model computed.
+    Task(Box<Task>),
+    /// One that watches over a session.
+    Watch(Watch),
+    /// Somebody who wants this worker to end.
+    Drain,
+    /// It was only asking, and has its answer.
+    Over,
 }
 
 /// What a root wants of a worker.
@@ -379,6 +400,28 @@ pub struct Task {
     pub plan: Plan,
     /// All nodes, the root first.
     pub nodes: Vec<PlanNode>,
+}
+
+impl Task {
+    /// Where a node listens.
+    fn address(&self, node: u32) -> Address {
+        let PlanNode { host, port, .. } = &self.nodes[node as usize];
+        Address { host: host.as_str().to_owned(), port: *port }
+    }
+
+    /// What messages call a worker.
+    fn name(&self, node: u32) -> String {
+        format!("worker {}", self.address(node))
+    }
+
+    /// The node whose fault an error is, as far as this one can tell: why a link has ended, nobody knows.
+    pub(super) fn blamed(&self, error: &NetError) -> Option<u32> {
+        let named = |peer: String| (1..self.nodes.len() as u32).find(|node| self.name(*node) == peer);
+        match error {
+            NetError::Closed { .. } => None,
+            error => error.peer().map_or(Some(self.plan.node), named),
+        }
+    }
 }
 
 impl Caller {
@@ -408,19 +451,23 @@ impl Caller {
         self.root.peer()
     }
 
-    /// Waits for the plan; `None` where the root was only asking, for the digest of a model, which is answered, or for nothing more.
+    /// Waits for what the root wants; what it asks, for the digest of a model, say, is answered.
     ///
     /// # Errors
     /// Where it sends something else, or nothing.
-    pub fn task(&mut self, digest_of: DigestOf<'_>) -> Result<Option<Box<Task>>, NetError> {
+    pub(super) fn calls(&mut self, digest_of: DigestOf<'_>) -> Result<Calls, NetError> {
         // All echoes together take no longer than a root may say nothing.
         self.root.begin(self.progress);
         for _ in 0..=ECHOES_MAX {
             match self.wish() {
-                Ok(Wish::Task(task)) => return Ok(Some(task)),
-                Ok(Wish::Digest(fingerprint)) => return self.tell_digest(&fingerprint, digest_of).map(|()| None),
+                Ok(Wish::Task(task)) => return Ok(Calls::Task(task)),
+                Ok(Wish::Watch(watch)) => return Ok(Calls::Watch(watch)),
+                Ok(Wish::Drain) => return Ok(Calls::Drain),
+                Ok(Wish::Digest(fingerprint)) => {
+                    return self.tell_digest(&fingerprint, digest_of).map(|()| Calls::Over);
+                }
                 Ok(Wish::Echo(bytes)) => self.root.write_with(Part::Message, |root| write_echo(root, &bytes))?,
-                Err(NetError::Closed { .. }) => return Ok(None),
+                Err(NetError::Closed { .. }) => return Ok(Calls::Over),
                 Err(error) => return Err(error),
             }
         }
@@ -435,6 +482,8 @@ impl Caller {
             }
             Message::Verify(fingerprint) => Some(Ok(Wish::Digest(fingerprint))),
             Message::Echo(bytes) => Some(Ok(Wish::Echo(bytes.to_vec()))),
+            Message::Watch(watch) => Some(Ok(Wish::Watch(watch))),
+            Message::Drain => Some(Ok(Wish::Drain)),
             _ => None,
         })?;
         wish.map_err(|invalid| NetError::Invalid { peer: self.root.peer().into(), invalid: Box::new(invalid) })
@@ -457,6 +506,21 @@ impl Caller {
         })
     }
 
+    /// Another handle of the connection.
+    pub(super) fn twin(&self) -> io::Result<TcpStream> {
+        self.root.twin()
+    }
+
+    /// The connection itself.
+    pub(super) fn into_conn(self) -> Conn {
+        self.root
+    }
+
+    /// Tells whoever wants this worker to end that it will.
+    pub(super) fn tell_leaving(&mut self) -> Result<(), NetError> {
+        self.root.write_with(Part::Message, write_leaving)
+    }
+
     /// Tells the root why its plan can't be carried out.
     pub fn refuse(&mut self, reason: &str) {
         // Whoever is gone needs no reason.
@@ -467,17 +531,36 @@ impl Caller {
     ///
     /// # Errors
     /// Names the peer that is gone, silent or somebody else.
-    pub fn link(mut self, door: &Door, task: &Task, ready: &Ready) -> Result<Mesh, NetError> {
+    pub fn link(mut self, door: &Door, (task, life): (&Task, &Life), ready: &Ready) -> Result<Mesh, NetError> {
+        // The root hears whose fault it is before its link ends, which tells it little.
+        let links = self.links(door, (task, life), ready).inspect_err(|error| life.fail(task, error))?;
+        let links = [(0, self.root)].into_iter().chain(links);
+        Ok(Mesh::of_conns(task.plan.node, links, self.progress)?.in_stages(task.plan.stages.len()))
+    }
+
+    /// The links to all other workers.
+    fn links(
+        &mut self,
+        door: &Door,
+        (task, life): (&Task, &Life),
+        ready: &Ready,
+    ) -> Result<Vec<(u32, Conn)>, NetError> {
         let Plan { session, node, nodes, .. } = &task.plan;
         // Nobody calls before all are ready.
         door.expect(*session, (node + 1..*nodes).collect());
         self.root.write_with(Part::Message, |root| write_ready(root, ready))?;
+        // The root's end is noticed by what it owes, or, if it can't be, by those who watch.
+        let limit = door.timeouts().handshake;
+        if !self.root.has_word_within(limit) && !life.is_watched() {
+            let peer = self.root.peer().to_owned();
+            return Err(NetError::Silent { peer, phase: "the set-up of signs of life", timeout: limit });
+        }
         // The slowest worker is waited for by all.
         self.root.begin(PREPARE.max(self.progress));
         self.root.read_message(|message| matches!(message, Message::Go).then_some(()))?;
         let mut peers = Vec::with_capacity(*nodes as usize - 2);
-        for (lower, place) in (1..*node).zip(&task.nodes[1..]) {
-            let address = Address { host: place.host.as_str().to_owned(), port: place.port };
+        for lower in 1..*node {
+            let address = task.address(lower);
             let stream = connect(&address, door.timeouts())?;
             let mut conn = Conn::new(stream, format!("worker {address}"), self.progress)?;
             conn.write_with(Part::Handshake, |conn| conn.write_all(&LINK))?;
@@ -487,18 +570,15 @@ impl Caller {
             conn.write_with(Part::Handshake, |conn| write_link(conn, session, *node))?;
             peers.push((lower, conn));
         }
-        peers.extend(door.links(self.progress).map_err(|missing| {
-            let names = missing.iter().map(|node| {
-                let PlanNode { host, port, .. } = &task.nodes[*node as usize];
-                Address { host: host.as_str().to_owned(), port: *port }.to_string()
-            });
+        let links = door.links(self.progress).map_err(|missing| {
+            let names = missing.iter().map(|node| task.address(*node).to_string());
             let peer = format!("worker {}", names.collect::<Vec<_>>().join(", "));
             NetError::Silent { peer, phase: "the set-up of links", timeout: self.progress }
-        })?);
+        })?;
+        peers.extend(links.into_iter().map(|(node, conn)| (node, conn.called(task.name(node)))));
         self.root.begin(self.progress);
         self.root.write_with(Part::Message, write_linked)?;
-        let mesh = Mesh::of_conns(*node, [(0, self.root)].into_iter().chain(peers), self.progress)?;
-        Ok(mesh.in_stages(task.plan.stages.len()))
+        Ok(peers)
     }
 }
 
@@ -513,32 +593,23 @@ pub enum Announced {
     End,
 }
 
-/// Waits for what the root wants next. Whenever the root asks for a sign of life, `beat` gives it.
+/// Waits for what the root wants next, as long as it gives signs of life: its user may be thinking.
 ///
 /// # Errors
-/// Where the root is gone or silent, or says something else.
-pub fn next(mesh: &mut Mesh, beat: &Beat) -> Result<Announced, NetError> {
-    loop {
-        let limit = Some(SILENCE.max(mesh.timeout().saturating_mul(2)).max(mesh.patience()));
-        let mut len = [0; 4];
-        mesh.hear(&mut len, limit)?;
-        let mut bytes = vec![0; native::message_len(len).map_err(|invalid| mesh.invalid(invalid))?];
-        mesh.hear(&mut bytes, limit)?;
-        match Message::parse(&bytes).map_err(|invalid| mesh.invalid(invalid))? {
-            Message::Pass(pass, tokens) => {
-                mesh.begin_pass(pass.rows(), is_answered(&pass));
-                return Ok(Announced::Pass(Box::new(pass), tokens.ids().collect()));
-            }
-            Message::Rest => return Ok(Announced::Rest),
-            Message::Bye => return Ok(Announced::End),
-            Message::Beat(_) => {
-                let mut answer = Vec::new();
-                write_beat(&mut answer, beat)
-                    .unwrap_or_else(|error| unreachable!("memory takes what is written to it: {error}"));
-                mesh.tell_root(&answer)?;
-            }
-            _ => return Err(NetError::Unexpected { peer: mesh.root().into(), what: "a message that is not due" }),
+/// Where the root is gone, or says something else.
+pub fn next(mesh: &mut Mesh) -> Result<Announced, NetError> {
+    let mut len = [0; 4];
+    mesh.hear(&mut len, None)?;
+    let mut bytes = vec![0; native::message_len(len).map_err(|invalid| mesh.invalid(invalid))?];
+    mesh.hear(&mut bytes, Some(mesh.patience()))?;
+    match Message::parse(&bytes).map_err(|invalid| mesh.invalid(invalid))? {
+        Message::Pass(pass, tokens) => {
+            mesh.begin_pass(pass.rows(), is_answered(&pass));
+            Ok(Announced::Pass(Box::new(pass), tokens.ids().collect()))
         }
+        Message::Rest => Ok(Announced::Rest),
+        Message::Bye => Ok(Announced::End),
+        _ => Err(NetError::Unexpected { peer: mesh.root().into(), what: "a message that is not due" }),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::run::dair;
 use std::collections::BTreeSet;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "convert",
     "generate",
     "chat",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 13] = [
     "bench",
     "key",
     "nodes",
+    "node",
     "plan",
     "verify",
     "tokenize",

@@ -21,5 +21,6 @@ mod run;
 mod sampling;
 mod screen;
 mod streaming;
+mod survival;
 mod tokens;
 mod typing;

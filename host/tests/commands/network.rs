@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 /// Takes roots of C++ Distributed-Llama, and all that send weights.
 const DLLAMA: [&str; 2] = ["--dialect", "dllama"];
@@ -72,6 +73,23 @@ impl Worker {
                 other => text.push(other.into()),
             }
         }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, number: libc::c_int) {
+        // SAFETY: it is a child of this process that was not waited for.
+        assert_eq!(unsafe { libc::kill(self.process.id() as libc::pid_t, number) }, 0);
+    }
+
+    /// Its exit code, when it has ended by itself.
+    pub fn ends(mut self) -> Option<i32> {
+        for _ in 0..1000 {
+            if let Some(status) = self.process.try_wait().expect("a child can be waited for") {
+                return status.code();
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it does not end");
     }
 
     /// Ends it and returns what it complained about.

@@ -1,4 +1,4 @@
-//! A conversation: its messages, and which tokens of it the KV cache holds.
+//! A conversation: its messages, and what of them is to be computed for the next answer.
 //!
 //! Every turn lays out and encodes the **whole** conversation anew and feeds what lies behind the longest common beginning
 //! with the tokens in the cache. So any template works, also those that drop reasoning from earlier turns or write something
@@ -39,17 +39,14 @@ pub struct Conversation {
     think: Option<bool>,
     ignore_eos: bool,
     messages: Vec<Message>,
-    /// The tokens that are surely in the KV cache, from position 0 on.
-    cached: Vec<u32>,
-    /// The root's session that the cache belongs to.
-    epoch: u32,
+    /// Positions of the context that the last turn has left in use.
+    position: u32,
 }
 
 impl Conversation {
     /// A conversation without questions yet.
     pub fn new(template: Template, system: Option<String>) -> Self {
-        let (messages, cached) = (Vec::new(), Vec::new());
-        let mut new = Self { template, tools: None, think: None, ignore_eos: false, messages, cached, epoch: 0 };
+        let mut new = Self { template, tools: None, think: None, ignore_eos: false, messages: Vec::new(), position: 0 };
         new.set_system(system);
         new
     }
@@ -128,7 +125,7 @@ impl Conversation {
 
     /// Positions of the context that are in use.
     pub fn position(&self) -> u32 {
-        self.cached.len() as u32
+        self.position
     }
 
     /// Asks a question and generates the answer; `on_text` gets it in pieces and may end it.
@@ -155,8 +152,7 @@ impl Conversation {
     /// Generates an answer to the messages so far.
     ///
     /// # Errors
-    /// What the template or the encoder refuses; else as [`Generator::run`]. The messages are as before then, and of the
-    /// tokens only those count as cached that the failed turn has not touched.
+    /// What the template or the encoder refuses; else as [`Generator::run`]. The messages are as before then.
     pub fn answer(
         &mut self,
         root: &mut Root<'_>,
@@ -167,22 +163,16 @@ impl Conversation {
     ) -> Result<Turn, GenerateError> {
         let rendered = self.render(tokenizer)?;
         let tokens = tokenizer.encode_rendered(&rendered)?;
-        let epoch = root.session()?;
-        if epoch != self.epoch {
-            self.cached.clear();
-        }
-        self.epoch = epoch;
-        let position = self.reuse(&tokens);
-        let request = Request { prompt: &tokens, position: position as u32, max_tokens, ignore_eos: self.ignore_eos };
+        root.session()?;
+        self.position = reused(root.computed(0), &tokens);
+        let request = Request { prompt: &tokens, position: self.position, max_tokens, ignore_eos: self.ignore_eos };
         let mut splitter = Splitter::new(&rendered.text);
         let answer = generator.run(root, request, |event| match event {
             Event::Prompt(done, total) => on_text(Piece::Prompt(done, total)),
             Event::Text(text) => splitter.push(text, &mut on_text),
         })?;
         splitter.finish(&mut on_text);
-        self.cached = tokens;
-        self.cached.extend(generator.sampled());
-        self.cached.truncate(answer.position as usize);
+        self.position = answer.position;
 
         let (reasoning, text) = splitter.into_parts();
         let unheard = answer.finish == Finish::Interrupted && text.is_empty() && reasoning.is_none();
@@ -221,16 +211,13 @@ impl Conversation {
         }
     }
 
-    /// How many of these tokens need not be fed again. One is always fed, because its logits are asked for. What the next
-    /// pass overwrites does no longer count as cached.
-    fn reuse(&mut self, tokens: &[u32]) -> usize {
-        let common = self.cached.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-        let position = common.min(tokens.len().saturating_sub(1));
-        self.cached.truncate(position);
-        position
-    }
-
     fn first_turn(&self) -> usize {
         usize::from(self.system().is_some())
     }
+}
+
+/// How many of these tokens need not be fed again, where those are `computed`. One is always fed, because its logits are asked for.
+fn reused(computed: &[u32], tokens: &[u32]) -> u32 {
+    let common = computed.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+    common.min(tokens.len().saturating_sub(1)) as u32
 }

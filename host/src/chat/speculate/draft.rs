@@ -12,15 +12,11 @@ use std::ops::ControlFlow;
 pub struct Draft<'d, 'm> {
     root: &'d mut Root<'m>,
     vocab_size: u32,
-    /// What is in its KV cache.
-    cached: Vec<u32>,
-    /// The root's session that the cache belongs to.
-    epoch: u32,
 }
 
 impl fmt::Debug for Draft<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Draft").field("cached", &self.cached.len()).finish_non_exhaustive()
+        f.debug_struct("Draft").finish_non_exhaustive()
     }
 }
 
@@ -65,7 +61,7 @@ impl<'d, 'm> Draft<'d, 'm> {
     /// A draft by `root`, of which the first `vocab_size` tokens are the model's.
     pub fn new(root: &'d mut Root<'m>, vocab_size: u32) -> Self {
         root.want(Looks::Best(1), vocab_size);
-        Self { root, vocab_size, cached: Vec::new(), epoch: 0 }
+        Self { root, vocab_size }
     }
 
     /// The most probable token behind the last pass.
@@ -77,15 +73,13 @@ impl<'d, 'm> Draft<'d, 'm> {
     }
 
     /// Computes `tokens`; whether it was not stopped.
-    fn feed(&mut self, tokens: &[u32]) -> Result<bool, RootError> {
-        let position = self.cached.len() as u32;
-        match self.root.feed(tokens, position, Logits::Last, |_| ControlFlow::Continue(())) {
-            Ok(()) => self.cached.extend(tokens),
+    fn feed(&mut self, tokens: &[u32], position: usize) -> Result<bool, RootError> {
+        match self.root.feed(tokens, position as u32, Logits::Last, |_| ControlFlow::Continue(())) {
+            Ok(()) => Ok(true),
             // The model's own pass sees it, too.
-            Err(RootError::Stopped { .. }) => return Ok(false),
-            Err(error) => return Err(error),
+            Err(RootError::Stopped { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
-        Ok(true)
     }
 }
 
@@ -98,20 +92,16 @@ impl Proposer for Draft<'_, '_> {
     }
 
     fn propose(&mut self, tokens: &[u32], count: usize, out: &mut Vec<u32>) -> Result<(), RootError> {
-        let epoch = self.root.session()?;
-        if epoch != self.epoch {
-            (self.epoch, self.cached) = (epoch, Vec::new());
-        }
         // What turned out wrong is forgotten; one token is fed for its logits.
-        let common = self.cached.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-        self.cached.truncate(common.min(tokens.len() - 1));
+        let common = self.root.computed(0).iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let position = common.min(tokens.len() - 1);
         let count = count.min(self.root.seq_len() as usize - tokens.len() + 1);
-        let mut goes_on = self.feed(&tokens[self.cached.len()..])?;
+        let mut goes_on = self.feed(&tokens[position..], position)?;
         for index in 1..=count {
             let Some(token) = self.most_probable().filter(|_| goes_on) else { break };
             out.push(token);
             if index < count {
-                goes_on = self.feed(&[token])?;
+                goes_on = self.feed(&[token], tokens.len() + index - 1)?;
             }
         }
         Ok(())
