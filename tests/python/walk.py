@@ -50,6 +50,9 @@ class Walk:
     def __init__(self, lab, dair, worker, work):
         self.lab, self.dair, self.worker, self.work = lab, dair, worker, work
         self.model, self.failed = work / "walk.m", []
+        self.key = work / "key"
+        self.key.unlink(missing_ok=True)
+        subprocess.run([dair, "key", "new", self.key], check=True, stdout=subprocess.DEVNULL)
         self.discovers = all("--cluster" in self.help(program) for program in ([dair, "generate"], [worker]))
 
     def help(self, command):
@@ -62,13 +65,13 @@ class Walk:
 
     def start_worker(self, node, model=None, cluster=CLUSTER):
         named = ["--cluster", cluster] if self.discovers else []
-        command = [self.worker, "--model", model or self.model, "--port", str(PORT), "--threads", "1", *named]
+        command = [self.worker, "--model", model or self.model, "--port", str(PORT), "--threads", "1", "--key", self.key, *named]
         process = self.lab.start(node, command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.lab.listens(process, PORT, udp=True)
         return process
 
     def addresses(self, nodes):
-        return ["--workers", *(f"{self.lab.address(node)}:{PORT}" for node in nodes)]
+        return ["--key", self.key, "--workers", *(f"{self.lab.address(node)}:{PORT}" for node in nodes)]
 
     def together(self, nodes):
         """Workers that all have a part, whatever the planner thinks of it."""
@@ -117,10 +120,10 @@ class Walk:
         """Workers are found by the name of their cluster."""
         if not self.discovers:
             return print("      no --cluster in this build: workers were named")
-        done = self.lab.run(ROOT, self.generate("--discover", "--cluster", CLUSTER, *equal(WORKERS)))
+        done = self.lab.run(ROOT, self.generate("--discover", "--cluster", CLUSTER, "--key", self.key, *equal(WORKERS)))
         self.check("workers that are found give the answer of one node", texts(alone, done), done)
         self.check("workers were found", done[0] == 0 and json.loads(done[1])["network"] is not None, done)
-        nodes = self.lab.run(STRANGER, [self.dair, "nodes", "--discover", "--cluster", CLUSTER, "--json"])
+        nodes = self.lab.run(STRANGER, [self.dair, "nodes", "--discover", "--cluster", CLUSTER, "--key", self.key, "--json"])
         self.check("dair nodes lists them", all(self.lab.address(node) in nodes[1] for node in WORKERS), nodes)
 
     def second_root(self):
@@ -185,7 +188,15 @@ class Walk:
         fake = self.lab.start(STRANGER, [sys.executable, os.path.abspath(__file__), "--fake"])
         self.lab.listens(fake, PORT, udp=True)
         done = self.lab.run(ROOT, self.generate(*mixed), timeout_s=2 * SOON_S)
+        self.fails("a worker without a key", done, self.lab.address(STRANGER), "no key")
+        # Neither a key of this machine's user: whoever has none may talk to him.
+        keyless = {name: value for name, value in os.environ.items() if not name.startswith("DAIR_KEY")} | {"XDG_CONFIG_HOME": str(self.work)}
+        named = ["--workers", f"{self.lab.address(STRANGER)}:{PORT}", *equal([STRANGER])]
+        done = self.lab.run(ROOT, self.generate(*named), timeout_s=2 * SOON_S, env=keyless)
         self.fails("a worker of another version", done, self.lab.address(STRANGER), "version")
+        named = ["--workers", f"{self.lab.address(1)}:{PORT}", *equal([1])]
+        done = self.lab.run(ROOT, self.generate(*named), timeout_s=2 * SOON_S, env=keyless)
+        self.fails("a root without a key", done, self.lab.address(1), "wants the key")
         self.lab.stop(fake)
         done = self.lab.run(ROOT, self.generate(*mixed), timeout_s=2 * SOON_S)
         self.fails("nobody at an address", done, self.lab.address(STRANGER), within_s=NOBODY_S)

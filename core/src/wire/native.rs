@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! root -> worker                      worker -> root                worker -> lower worker
-//! CALL                                GREETING, Have
+//! CALL                                GREETING, PLAIN, Have
 //! Echo, …                             Echo, …
 //! Verify                              Hashing, …, Digest or Refused
 //! Plan                                Ready or Refused
@@ -23,6 +23,9 @@
 //!
 //! A message is its length in bytes (u32, of what follows), its kind (u8) and its fields, little-endian; strings carry their
 //! length, NUL included. Its length is limited before memory is taken for it, and every field before it is used.
+//!
+//! With a key, [`SECURED`] stands in the place of [`PLAIN`], and a handshake behind it, by which both sides prove that they know the
+//! key; then all that is drawn here is encrypted, with the call once more before it. Behind [`LINK`] the handshake follows at once.
 //!
 //! Which dialect a worker speaks, a root asks by a datagram with [`CALL`] to the worker's port, which is answered by
 //! [`GREETING`]. A connection would end a C++ worker, unless its root goes on as it expects.

@@ -18,8 +18,8 @@ use std::path::PathBuf;
 #[command(next_help_heading = "Workers")]
 pub struct WorkerArgs {
     /// Workers that share the model, with blanks or commas between them: each `host-worker --model FILE` computes its part
-    /// of its own copy; to one without a file, or to C++ Distributed-Llama 0.16 (or where `dllama://` stands before all
-    /// addresses), weights are sent [default port: 9990]
+    /// of its own copy; to one without a file, or to C++ Distributed-Llama 0.16, weights are sent unless there is a key, and
+    /// always where `dllama://` stands before all addresses; host-worker takes them with `--dialect dllama` [default port: 9990]
     #[arg(long, value_name = "HOST:PORT", num_args = 1.., value_delimiter = ',')]
     workers: Vec<WorkerAddress>,
     /// A file that names workers, one [USER@]HOST[:PORT] a line; behind USER@ the port is ssh's

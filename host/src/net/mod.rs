@@ -2,7 +2,8 @@
 //!
 //! A worker [`listen`]s for its root. In the `dllama` dialect a root [`dial`]s its workers, and both go through handshake,
 //! configs and weights; in the [`native`] one a root calls workers that have the model, and sends a plan. Both do so over
-//! blocking streams and then hold a [`Mesh`], which carries what nodes exchange during forward passes.
+//! blocking streams and then hold a [`Mesh`], which carries what nodes exchange during forward passes. Where there are [`Keys`],
+//! everything of the native dialect is encrypted (`channel.rs`), and nobody is let in without one.
 //!
 //! # Waiting
 //!

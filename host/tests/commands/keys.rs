@@ -65,7 +65,7 @@ fn a_key_without_a_name_is_where_it_is_looked_for() {
 #[test]
 fn the_first_place_that_has_a_key_counts() {
     let files = files();
-    let (a, a_text, a_print) = key(&files, "a.key");
+    let (_, a_text, a_print) = key(&files, "a.key");
     let (b, _, b_print) = key(&files, "b.key");
     let (c, _, c_print) = key(&files, "c.key");
     let (_, _, d_print) = key(&files, "service/dair-key");
@@ -86,7 +86,7 @@ fn the_first_place_that_has_a_key_counts() {
             .to_owned()
     };
     assert_eq!(shown(0, &["--key", &c]), c_print);
-    assert_eq!([0, 1, 2, 3].map(|from| shown(from, &[])), [a_print, b_print, d_print, e_print.clone()]);
+    assert_eq!([0, 1, 2, 3].map(|from| shown(from, &[])), [&a_print, &b_print, &d_print, &e_print].map(Clone::clone));
     let (nothing, gone) = (("DAIR_KEY", ""), ("CREDENTIALS_DIRECTORY", &empty[..]));
     let line = dair_knowing(&[nothing, gone, all[3]], &["key", "show"]).quiet_success();
     assert!(line.starts_with(&e_print), "{line}");
@@ -96,7 +96,6 @@ fn the_first_place_that_has_a_key_counts() {
     // systemd sees to who reads its credentials.
     set_mode(&files.path("service/dair-key"), 0o440);
     assert_eq!(shown(2, &[]), d_print);
-    drop(a);
 }
 
 #[test]
