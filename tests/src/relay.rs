@@ -24,6 +24,7 @@ pub struct Relay {
     records: Arc<Mutex<Vec<[Record; 2]>>>,
     holds: Arc<AtomicBool>,
     is_over: Arc<AtomicBool>,
+    spoils: Arc<AtomicBool>,
 }
 
 impl Relay {
@@ -43,7 +44,9 @@ impl Relay {
         thread::spawn(move || answer(&questions));
         let (streams, worker) = (Streams::default(), (worker.host.clone(), worker.port));
         let (holds, is_over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let (connections, held, over) = (Arc::clone(&streams), Arc::clone(&holds), Arc::clone(&is_over));
+        let spoils = Arc::new(AtomicBool::new(false));
+        let (connections, over) = (Arc::clone(&streams), Arc::clone(&is_over));
+        let faults = [Arc::clone(&holds), Arc::clone(&spoils)];
         let records = Arc::new(Mutex::new(Vec::new()));
         let recorded = Arc::clone(&records);
         thread::spawn(move || {
@@ -56,11 +59,11 @@ impl Relay {
                 let record = [Record::default(), Record::default()];
                 recorded.lock().unwrap().push(record.clone());
                 let [asked, answered] = record;
-                carry(&connections, &held, (&client, &server), asked);
-                carry(&connections, &held, (&server, &client), answered);
+                carry(&connections, &faults, (&client, &server), asked);
+                carry(&connections, &faults, (&server, &client), answered);
             }
         });
-        Self { address, streams, records, holds, is_over }
+        Self { address, streams, records, holds, is_over, spoils }
     }
 
     /// What went over each connection so far: to the worker, and from it.
@@ -75,6 +78,11 @@ impl Relay {
     /// Lets nothing through any more, or all again: as if the worker took its time.
     pub fn hold(&self, holds: bool) {
         self.holds.store(holds, Ordering::Relaxed);
+    }
+
+    /// Changes one bit of what comes next.
+    pub fn spoil(&self) {
+        self.spoils.store(true, Ordering::Relaxed);
     }
 
     /// Cuts all connections, and every new one: as if the worker had ended.
@@ -103,8 +111,8 @@ fn answer(questions: &UdpSocket) {
     }
 }
 
-fn carry(streams: &Streams, holds: &Arc<AtomicBool>, (from, to): (&TcpStream, &TcpStream), record: Record) {
-    let holds = Arc::clone(holds);
+fn carry(streams: &Streams, faults: &[Arc<AtomicBool>; 2], (from, to): (&TcpStream, &TcpStream), record: Record) {
+    let [holds, spoils] = faults.clone();
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
     to.set_nodelay(true).unwrap();
     streams.lock().unwrap().push(from.try_clone().unwrap());
@@ -115,6 +123,9 @@ fn carry(streams: &Streams, holds: &Arc<AtomicBool>, (from, to): (&TcpStream, &T
             record.lock().unwrap().extend_from_slice(&bytes[..len]);
             while holds.load(Ordering::Relaxed) {
                 thread::sleep(Duration::from_millis(5));
+            }
+            if spoils.swap(false, Ordering::Relaxed) {
+                bytes[len / 2] ^= 4;
             }
             if to.write_all(&bytes[..len]).is_err() {
                 break;

@@ -6,13 +6,14 @@ use dair_core::kernels::KvType;
 use dair_core::plan::{Share, Stage};
 use dair_core::wire::native::{CALL, GREETING, Have, LINK, PLAIN, SECURED, write_have};
 use dair_host::cluster::choose::Wish;
+use dair_host::cluster::error::RootError;
 use dair_host::cluster::node::OwnModel;
 use dair_host::cluster::options::Options;
 use dair_host::cluster::root::with_root;
 use dair_host::machine::cpu::best_kernels;
 use dair_host::model::{Model, identity};
 use dair_host::net::door::Access;
-use dair_host::net::{Address, Key, Keys, Timeouts, native};
+use dair_host::net::{self, Address, Key, Keys, Timeouts, native};
 use dair_host::synthetic::model_bytes;
 use dair_tests::models::{self, Case};
 use dair_tests::random::{Random, tokens};
@@ -23,7 +24,7 @@ use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -78,7 +79,7 @@ fn logits(file: &File, options: &Options, prompt: &[u32]) -> Result<Vec<Vec<f32>
     let result = with_root(&file.model(), options, &|_| (), |root| {
         root.forward_each(prompt, 0, |_, row| rows.push(row.to_vec()))
     });
-    result.map(|_| rows).map_err(|error: dair_host::cluster::error::RootError| error.to_string())
+    result.map(|_| rows).map_err(|error: RootError| error.to_string())
 }
 
 /// Says `words` to a worker, and no more; all that it answers.
@@ -154,6 +155,37 @@ fn nothing_that_was_recorded_can_be_read_or_used_again() {
     assert!(error.starts_with(&format!("worker {address} does not accept this cluster key")), "{error}");
     assert_eq!(said.join().unwrap().len(), CALL.len() + MESSAGE);
     assert!(logits(&file, &options(vec![worker.as_address()], &keys), &prompt).is_ok());
+}
+
+/// A bit that is changed on its way, whichever it is, costs a new session, and changes no logits.
+#[test]
+fn what_is_spoiled_on_its_way_is_not_computed_with() {
+    let file = File::new(40);
+    let (model, prompt) = (file.model(), tokens(40, 24, 100));
+    let want = file.logits(&prompt);
+    let keys = Keys::from(key());
+    let relays = [(); 2].map(|()| Relay::to(&worker(&file.path, &keys, PATIENT).as_address()));
+    let options = options(relays.iter().map(|relay| relay.address.clone()).collect(), &keys);
+    let losses = AtomicUsize::new(0);
+    let hear = |stage: net::Stage<'_>| {
+        if matches!(stage, net::Stage::Lost(_)) {
+            losses.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let got = with_root(&model, &options, &hear, |root| {
+        let mut rows = Vec::new();
+        for (position, token) in prompt.iter().enumerate() {
+            if position % 6 == 5 {
+                relays[position / 6 % 2].spoil();
+            }
+            root.session()?;
+            root.forward(&[*token], position as u32, Logits::Last)?;
+            rows.push(root.logits().to_vec());
+        }
+        Ok::<_, RootError>(rows)
+    });
+    run::assert_same_bits(&got.unwrap(), &want, "logits where links spoil what they carry");
+    assert!(losses.load(Ordering::Relaxed) > 0, "nothing was spoiled");
 }
 
 /// Somebody who answers a call with `words`, whatever is said to him: all that is.
@@ -303,7 +335,7 @@ fn a_flood_of_strangers_disturbs_no_session() {
             }
             let called = native::call(&options.workers, (&PATIENT, &keys), |_| ()).unwrap();
             assert!(called[0].as_ref().unwrap().have.busy.contains("it has served root"));
-            Ok::<_, dair_host::cluster::error::RootError>(())
+            Ok::<_, RootError>(())
         });
         is_over.store(true, Ordering::Relaxed);
         result.unwrap();

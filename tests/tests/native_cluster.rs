@@ -602,6 +602,24 @@ fn a_silent_worker_is_left_out() {
     assert_eq!(heard.take(), [line, "replay 4".into()]);
 }
 
+/// A root that says nothing any more, and keeps its connections, holds no worker.
+#[test]
+fn a_worker_frees_itself_from_a_root_that_is_silent() {
+    let file = File::of(&models::tiny()[0], 34);
+    let (model, worker) = (file.model(), worker(&file.path, 1, u64::MAX));
+    let relay = Relay::to(&worker.as_address());
+    let mut options = options_of(std::slice::from_ref(&relay));
+    options.timeouts.silence = Duration::from_millis(300);
+    with_root(&model, &options, &|_| (), |root| {
+        root.forward(&[1], 0, Logits::Last)?;
+        relay.hold(true);
+        let end = worker.ended().unwrap_err();
+        assert!(end.starts_with("root closed the connection during "), "{end}");
+        Ok::<_, RootError>(())
+    })
+    .unwrap();
+}
+
 /// One whose connections are cut, and can be made again, is in the session of a later request.
 #[test]
 fn a_worker_that_comes_back_takes_part_again() {

@@ -287,6 +287,7 @@ impl<'w> Worker<'w> {
                 let (from, result) = match arrival {
                     Arrival::Native(from, caller, task, life) => {
                         let result = self.run_native(&door, (caller, &task, &life), max_memory(), &mut event);
+                        life.end();
                         (from, result)
                     }
                     Arrival::Dllama(from, root) => (from, self.run_dllama(&door, root, max_memory(), &mut event)),

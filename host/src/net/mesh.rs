@@ -15,6 +15,8 @@ use dair_core::wire::dllama::Control;
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Runs of bytes handed to the system at once.
@@ -75,6 +77,8 @@ pub struct Mesh {
     exchanges: u64,
     /// The flows are those of an exchange that was begun.
     has_begun: bool,
+    /// On a worker: set from elsewhere, the root is lost, whatever of its words is still to be read.
+    is_over: Option<Arc<AtomicBool>>,
 }
 
 /// One peer.
@@ -335,6 +339,7 @@ impl Mesh {
             exchanging: Duration::ZERO,
             exchanges: 0,
             has_begun: false,
+            is_over: None,
         })
     }
 
@@ -355,6 +360,13 @@ impl Mesh {
     pub fn wrong(&self, node: u32, what: &'static str) -> NetError {
         let link = self.links.iter().find(|link| link.node == node);
         NetError::Unexpected { peer: link.map_or_else(String::new, |link| link.peer.clone()), what }
+    }
+
+    /// A mesh of a worker whose root is lost once `is_over` is set, and its link ended.
+    #[must_use]
+    pub(super) fn until(mut self, is_over: Arc<AtomicBool>) -> Self {
+        self.is_over = Some(is_over);
+        self
     }
 
     /// A mesh whose nodes compute their layers in so many stages, one after the other; none is one.
@@ -505,6 +517,10 @@ impl Mesh {
 
     /// A root that is gone ends a session, even while only others owe something.
     fn check_root(&self, phase: &'static str) -> Result<(), NetError> {
+        let link = self.links.iter().find(|link| link.node == 0);
+        if let (Some(true), Some(root)) = (self.is_over.as_ref().map(|over| over.load(Ordering::Relaxed)), link) {
+            return Err(NetError::io(&root.peer, phase, io::ErrorKind::UnexpectedEof.into()));
+        }
         let has_closed =
             |token: Token| self.events.iter().any(|event| event.token() == token && event.is_read_closed());
         let root = self.links.iter().position(|link| link.node == 0).filter(|index| has_closed(Token(*index)));
@@ -706,7 +722,7 @@ mod tests {
             root.announce_control(5, 2);
             root.exchange(exchange, &mut noise(1, 128)).unwrap();
             // In one frame, which has a length and a seal.
-            let frame = if kind == Kind::Secured { 18 } else { 0 };
+            let frame = if kind == Kind::Secured { 20 } else { 0 };
             assert_eq!((root.sent_bytes(), root.received_bytes()), (136 + frame, 0));
             root.stop(&Control::STOP.emit());
             assert_eq!(thread.join().unwrap(), (0, 144 + 2 * frame));

@@ -536,7 +536,8 @@ impl Caller {
         // The root hears whose fault it is before its link ends, which tells it little.
         let links = self.links(door, (task, life), ready).inspect_err(|error| life.fail(task, error))?;
         let links = [(0, self.root)].into_iter().chain(links);
-        Ok(Mesh::of_conns(task.plan.node, links, self.progress)?.in_stages(task.plan.stages.len()))
+        let mesh = Mesh::of_conns(task.plan.node, links, self.progress)?;
+        Ok(mesh.in_stages(task.plan.stages.len()).until(life.is_over()))
     }
 
     /// The links to all other workers.

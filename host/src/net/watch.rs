@@ -12,7 +12,7 @@ use dair_core::wire::native::{
     Beat, Failed, Message, Watch, write_beat, write_bye, write_failed, write_leaving, write_watch,
 };
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -47,7 +47,16 @@ struct State {
     streams: Vec<TcpStream>,
     /// A new one asks everybody at once.
     round: u64,
-    is_over: bool,
+    end: Option<End>,
+}
+
+/// How a session has ended.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// The root has said so.
+    Done,
+    /// It is given up.
+    Failed,
 }
 
 /// What is known of a worker.
@@ -119,11 +128,14 @@ impl Shared {
                 return Ok(());
             }
             self.note(index, |seen| seen.round = round);
-            let is_quiet = |state: &mut State| !state.is_over && state.round == round;
+            let is_quiet = |state: &mut State| state.end.is_none() && state.round == round;
             let waited = self.changed.wait_timeout_while(self.lock(), self.silence / BEATS, is_quiet);
-            let is_over = waited.unwrap_or_else(PoisonError::into_inner).0.is_over;
-            if is_over {
-                return conn.write_with(Part::Message, write_bye);
+            let end = waited.unwrap_or_else(PoisonError::into_inner).0.end;
+            match end {
+                None => {}
+                // The end of the connection says that the session has failed.
+                Some(End::Failed) => return Ok(()),
+                Some(End::Done) => return conn.write_with(Part::Message, write_bye),
             }
         }
     }
@@ -182,7 +194,7 @@ impl Watches {
         streams: Vec<TcpStream>,
     ) -> Result<Self, NetError> {
         let workers = addresses.iter().map(|_| Seen::default()).collect();
-        let state = Mutex::new(State { workers, streams, round: 1, is_over: false });
+        let state = Mutex::new(State { workers, streams, round: 1, end: None });
         let shared = Arc::new(Shared { state, changed: Condvar::new(), silence: timeouts.silence });
         let watches = Self { shared: Arc::clone(&shared) };
         for (index, address) in addresses.iter().enumerate() {
@@ -247,6 +259,7 @@ impl Watches {
         state.round += 1;
         self.shared.changed.notify_all();
         let mut state = self.wait_for_answers(state);
+        state.end = Some(End::Failed);
         let fate = |seen: &mut Seen| match (seen.lost.take(), seen.failed.take()) {
             (Some(error), _) => Fate::Lost(error),
             (None, Some(failed)) => Fate::Failed(failed),
@@ -259,7 +272,7 @@ impl Watches {
 impl Drop for Watches {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        state.is_over = true;
+        state.end.get_or_insert(End::Done);
         state.streams.clear();
         self.shared.changed.notify_all();
     }
@@ -269,13 +282,15 @@ impl Drop for Watches {
 #[derive(Debug)]
 pub struct Life {
     state: Mutex<LifeState>,
+    /// Set before the link ends.
+    is_over: Arc<AtomicBool>,
     passes: AtomicU64,
     busy_us: AtomicU64,
 }
 
 #[derive(Debug)]
 struct LifeState {
-    /// The link to the root, whose end is the session's.
+    /// The link to the root, whose end is the session's; none when it is over.
     root: Option<TcpStream>,
     is_watched: bool,
     failed: Option<Blame>,
@@ -290,7 +305,7 @@ impl Life {
     /// Of a session whose root has this link.
     pub(super) fn new(root: Option<TcpStream>) -> Self {
         let state = Mutex::new(LifeState { root, is_watched: false, failed: None, idle: None });
-        Self { state, passes: AtomicU64::new(0), busy_us: AtomicU64::new(0) }
+        Self { state, is_over: Arc::default(), passes: AtomicU64::new(0), busy_us: AtomicU64::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, LifeState> {
@@ -370,8 +385,20 @@ impl Life {
 
     /// Ends the link to the root: whoever waits for it sees that, and says so.
     fn cut(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
         if let Some(root) = &self.lock().root {
             let _ = root.shutdown(Shutdown::Both);
         }
+    }
+
+    /// What is set once the root is lost.
+    pub(super) fn is_over(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_over)
+    }
+
+    /// The session is over.
+    pub fn end(&self) {
+        self.cut();
+        self.lock().root = None;
     }
 }
