@@ -4,7 +4,7 @@ use crate::model::{Files, header};
 use crate::run::{CACHE, Outcome, dair, host_worker, without_key};
 use dair_core::format::Header;
 use dair_core::quant::DType;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -45,12 +45,12 @@ impl Worker {
     fn start_on(port: &str, args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_host-worker"));
         without_key(&mut command).args(["--port", port, "--threads", "1"]).args(args).env("DAIR_CACHE", CACHE);
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("host-worker starts");
-        let mut line = String::new();
-        BufReader::new(process.stdout.as_mut().expect("piped")).read_line(&mut line).expect("a line");
+        let process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("host-worker starts");
+        let mut worker = Self { process, address: String::new() };
+        let line = worker.line_with("listening on ");
         let address = line.strip_prefix("listening on ").and_then(|rest| rest.split(',').next());
-        let address = address.unwrap_or_else(|| panic!("{line:?} names no address")).to_owned();
-        Self { process, address }
+        worker.address = address.unwrap_or_else(|| panic!("{line:?} names no address")).to_owned();
+        worker
     }
 
     /// Starts one whose standard output and standard error nobody reads any more.
