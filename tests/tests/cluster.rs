@@ -150,7 +150,9 @@ fn a_worker_that_starts_late_is_waited_for() {
     late.join().unwrap();
     assert_eq!(
         result.unwrap_err().to_string(),
-        format!("worker 127.0.0.1:{port} closed the connection during the handshake; it may be serving another root")
+        format!(
+            "worker 127.0.0.1:{port} closed the connection during the handshake; it may be serving another root, or want --dialect dllama"
+        )
     );
 }
 
