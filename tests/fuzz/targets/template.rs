@@ -9,6 +9,7 @@ use dair_host::chat::template::{self, Context};
 use dair_host::chat::tokenizer::Tokenizer;
 use dair_host::synthetic;
 use minijinja::Value;
+use minijinja::value::Serde;
 use serde_json::json;
 use std::cell::LazyCell;
 use std::fs;
@@ -54,8 +55,8 @@ dair_fuzz::target!(160 << 20, 1 << 12, |bytes| {
         let tools = json!([{"type": "function", "function": {"name": "f", "description": said, "parameters": {}}}]);
         for (tools, think) in [(None, None), (Some(tools), Some(false))] {
             let context = Context {
-                messages: Value::from_serialize(&messages),
-                tools: tools.map(|tools| Value::from_serialize(&tools)),
+                messages: Value::from(Serde(&messages)),
+                tools: tools.map(|tools| Value::from(Serde(tools))),
                 think,
                 add_generation_prompt: true,
             };

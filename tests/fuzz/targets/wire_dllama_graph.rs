@@ -64,7 +64,7 @@ fn run(node: &Node<'_>) {
         Ok(program) => program,
         Err(error) => return check(error),
     };
-    if program.arena_bytes() > MAX_BYTES || *weight_bytes > MAX_BYTES {
+    if program.arena_bytes() as u64 > MAX_BYTES || *weight_bytes > MAX_BYTES {
         return;
     }
     let weights = vec![0x3C; *weight_bytes as usize];

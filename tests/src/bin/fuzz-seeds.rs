@@ -1,7 +1,7 @@
 //! Writes what fuzz targets start from: `fuzz-seeds FOLDER` makes `FOLDER/TARGET/NAME` for every target of `tests/fuzz`.
 
-use dair_core::format::tokenizer::TokenizerFile;
 use dair_core::exec::{Logits, Run};
+use dair_core::format::tokenizer::TokenizerFile;
 use dair_core::format::{Arch, Layout};
 use dair_core::graph::Sizes;
 use dair_core::plan::{Cut, Share, Stage, build};
