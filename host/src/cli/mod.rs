@@ -40,6 +40,7 @@ pub use failure::Failure;
 pub use kernel_args::KernelArgs;
 pub use key_args::KeyArgs;
 pub use memory_args::MemoryArgs;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -73,6 +74,14 @@ enum Command {
     Verify(verify::Args),
     Tokenize(tokenize::TokenizeArgs),
     Detokenize(tokenize::DetokenizeArgs),
+}
+
+/// Checks a command line and does nothing else.
+///
+/// # Errors
+/// What [`run`] prints of one that is wrong, and of one that asks for help.
+pub fn check(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<(), String> {
+    Cli::try_parse_from(words).map(drop).map_err(|error| error.to_string())
 }
 
 /// Runs the command line. Exit codes: 0 done, or nobody reads on; 1 failed, 2 wrong usage, 130 interrupted.

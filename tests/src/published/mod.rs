@@ -3,10 +3,14 @@
 mod converted;
 mod gguf;
 mod hugging_face;
+mod small;
 
 pub use converted::{Converted, options};
 pub use gguf::{Gguf, Value};
 pub use hugging_face::{Folder, safetensors};
+pub use small::{
+    SMALL_TOKENS, small, small_folder, small_for_two, small_gguf, small_gguf_with_scores, small_sentencepiece,
+};
 
 use crate::random::Random;
 use dair_core::format::model::EMITTED_BYTES;

@@ -9,7 +9,7 @@
 
 use super::Proposal;
 use crate::machine::file;
-use crate::net::Address;
+use crate::net::{Address, printable};
 use dair_core::format::Header;
 use dair_core::graph::MAX_NODES;
 use dair_core::plan::{Share, Stage};
@@ -50,6 +50,8 @@ impl fmt::Display for PlanFileError {
         match self {
             Self::Io(path, error) => write!(f, "plan {}: {error}", path.display()),
             Self::Invalid(path, what) => {
+                // What is wrong may be quoted from the file.
+                let what = printable(what);
                 write!(f, "plan {}: {what}; write a new one with `dair plan --save`", path.display())
             }
         }
@@ -230,6 +232,7 @@ mod tests {
             ("/stages/1/layers", json!(3), "33 layers, there are 32"),
             ("/stages", json!([{ "nodes": 3, "layers": 32 }, { "nodes": 0, "layers": 0 }]), "stage 1"),
             ("/stages/0", json!({ "nodes": 2, "layers": 30, "x": 1 }), "unknown field"),
+            ("/stages/0", json!({ "nodes": 2, "layers": 30, "x\n\u{1b}[2J": 1 }), "`x\u{fffd}\u{fffd}[2J`"),
         ] {
             let mut bad = good.clone();
             *bad.pointer_mut(place).unwrap() = value;
@@ -239,6 +242,7 @@ mod tests {
             fs::write(&path, bad.to_string()).unwrap();
             let error = SavedPlan::read(&path, &preset("llama3-8b").unwrap()).unwrap_err().to_string();
             assert!(error.contains(said) && error.contains("plan.json"), "{place}: {error}");
+            assert!(!error.contains(char::is_control), "{place}: {error:?}");
         }
         fs::write(&path, " ".repeat(MAX_BYTES as usize + 1)).unwrap();
         let error = SavedPlan::read(&path, &preset("llama3-8b").unwrap()).unwrap_err().to_string();
