@@ -312,7 +312,7 @@ fn a_flood_of_strangers_disturbs_no_session() {
     let (is_over, flooded) = (AtomicBool::new(false), workers[0].address);
     let flood = &|kind: u8| {
         let mut open = Vec::new();
-        for n in (0u8..).cycle().take_while(|_| !is_over.load(Ordering::Relaxed)) {
+        for n in (0..=u8::MAX).cycle().take_while(|_| !is_over.load(Ordering::Relaxed)) {
             let Some(mut stream) = connect_from([127, 0, 2 + kind, 1 + n % 40], flooded) else { continue };
             let words =
                 [&[][..], &[0xff; 100], &CALL, &[&CALL[..], &[9; MESSAGE]].concat(), &[&LINK[..], &[1]].concat()];
