@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Runs fuzz targets: tests/fuzz/run.sh [--install] SECONDS [TARGET...], each for so many seconds, all of them unless some are
 # named. Ends at the first finding, which is kept in tests/fuzz/artifacts. Wants cargo-fuzz, which --install installs, and a C++
-# compiler. FUZZ_FLAGS in the environment are flags of libFuzzer, such as -jobs=2.
+# compiler. Less than a minute is not worth a long build: then targets are optimised less. FUZZ_FLAGS in the environment are flags of libFuzzer, such as -jobs=2.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 usage() {
-  sed -n '2,4s/^# //p' tests/fuzz/run.sh >&2
+  sed -n '2,6s/^# //p' tests/fuzz/run.sh >&2
   exit 2
 }
 
@@ -37,7 +37,9 @@ done
 # No sanitizer: there is little unsafe code to find anything in, the memory limits of the targets need none, and so any toolchain
 # will do.
 built=${CARGO_TARGET_DIR:-$PWD/target}/fuzz
-CARGO_TARGET_DIR=$built cargo fuzz build --fuzz-dir tests/fuzz -s none
+profile=(release)
+[ "$seconds" -ge 60 ] || profile=(debug --dev)
+CARGO_TARGET_DIR=$built cargo fuzz build --fuzz-dir tests/fuzz -s none "${profile[@]:1}"
 cargo run --quiet -p dair-tests --bin fuzz-seeds -- tests/fuzz/corpus
 
 host=$(rustc -vV | sed -n 's/^host: //p')
@@ -52,7 +54,7 @@ for target; do
   [ ! -f "$dictionary" ] || flags+=("-dict=$dictionary")
   log=$place/log
   # shellcheck disable=SC2086 # flags are words
-  if ! TMPDIR=$place "$built/$host/release/$target" "${flags[@]}" ${FUZZ_FLAGS-} "tests/fuzz/corpus/$target" >"$log" 2>&1; then
+  if ! TMPDIR=$place "$built/$host/${profile[0]}/$target" "${flags[@]}" ${FUZZ_FLAGS-} "tests/fuzz/corpus/$target" >"$log" 2>&1; then
     cat "$log"
     echo "error: $target found what is kept in $artifacts; see tests/fuzz/README.md" >&2
     exit 1

@@ -268,6 +268,11 @@ fn weight_records_must_fit_their_op() {
         "weights: block_matmul_q of layer 9: weight record names no op that takes weights"
     );
     assert_eq!(
+        receive(&[("a\n\u{1b}[2J", 0, 0, 64, 64)]),
+        "weights: a\u{fffd}\u{fffd}[2J of layer 0: weight record names no op that takes weights",
+        "a terminal obeys no name"
+    );
+    assert_eq!(
         receive(&[("block_cast_y", 0, 0, 64, 64)]),
         "weights: block_cast_y of layer 0: weight record names no op that takes weights"
     );

@@ -1,6 +1,6 @@
 //! Why a graph is refused.
 
-use crate::graph::{Name, Op};
+use crate::graph::{Name, Op, Printable};
 use crate::quant::DType;
 use core::fmt;
 
@@ -41,7 +41,7 @@ impl fmt::Display for GraphError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("graph: ")?;
         if !self.op.is_empty() {
-            write!(f, "op {} of layer {}: ", self.op, self.layer)?;
+            write!(f, "op {} of layer {}: ", Printable(&self.op), self.layer)?;
         }
         write!(f, "{} is {}; it {} {}", self.what, self.found, self.rule, self.allowed)
     }

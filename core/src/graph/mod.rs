@@ -12,6 +12,7 @@ pub use op::{Attention, Op, OpKind, Operand, Place, Rope, View, WINDOW_ROWS, Wei
 pub use table::{Full, Sizes, Table, Tables};
 
 use crate::quant::{DType, INTERLEAVED_ROWS, Order, interleaves};
+use core::fmt::{self, Write};
 use core::ops::Range;
 
 /// Most layers of a model.
@@ -33,6 +34,15 @@ pub type Name = heapless::String<NAME_MAX>;
 /// Makes a [`Name`] of a literal of this crate.
 pub(crate) fn name(text: &str) -> Name {
     Name::try_from(text).expect("names of this crate fit NAME_MAX")
+}
+
+/// A name for a message: another program may have given it, so what a terminal would obey becomes U+FFFD.
+pub(crate) struct Printable<'n>(pub &'n str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| f.write_char(if c.is_control() { '\u{FFFD}' } else { c }))
+    }
 }
 
 /// Names of pipes that have a role of their own.

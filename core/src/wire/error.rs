@@ -1,6 +1,6 @@
 //! What is wrong with the bytes of a peer: where, which field, the value found and what is allowed.
 
-use crate::graph::Name;
+use crate::graph::{Name, Printable};
 use core::fmt;
 
 /// Part of a conversation.
@@ -62,7 +62,7 @@ impl fmt::Display for At {
             At::Buffer(index) => write!(f, "buffer {index}: "),
             At::Segment(index) => write!(f, "segment {index}: "),
             At::Op { segment, op } => write!(f, "segment {segment}, op {op}: "),
-            At::Weight { name, layer } => write!(f, "{name} of layer {layer}: "),
+            At::Weight { name, layer } => write!(f, "{} of layer {layer}: ", Printable(name)),
         }
     }
 }
