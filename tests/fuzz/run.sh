@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs fuzz targets: tests/fuzz/run.sh [--install] SECONDS [TARGET...], each for so many seconds, all of them unless some are
 # named. Ends at the first finding, which is kept in tests/fuzz/artifacts. Wants cargo-fuzz, which --install installs, and a C++
-# compiler. Less than a minute is not worth a long build: then targets are optimised less. FUZZ_FLAGS in the environment are flags of libFuzzer, such as -jobs=2.
+# compiler. Less than a minute is not worth a long build: then targets are optimised less. FUZZ_FLAGS in the environment are flags of
+# libFuzzer, such as -jobs=2.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

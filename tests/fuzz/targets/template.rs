@@ -33,8 +33,8 @@ thread_local! {
     static ROOM: LazyCell<Room> = LazyCell::new(Room::new);
 }
 
-// A rendering may take 64 MiB, as its fuel allows.
-dair_fuzz::target!(160 << 20, 1 << 12, |bytes| {
+// What fuel allows a rendering: 64 MiB of text, and lists of values that are not text.
+dair_fuzz::target!(224 << 20, 1 << 12, |bytes| {
     ROOM.with(|room| {
         let [source, said] = dair_fuzz::parts(bytes);
         fs::write(&room.place.input, source).expect("room for the input");

@@ -20,7 +20,7 @@ pub fn environment() -> Result<Environment<'static>, Error> {
     environment.set_fuel(Some(FUEL));
     // So that errors know their line.
     environment.set_debug(true);
-    environment.set_formatter(|out, _, value| python::write(out, value));
+    environment.set_formatter(|out, state, value| python::write(out, state, value));
     environment.set_unknown_method_callback(python::method);
     environment.add_filter("tojson", json::tojson);
     environment.add_filter("trim", python::trim);

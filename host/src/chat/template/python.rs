@@ -17,12 +17,18 @@ fn is_space(c: char) -> bool {
 pub fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     let known = match (value.as_str(), value.kind(), name) {
         (Some(text), _, "ljust" | "rjust" | "center" | "zfill") => Some(padded(state, text, name, args)?),
-        (Some(text), ..) => text_method(text, name, args)?,
+        (Some(text), _, "join") => Some(join(state, text, args)?),
+        (Some(text), ..) => text_method(state, text, name, args)?,
         (None, ValueKind::Map | ValueKind::Seq, "copy") if args.is_empty() => Some(value.clone()),
         (None, ValueKind::Seq, "index") => {
             let (wanted,): (&Value,) = from_args(args)?;
-            let at = value.try_iter()?.position(|item| item == *wanted);
-            Some(at.ok_or_else(|| invalid("the value is not in the list"))?.into())
+            for (at, item) in value.try_iter()?.enumerate() {
+                state.consume_fuel(1)?;
+                if item == *wanted {
+                    return Ok(at.into());
+                }
+            }
+            return Err(invalid("the value is not in the list"));
         }
         _ => None,
     };
@@ -52,8 +58,33 @@ fn padded(state: &State<'_, '_>, text: &str, name: &str, args: &[Value]) -> Resu
     }))
 }
 
-fn text_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+/// The items of a list with a text between them.
+fn join(state: &State<'_, '_>, between: &str, args: &[Value]) -> Result<Value, Error> {
+    let (items,): (&Value,) = from_args(args)?;
+    let mut out = Charged::new(state);
+    for (i, item) in items.try_iter()?.checked().enumerate() {
+        let item = item?;
+        state.consume_fuel(1)?;
+        let item = text(state, &item)?;
+        out.with(|out| {
+            if i > 0 {
+                out.write_str(between)?;
+            }
+            out.write_str(&item)
+        })?;
+    }
+    Ok(out.text.into())
+}
+
+fn text_method(state: &State<'_, '_>, text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     Ok(Some(match name {
+        "format" => {
+            // Its widths and precisions are numbers of characters, whatever the text is; the library does the rest.
+            let digits = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+            let widths = digits.map(|digits| digits.parse::<u64>().unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
+            state.consume_fuel(widths / 64)?;
+            return Ok(None);
+        }
         "strip" | "lstrip" | "rstrip" => {
             let (chars,): (Option<&str>,) = from_args(args)?;
             strip(text, chars, name != "rstrip", name != "lstrip").into()
@@ -63,12 +94,13 @@ fn text_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, 
             let separator = separator.or(options.get("sep")?);
             let most = most.or(options.get("maxsplit")?).unwrap_or(-1);
             options.assert_all_used()?;
-            split(text, separator, usize::try_from(most).unwrap_or(usize::MAX), name == "rsplit")?
+            split(state, text, separator, usize::try_from(most).unwrap_or(usize::MAX), name == "rsplit")?
         }
         "splitlines" => {
             let (keep, options): (Option<bool>, Kwargs) = from_args(args)?;
             let keep = keep.or(options.get("keepends")?).unwrap_or(false);
             options.assert_all_used()?;
+            state.consume_fuel(lines(text).count() as u64)?;
             lines(text).map(|(line, end)| if keep { &text[line.start..end] } else { &text[line] }).collect()
         }
         "partition" | "rpartition" => {
@@ -120,8 +152,19 @@ fn strip<'t>(text: &'t str, chars: Option<&str>, left: bool, right: bool) -> &'t
 }
 
 /// At most `most` cuts, from the right if `reverse`.
-fn split(text: &str, separator: Option<&str>, most: usize, reverse: bool) -> Result<Value, Error> {
+fn split(
+    state: &State<'_, '_>,
+    text: &str,
+    separator: Option<&str>,
+    most: usize,
+    reverse: bool,
+) -> Result<Value, Error> {
     let most = most.saturating_add(1);
+    let parts = match separator {
+        Some(separator) => text.matches(separator).take(most).count(),
+        None => text.split(is_space).filter(|word| !word.is_empty()).take(most).count(),
+    };
+    state.consume_fuel(parts as u64)?;
     let mut parts: Vec<&str> = match separator {
         Some("") => return Err(invalid("empty separator")),
         Some(separator) if reverse => text.rsplitn(most, separator).collect(),
@@ -172,13 +215,13 @@ fn lines(text: &str) -> impl Iterator<Item = (std::ops::Range<usize>, usize)> {
 }
 
 /// The filter `trim`.
-pub fn trim(value: &Value, chars: Option<&str>) -> String {
-    strip(&text(value), chars, true, true).to_owned()
+pub fn trim(state: &State<'_, '_>, value: &Value, chars: Option<&str>) -> Result<String, Error> {
+    Ok(strip(&text(state, value)?, chars, true, true).to_owned())
 }
 
 /// The filter `string`.
-pub fn string(value: &Value) -> Value {
-    if value.as_str().is_some() { value.clone() } else { text(value).into() }
+pub fn string(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
+    Ok(if value.as_str().is_some() { value.clone() } else { text(state, value)?.into() })
 }
 
 /// The filter `indent`: blanks before every line but the first, and before those that are empty only if that is wanted.
@@ -200,7 +243,7 @@ pub fn indent(
     };
     options.assert_all_used()?;
     // A line end at the end begins another line, which is empty.
-    let text = text(value) + "\n";
+    let text = text(state, value)? + "\n";
     let mut out = String::new();
     for (i, (line, _)) in lines(&text).enumerate() {
         let wanted = if i == 0 { first } else { blank || !line.is_empty() };
@@ -217,11 +260,10 @@ pub fn indent(
 }
 
 /// The filter `pprint`, which breaks no lines here.
-pub fn print(value: &Value) -> String {
-    let mut out = String::new();
-    // Writing to a String does not fail.
-    let _ = repr(&mut out, value, 0);
-    out
+pub fn print(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
+    let mut out = Charged::new(state);
+    out.with(|out| repr(out, value, 0))?;
+    Ok(out.text)
 }
 
 /// The filter `int`: what is no number becomes the default.
@@ -259,67 +301,98 @@ pub fn is_callable(value: &Value) -> bool {
     value.kind() == ValueKind::Plain
 }
 
+/// A text in the making that takes fuel as it grows: a short expression may stand for a hundred million items.
+struct Charged<'s> {
+    state: &'s State<'s, 's>,
+    text: String,
+    /// Why it can't grow.
+    error: Option<Error>,
+}
+
+impl<'s> Charged<'s> {
+    fn new(state: &'s State<'_, '_>) -> Self {
+        Self { state, text: String::new(), error: None }
+    }
+
+    /// Writes; what fails is the fuel.
+    fn with(&mut self, write: impl FnOnce(&mut Self) -> std::fmt::Result) -> Result<(), Error> {
+        write(self).map_err(|_| self.error.take().unwrap_or_else(|| ErrorKind::WriteFailure.into()))
+    }
+}
+
+impl Write for Charged<'_> {
+    fn write_str(&mut self, part: &str) -> std::fmt::Result {
+        self.state.consume_fuel(1 + part.len() as u64 / 64).map_err(|error| {
+            self.error = Some(error);
+            std::fmt::Error
+        })?;
+        self.text.push_str(part);
+        Ok(())
+    }
+}
+
 /// Python's `str(value)`.
-fn text(value: &Value) -> String {
+fn text(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
     match value.as_str() {
-        Some(text) => text.to_owned(),
-        None => print(value),
+        Some(text) => Ok(text.to_owned()),
+        None => print(state, value),
     }
 }
 
 /// Prints a value as Python's Jinja does.
-pub fn write(out: &mut Output<'_>, value: &Value) -> Result<(), Error> {
+pub fn write(out: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     let result = match value.as_str() {
         Some(text) => out.write_str(text),
-        None => out.write_str(&text(value)),
+        None => out.write_str(&text(state, value)?),
     };
     result.map_err(|_| Error::from(ErrorKind::WriteFailure))
 }
 
 /// Python's `repr(value)`; nothing for what is undefined.
-fn repr(out: &mut String, value: &Value, depth: usize) -> std::fmt::Result {
+fn repr(out: &mut Charged<'_>, value: &Value, depth: usize) -> std::fmt::Result {
+    // A list times a number is no list of the library's; it would walk through all of it, whatever becomes of the text.
+    let is_list = |kind| kind == ValueKind::Seq || kind == ValueKind::Iterable && value.len().is_some();
     match value.kind() {
-        ValueKind::String => quote(out, value.as_str().unwrap_or_default()),
+        ValueKind::String => out.write_str(&quote(value.as_str().unwrap_or_default())),
         ValueKind::Number if !value.is_integer() => {
             let number = f64::try_from(value.clone()).map_err(|_| std::fmt::Error)?;
-            out.push_str(&float(number));
+            out.write_str(&float(number))
         }
-        ValueKind::Seq | ValueKind::Map if depth >= MAX_DEPTH => out.push('…'),
-        ValueKind::Seq => {
+        kind if (is_list(kind) || kind == ValueKind::Map) && depth >= MAX_DEPTH => out.write_char('…'),
+        kind if is_list(kind) => {
             let (open, close) = if value.is_tuple() { ('(', ')') } else { ('[', ']') };
-            out.push(open);
+            out.write_char(open)?;
             for (i, item) in value.try_iter().into_iter().flatten().enumerate() {
                 if i > 0 {
-                    out.push_str(", ");
+                    out.write_str(", ")?;
                 }
                 repr(out, &item, depth + 1)?;
             }
             if value.is_tuple() && value.len() == Some(1) {
-                out.push(',');
+                out.write_char(',')?;
             }
-            out.push(close);
+            out.write_char(close)
         }
         ValueKind::Map => {
-            out.push('{');
+            out.write_char('{')?;
             for (i, key) in value.try_iter().into_iter().flatten().enumerate() {
                 if i > 0 {
-                    out.push_str(", ");
+                    out.write_str(", ")?;
                 }
                 repr(out, &key, depth + 1)?;
-                out.push_str(": ");
+                out.write_str(": ")?;
                 repr(out, &value.get_item(&key).unwrap_or_default(), depth + 1)?;
             }
-            out.push('}');
+            out.write_char('}')
         }
-        _ => write!(out, "{value}")?,
+        _ => write!(out, "{value}"),
     }
-    Ok(())
 }
 
 /// A text in Python's quotes: single ones unless it has some and no double ones.
-fn quote(out: &mut String, text: &str) {
+fn quote(text: &str) -> String {
     let mark = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
-    out.push(mark);
+    let mut out = String::from(mark);
     for c in text.chars() {
         match c {
             '\\' => out.push_str("\\\\"),
@@ -332,6 +405,7 @@ fn quote(out: &mut String, text: &str) {
         }
     }
     out.push(mark);
+    out
 }
 
 /// Python's `repr` of a number: the fewest digits that give it back, with an exponent where that is shorter.

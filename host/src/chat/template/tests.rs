@@ -302,6 +302,32 @@ mod hostile {
     }
 
     #[test]
+    fn a_short_expression_for_many_items_takes_as_much_fuel_as_they_do() {
+        for use_it in [
+            "{{ many }}",
+            "{{ many | string }}",
+            "{{ many | trim }}",
+            "{{ many | pprint }}",
+            "{{ many | indent }}",
+            "{{ {1: many} }}",
+            "{{ [many] }}",
+            "{{ ', '.join(many) }}",
+            "{{ ''.join([many]) }}",
+            "{{ (many | list).index(1) }}",
+            "{{ ('x' * 10000000).split('x') | length }}",
+            "{{ ('x ' * 5000000).split() | length }}",
+            "{{ ('\\n' * 10000000).splitlines() | length }}",
+            "{{ '{:>99999999999}'.format(1) }}",
+            "{{ '{:.99999999999f}'.format(1.5) }}",
+        ] {
+            let source = format!("{{% set many = [0] * 100000000 %}}{use_it}");
+            let error = render(&source, json("[]")).unwrap_err().to_string();
+            assert!(error.contains("fuel"), "{use_it}: {error}");
+        }
+        assert_eq!(render("{{ '{:>4}'.format(1) }}{{ ', '.join([1, 'a']) }}", json("[]")).unwrap(), "   11, a");
+    }
+
+    #[test]
     fn expressions_and_tags_as_deep_as_a_file_can_hold_them() {
         for [open, one, close] in [
             ["(", "1", ")"],
