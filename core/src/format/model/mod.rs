@@ -187,6 +187,7 @@ impl Header {
         let dim = pairs.required(Key::Dim)?;
         let n_heads = pairs.required(Key::NHeads)?;
         let head_dim = match pairs.checked(Key::HeadDim, Some(0))? {
+            0 if dim / n_heads > Key::HeadDim.range().1 => return Err(out_of_range(Key::HeadDim, dim / n_heads)),
             0 => dim / n_heads,
             stored => stored,
         };
@@ -374,6 +375,10 @@ mod tests {
         assert_eq!(message((6, 3)), "model header: n_kv_heads is 3; it must divide n_heads 4");
         assert_eq!(message((3, 100)), "model header: hidden_dim is 100; it must be whole blocks: a multiple of 32");
         assert_eq!(message((77, 0)), "model header: unknown key 77 at byte 88; known keys are 0 to 21");
+        // What is derived has the limits of what is stored.
+        let wide: Vec<_> = TINY.into_iter().chain([(2, 1 << 17)]).collect();
+        let wide = Header::parse(&bytes(&wide)).unwrap_err();
+        assert_eq!(format!("{wide}"), "model header: head_dim is 32768; allowed: 0 to 16384");
         assert_eq!(message((13, 99)), "model header: weight type is 99; allowed: 0 to 3");
         assert_eq!(message((7, 4)), "model header: n_experts is 4; it must in a dense architecture be 0");
         assert_eq!(message((1, 0xABCD02)), "model header: n_experts is 0; it must in a qwen3moe model be at least 1");
