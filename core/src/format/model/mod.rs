@@ -287,6 +287,8 @@ impl Header {
     /// Writes the header as bytes, every key once, in the order of the converters; `header_bytes` is what [`EMITTED_BYTES`] says.
     pub fn emit(&self) -> [u8; EMITTED_BYTES] {
         let scaling = &self.rope_scaling;
+        // The largest whole number of a file is no F32: it rounds to the next one, which is back in range by this cast.
+        let whole = |number: f32| number as i32 as u32;
         let pairs: [(Key, u32); Key::ALL.len()] = [
             (Key::Version, self.version),
             (Key::Arch, self.arch.code()),
@@ -301,10 +303,10 @@ impl Header {
             (Key::VocabSize, self.vocab_size),
             (Key::NExperts, self.n_experts),
             (Key::NActiveExperts, self.n_active_experts),
-            (Key::RopeTheta, self.rope_theta as u32),
-            (Key::RopeScalingFactor, scaling.factor as u32),
-            (Key::RopeLowFreqFactor, scaling.low_freq_factor as u32),
-            (Key::RopeHighFreqFactor, scaling.high_freq_factor as u32),
+            (Key::RopeTheta, whole(self.rope_theta)),
+            (Key::RopeScalingFactor, whole(scaling.factor)),
+            (Key::RopeLowFreqFactor, whole(scaling.low_freq_factor)),
+            (Key::RopeHighFreqFactor, whole(scaling.high_freq_factor)),
             (Key::RopeOrigSeqLen, scaling.orig_seq_len),
             (Key::RopeKind, self.rope.code()),
             (Key::HeadDim, self.head_dim),
@@ -364,6 +366,8 @@ mod tests {
             RopeScaling { factor: 32.0, low_freq_factor: 1.0, high_freq_factor: 4.0, orig_seq_len: 8192 };
         header.header_bytes = EMITTED_BYTES as u32;
         assert_eq!(Header::parse(&header.emit()), Ok(header));
+        let largest = Header { header_bytes: header.header_bytes, ..with((12, i32::MAX)).unwrap() };
+        assert_eq!(Header::parse(&largest.emit()), Ok(largest));
     }
 
     #[test]

@@ -295,6 +295,9 @@ mod hostile {
             "{{ 'a'.ljust(1000000000000) }}",
             "{% include 'test' %}",
             "{% extends 'test' %}",
+            "{% import 'test' as 9 %}",
+            "{%-\n import 'test' as x %}",
+            "{% from 'test' import a as 9 %}",
         ] {
             let error = render(source, json("[]")).unwrap_err().to_string();
             assert!(error.starts_with("test") && !error.contains('\n'), "{error}");
@@ -356,6 +359,9 @@ mod hostile {
             assert!(render(&tag.repeat(MAX_DEPTH), json("[]")).is_err(), "{tag}");
         }
         assert!(render(&format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(MAX_DEPTH)), json("[]")).is_err());
+        assert!(
+            render(&format!("{{% if 0 %}}{}{{% endif %}}", "{%\nelif 0 %}".repeat(MAX_DEPTH)), json("[]")).is_err()
+        );
         assert!(render(&format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(900)), json("[]")).is_ok());
     }
 
