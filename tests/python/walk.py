@@ -89,6 +89,11 @@ class Walk:
         self.check(f"{what}: within {within_s} s", seconds < within_s, seconds)
         self.check(f"{what}: one line with {', '.join(words)}", len(lines) == 1 and all(word in lines[0] for word in words), side)
 
+    def left_out(self, what, side, node):
+        """One line says that a worker is left out."""
+        lines = [line for line in side.splitlines() if line.startswith("left out: ")]
+        self.check(f"{what}: one line names it", len(lines) == 1 and self.lab.address(node) in lines[0], side)
+
     def answers(self):
         """One node's, the cluster's, that of a conversation, and what crossed the interfaces."""
         alone = self.lab.run(ROOT, self.generate())
@@ -165,8 +170,7 @@ class Walk:
                 output, side = root.communicate()
             done = root.returncode, output, side, 0
             self.check(f"a worker {what}: the answer is that of one node", texts(alone, done), done)
-            lines = [line for line in side.splitlines() if line.startswith("left out: ")]
-            self.check(f"a worker {what}: one line names it", len(lines) == 1 and self.lab.address(WORKERS[1]) in lines[0], side)
+            self.left_out(f"a worker {what}", side, WORKERS[1])
             self.check("the other workers live", all(workers[i].poll() is None for i in (0, 2)))
             self.lab.stop(workers[1])
             self.lab.plug(WORKERS[1], True)
@@ -199,7 +203,11 @@ class Walk:
         self.fails("a root without a key", done, self.lab.address(1), "wants the key")
         self.lab.stop(fake)
         done = self.lab.run(ROOT, self.generate(*mixed), timeout_s=2 * SOON_S)
-        self.fails("nobody at an address", done, self.lab.address(STRANGER), within_s=NOBODY_S)
+        self.check("nobody at an address: the others answer", done[0] == 0, done)
+        self.left_out("nobody at an address", done[2], STRANGER)
+        nobody = self.addresses([STRANGER])
+        done = self.lab.run(ROOT, self.generate(*nobody), timeout_s=2 * SOON_S)
+        self.fails("nobody at any address", done, self.lab.address(STRANGER), within_s=NOBODY_S)
         again = self.lab.run(ROOT, self.generate(*self.together(WORKERS)), timeout_s=2 * SOON_S)
         self.check("workers are free after all that", again[0] == 0, again)
 

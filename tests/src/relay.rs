@@ -15,6 +15,20 @@ type Streams = Arc<Mutex<Vec<TcpStream>>>;
 /// What went over a connection in one direction.
 type Record = Arc<Mutex<Vec<u8>>>;
 
+/// A port of this machine that is free for both protocols.
+///
+/// # Panics
+/// If there is none.
+pub fn door() -> (TcpListener, UdpSocket, Address) {
+    let both = || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let address = Address { host: "127.0.0.1".into(), port: at.port() };
+        Some((listener, UdpSocket::bind(at).ok()?, address))
+    };
+    (0..100).find_map(|_| both()).expect("a port that is free for both protocols")
+}
+
 /// Listens until the test process ends.
 #[derive(Debug)]
 pub struct Relay {
@@ -33,14 +47,7 @@ impl Relay {
     /// # Panics
     /// If there is no port for it.
     pub fn to(worker: &Address) -> Self {
-        let (listener, questions) = (0..100)
-            .find_map(|_| {
-                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-                let questions = UdpSocket::bind(listener.local_addr().unwrap()).ok()?;
-                Some((listener, questions))
-            })
-            .expect("a port that is free for both protocols");
-        let address = Address { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+        let (listener, questions, address) = door();
         thread::spawn(move || answer(&questions));
         let (streams, worker) = (Streams::default(), (worker.host.clone(), worker.port));
         let (holds, is_over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));

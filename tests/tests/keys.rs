@@ -17,7 +17,7 @@ use dair_host::net::{self, Address, Key, Keys, Timeouts, native};
 use dair_host::synthetic::model_bytes;
 use dair_tests::models::{self, Case};
 use dair_tests::random::{Random, tokens};
-use dair_tests::relay::Relay;
+use dair_tests::relay::{self, Relay};
 use dair_tests::run;
 use dair_tests::worker::{HASTY, PATIENT, Worker};
 use socket2::{Domain, Socket, Type};
@@ -190,14 +190,7 @@ fn what_is_spoiled_on_its_way_is_not_computed_with() {
 
 /// Somebody who answers a call with `words`, whatever is said to him: all that is.
 fn fake(words: Vec<u8>) -> (Address, JoinHandle<Vec<u8>>) {
-    let (listener, questions) = (0..100)
-        .find_map(|_| {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let questions = UdpSocket::bind(listener.local_addr().unwrap()).ok()?;
-            Some((listener, questions))
-        })
-        .expect("a port that is free for both protocols");
-    let address = Address { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+    let (listener, questions, address) = relay::door();
     let thread = thread::spawn(move || {
         let (_, from) = questions.recv_from(&mut [0; 64]).unwrap();
         questions.send_to(&GREETING, from).unwrap();

@@ -83,7 +83,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         conversation.push_question(&text);
         let tokens = tokenizer.encode_rendered(&conversation.render(&tokenizer)?)?;
         args.model.check_fits(&model, "prompt", tokens.len())?;
-        return args.model.with_root(&model, args.max_tokens, quiet, |root| {
+        return args.model.with_root(&model, args.max_tokens, args.quiet, |root| {
             speculator.with(root.pool(), |speculation| {
                 let load = start.elapsed();
                 let mut generator = Generator::new(vocab, sampler, args.sample.stop.clone()).with(speculation);
@@ -106,7 +106,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     args.template.refuse()?;
     let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { start: true, special: true })?;
     args.model.check_fits(&model, "prompt", tokens.len())?;
-    args.model.with_root(&model, args.max_tokens, quiet, |root| {
+    args.model.with_root(&model, args.max_tokens, args.quiet, |root| {
         speculator.with(root.pool(), |speculation| {
             let load = start.elapsed();
             let mut generator = Generator::new(vocab, sampler, args.sample.stop.clone()).with(speculation);

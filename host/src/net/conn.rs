@@ -197,12 +197,14 @@ impl Conn {
                 }
             }
             Some(mut channel) => {
-                while !(rest.is_empty() && channel.is_written()) {
+                let mut result = Ok(1);
+                while !(rest.is_empty() && channel.is_written()) && result.is_ok() {
                     rest = &rest[channel.put(rest)..];
                     channel.seal();
-                    channel.write_with(|frames| self.write_some(frames))?;
+                    result = channel.write_with(|frames| self.write_some(frames));
                 }
                 self.channel = Some(channel);
+                result?;
             }
         }
         self.output = block;
@@ -295,5 +297,26 @@ impl embedded_io::Write for Conn {
 
     fn flush(&mut self) -> io::Result<()> {
         self.send()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::channel;
+    use super::*;
+    use embedded_io::Write as _;
+    use std::net::{Shutdown, TcpListener};
+
+    #[test]
+    fn what_is_encrypted_stays_so_after_a_failed_write() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut conn = Conn::new(stream, "peer".into(), Duration::from_secs(1)).unwrap();
+        let [channel, _other] = channel::pair();
+        conn.secure(channel);
+        conn.stream.shutdown(Shutdown::Write).unwrap();
+        conn.write_all(b"a secret").unwrap();
+        conn.flush().unwrap_err();
+        assert!(conn.channel.is_some());
     }
 }

@@ -161,8 +161,15 @@ pub fn call_each(
     Ok(answers)
 }
 
-/// How long an answer to a question is waited for, each time that it is asked: datagrams may be lost.
-const WAITS: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(150)];
+/// How long an answer to a question is waited for, each time that it is asked: datagrams may be lost, and where a machine was
+/// unplugged the network needs a second to find it again. A C++ worker costs no time: its system says that nobody has the port.
+const WAITS: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(750),
+];
 
 /// Whether a worker speaks the native dialect, asked by a datagram to its port: a C++ worker ends where a connection is not
 /// used as it expects. One that does not answer in time counts as one that does not.

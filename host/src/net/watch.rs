@@ -121,7 +121,8 @@ impl Shared {
         conn.write_with(Part::Message, |conn| write_watch(conn, watch))?;
         loop {
             let round = self.lock().round;
-            conn.begin(self.silence);
+            // The last word is as old as the wait for this question was.
+            conn.begin(self.silence - self.silence / BEATS);
             conn.write_with(Part::Message, |conn| write_beat(conn, &Beat::default()))?;
             if self.hear(index, &mut conn)?.is_none() {
                 self.note(index, |seen| seen.round = u64::MAX);
@@ -153,8 +154,8 @@ impl Shared {
                 _ => None,
             });
             let said = said.map_err(|error| match error {
-                NetError::Silent { peer, timeout, .. } => {
-                    NetError::Silent { peer, timeout, phase: "the wait for a sign of life" }
+                NetError::Silent { peer, .. } => {
+                    NetError::Silent { peer, timeout: self.silence, phase: "the wait for a sign of life" }
                 }
                 error => error,
             })?;

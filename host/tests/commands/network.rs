@@ -1,7 +1,7 @@
 //! A root and workers as processes of their own, and peers that are none.
 
 use crate::model::{Files, header};
-use crate::run::{CACHE, Outcome, dair, host_worker, without_key};
+use crate::run::{CACHE, Outcome, dair, host_worker, signal, without_key};
 use dair_core::format::Header;
 use dair_core::quant::DType;
 use std::io::{Read, Write};
@@ -76,9 +76,8 @@ impl Worker {
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, number: libc::c_int) {
-        // SAFETY: it is a child of this process that was not waited for.
-        assert_eq!(unsafe { libc::kill(self.process.id() as libc::pid_t, number) }, 0);
+    pub fn signal(&self, name: &str) {
+        signal(&self.process, name);
     }
 
     /// Its exit code, when it has ended by itself.

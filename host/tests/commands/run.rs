@@ -64,6 +64,12 @@ pub fn host_worker_knowing(variables: &[(&str, &str)], args: &[&str]) -> Outcome
     run(env!("CARGO_BIN_EXE_host-worker"), b"", args, variables)
 }
 
+/// Sends a signal, `TERM` or `INT`, to a process that is running.
+pub fn signal(process: &Child, name: &str) {
+    let line = format!("kill -s {name} {}", process.id());
+    assert!(Command::new("sh").args(["-c", &line]).status().expect("a shell is there").success(), "{line}");
+}
+
 fn run(binary: &str, input: &[u8], args: &[&str], variables: &[(&str, &str)]) -> Outcome {
     let mut command = Command::new(binary);
     without_key(&mut command).args(args).env("XDG_STATE_HOME", STATE).env("DAIR_CACHE", CACHE);

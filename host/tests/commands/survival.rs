@@ -78,7 +78,7 @@ fn a_worker_that_is_told_to_end_does_so_when_it_is_not_needed() {
 #[test]
 fn a_polite_signal_ends_a_worker_that_has_nothing_to_do() {
     let worker = Worker::start();
-    worker.signal(libc::SIGTERM);
+    worker.signal("TERM");
     assert_eq!(worker.ends(), Some(0));
 }
 
