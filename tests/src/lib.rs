@@ -8,6 +8,7 @@
 
 pub mod compare;
 pub mod golden;
+pub mod lives;
 pub mod mesh;
 pub mod models;
 pub mod oracle;

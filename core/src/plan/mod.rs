@@ -5,6 +5,7 @@
 //! One node alone is a cut by rows with one part. A cut by layers has several stages, each of which is cut by rows.
 
 mod columns;
+pub mod coordinator;
 pub mod cost;
 pub mod membership;
 pub mod names;

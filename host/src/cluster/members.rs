@@ -3,6 +3,7 @@
 use crate::cluster::options::Options;
 use crate::cluster::workers;
 use crate::net::{Address, Keys, Timeouts, native};
+use dair_core::plan::coordinator::{Coordinator, Next, Seen, Verdict};
 use dair_core::plan::membership::Membership;
 use dair_core::wire::native::HasModel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -30,7 +31,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    members: Membership,
+    root: Coordinator,
     is_over: bool,
 }
 
@@ -38,7 +39,8 @@ impl Members {
     /// The workers of `options`, none of which is known to be gone; they must have the model that is `wanted`.
     pub fn new(options: &Options, wanted: Option<HasModel>) -> Self {
         let (addresses, timeouts, keys) = (options.workers.clone(), options.timeouts, options.keys.clone());
-        let state = Mutex::new(State { members: Membership::of(addresses.len()), is_over: false });
+        let root = Coordinator::of(Membership::of(addresses.len()));
+        let state = Mutex::new(State { root, is_over: false });
         let shared =
             Shared { addresses, timeouts, keys, wanted, start: Instant::now(), state, changed: Condvar::new() };
         Self { shared: Arc::new(shared), is_looking: false }
@@ -46,7 +48,7 @@ impl Members {
 
     /// Whom to call for a session.
     pub fn callable(&self) -> Vec<usize> {
-        self.shared.lock().members.callable().collect()
+        self.shared.lock().root.members().callable().collect()
     }
 
     /// Where a worker listens.
@@ -61,32 +63,47 @@ impl Members {
 
     /// A worker takes part, or could; whether it was left out before.
     pub fn joined(&self, worker: usize) -> bool {
-        self.shared.lock().members.joined(worker, self.shared.start.elapsed())
+        self.shared.lock().root.members_mut().joined(worker, self.shared.start.elapsed())
     }
 
-    /// A worker is lost; it is looked for from now on.
-    pub fn lost(&mut self, worker: usize) {
-        self.shared.lock().members.lost(worker, self.shared.start.elapsed());
-        self.look();
+    /// A request begins.
+    pub fn begin(&self) {
+        self.shared.lock().root.begin();
     }
 
-    /// A worker says that it ends.
-    pub fn leaves(&mut self, worker: usize) {
-        self.shared.lock().members.leaves(worker, self.shared.start.elapsed());
-        self.look();
+    /// What becomes of the session, where a request begins.
+    pub fn look(&mut self, seen: &Seen<'_>) -> Verdict {
+        let verdict = self.shared.lock().root.look(seen, self.shared.start.elapsed());
+        self.search();
+        verdict
     }
 
-    /// Whether somebody has come back who takes part in no session yet.
-    pub fn has_news(&self) -> bool {
-        self.shared.lock().members.has_news()
+    /// The number of a session that is about to be formed.
+    pub fn form(&self) -> u32 {
+        self.shared.lock().root.form()
     }
 
-    /// Looks for those who are out, in a thread. Without one, they come back with the next root.
-    fn look(&mut self) {
+    /// It is the fault of these that a session is not formed, or has failed; they are looked for from now on.
+    pub fn failed(&mut self, workers: impl IntoIterator<Item = usize>) -> Next {
+        let next = self.shared.lock().root.failed(workers, self.shared.start.elapsed());
+        self.search();
+        next
+    }
+
+    /// A pass is computed.
+    pub fn computed(&self) {
+        self.shared.lock().root.computed();
+    }
+
+    /// Looks for those who are out, if there are any, in a thread. Without one, they come back with the next root.
+    fn search(&mut self) {
+        if self.shared.lock().root.members().next_due().is_none() {
+            return;
+        }
         self.shared.changed.notify_all();
         if !self.is_looking {
             let shared = Arc::clone(&self.shared);
-            self.is_looking = thread::Builder::new().name("members".into()).spawn(move || shared.look()).is_ok();
+            self.is_looking = thread::Builder::new().name("members".into()).spawn(move || shared.search()).is_ok();
         }
     }
 }
@@ -103,13 +120,13 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn look(&self) {
+    fn search(&self) {
         let mut state = self.lock();
         while !state.is_over {
             let now = self.start.elapsed();
-            let due: Vec<_> = state.members.due(now).collect();
+            let due: Vec<_> = state.root.members().due(now).collect();
             if due.is_empty() {
-                let wait = state.members.next_due().map_or(Duration::MAX, |due| due.saturating_sub(now));
+                let wait = state.root.members().next_due().map_or(Duration::MAX, |due| due.saturating_sub(now));
                 let waited = self.changed.wait_timeout(state, wait.min(Duration::from_secs(3600)));
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
                 continue;
@@ -126,9 +143,9 @@ impl Shared {
             state = self.lock();
             for (worker, is_here) in due.into_iter().zip(here) {
                 if is_here {
-                    state.members.answered(worker);
+                    state.root.members_mut().answered(worker);
                 } else {
-                    state.members.lost(worker, self.start.elapsed());
+                    state.root.members_mut().lost(worker, self.start.elapsed());
                 }
             }
         }

@@ -5,7 +5,7 @@ pub mod choose;
 pub mod discovery;
 pub mod error;
 pub mod hashing;
-mod history;
+pub mod history;
 pub mod key_file;
 pub mod kv;
 pub mod local;

@@ -17,6 +17,7 @@ use crate::net::{NetError, Stage, Traffic};
 use crate::storage::stream::{Figures, Reading};
 use dair_core::exec::{Failure, Logits, Run};
 use dair_core::plan::DLLAMA_BATCH;
+use dair_core::plan::coordinator::{Next, Seen, Verdict};
 use dair_core::text::{Looks, Partial};
 use dair_core::wire::native::{BEST_MAX, Best, HasModel, Wanted};
 use std::ops::{ControlFlow, Range};
@@ -54,8 +55,6 @@ pub struct Root<'m> {
     identity: Option<HasModel>,
     members: Members,
     session: Option<Session<'m>>,
-    /// Sessions so far, and attempts.
-    epoch: u32,
     /// There was a session.
     was_formed: bool,
     /// Its workers were those of C++ Distributed-Llama.
@@ -102,7 +101,6 @@ impl<'m> Root<'m> {
             identity,
             members,
             session: None,
-            epoch: 0,
             was_formed: false,
             is_dllama: false,
             history: History::of(options.slots),
@@ -121,19 +119,19 @@ impl<'m> Root<'m> {
     /// # Errors
     /// Names the worker that can't be had, where there was no session before, or what this machine can't do.
     pub fn session(&mut self) -> Result<(), RootError> {
+        self.members.begin();
         if let Some(mut session) = self.session.take() {
-            let leaving = session.leaving();
-            leaving.iter().for_each(|worker| self.members.leaves(*worker));
-            if !session.is_well() {
-                // Who is missing will be found not to be there.
-                let error = RootError::Net(NetError::Lost);
-                self.bury(session, error)?;
-            } else if !leaving.is_empty() || self.members.has_news() || session.is_off_plan(&mut self.paces) {
-                self.past += session.traffic();
-                self.kept = session.end();
-                self.history.lose();
+            let (is_well, leaving) = (session.is_well(), session.leaving());
+            let is_off_plan = session.is_off_plan(&mut self.paces);
+            let verdict = self.members.look(&Seen { is_well, leaving: &leaving, is_off_plan });
+            // Who is missing will be found not to be there.
+            if verdict == Verdict::Bury {
+                self.bury(session, RootError::Net(NetError::Lost))?;
             } else {
                 self.session = Some(session);
+            }
+            if verdict == Verdict::End {
+                self.end();
             }
         }
         self.ensure().map(|_| ())
@@ -142,14 +140,12 @@ impl<'m> Root<'m> {
     /// The session; forms one where there is none.
     fn ensure(&mut self) -> Result<&mut Session<'m>, RootError> {
         if self.session.is_none() {
-            self.epoch += 1;
             let task = session::Task {
                 model: self.model,
                 options: self.options,
                 pool: self.pool,
                 progress: self.progress,
                 identity: self.identity.as_ref(),
-                epoch: self.epoch,
                 is_first: !self.was_formed,
                 is_dllama: self.is_dllama,
                 paces: &self.paces,
@@ -161,19 +157,16 @@ impl<'m> Root<'m> {
         Ok(self.session.as_mut().unwrap_or_else(|| unreachable!("it was formed")))
     }
 
-    /// Takes leave of a session that has failed with `error`, and of those whose fault that is; whether it was somebody's.
+    /// Takes leave of a session that has failed with `error`, and of those whose fault that is: what is to be done then.
     ///
     /// # Errors
     /// The error, where another session would be of no use.
-    fn bury(&mut self, session: Session<'m>, error: RootError) -> Result<bool, RootError> {
+    fn bury(&mut self, session: Session<'m>, error: RootError) -> Result<Next, RootError> {
         self.past += session.traffic();
         self.history.lose();
         let (kept, losses) = session.bury(error, &self.members);
         self.kept = kept;
-        let losses = losses?;
-        let is_known = !losses.is_empty();
-        session::leave_out(losses, &mut self.members, self.progress);
-        Ok(is_known)
+        Ok(session::leave_out(&losses?, &mut self.members, self.progress))
     }
 
     /// Tells workers that the session is over.
@@ -190,9 +183,6 @@ impl<'m> Root<'m> {
         self.history.tokens(slot)
     }
 }
-
-/// Attempts to compute a pass where nobody knows whose fault it is that it fails.
-const ATTEMPTS: usize = 3;
 
 /// The most probable tokens that each node tells where tokens of a nucleus are wanted: they are enough for almost all.
 const NUCLEUS: u32 = 32;
@@ -342,7 +332,6 @@ impl<'m> Root<'m> {
         if runs.iter().any(|run| self.history.is_lost(run)) {
             return Err(RootError::NoSession);
         }
-        let mut attempts = 0;
         loop {
             let result = self.replay(runs).and_then(|()| self.try_pass((runs, tokens), wanted));
             let error = match result {
@@ -351,8 +340,7 @@ impl<'m> Root<'m> {
             };
             let Some(session) = self.session.take() else { return Err(error) };
             let message = error.to_string();
-            attempts += usize::from(!self.bury(session, error)?);
-            if attempts == ATTEMPTS {
+            if self.bury(session, error)? == Next::GiveUp {
                 return Err(RootError::Forward(message));
             }
         }
@@ -382,6 +370,7 @@ impl<'m> Root<'m> {
         runs.iter().for_each(|run| self.history.begin(run));
         self.gathered.partials.clear();
         session.pass((runs, tokens), wanted, &mut self.gathered)?;
+        self.members.computed();
         let mut rest = tokens;
         for run in runs {
             let (own, others) = rest.split_at(run.rows as usize);

@@ -18,6 +18,7 @@ use crate::net::watch::{Fate, Watches};
 use crate::net::{Address, Mesh, NetError, Stage, Traffic, dial};
 use dair_core::exec::{Batch, Failure, Run};
 use dair_core::graph::Graph;
+use dair_core::plan::coordinator::Next;
 use dair_core::plan::membership::{self, culprits};
 use dair_core::plan::{self, Cut, STREAMED_BATCH, Share, Way};
 use dair_core::wire::dllama::Control;
@@ -33,8 +34,6 @@ pub(super) struct Task<'m, 't> {
     pub progress: Progress<'m>,
     /// What workers must have, if there are any.
     pub identity: Option<&'t HasModel>,
-    /// Number of the session.
-    pub epoch: u32,
     /// No session was formed before: a worker that can't be had then is a mistake of the user's.
     pub is_first: bool,
     /// Workers turned out to be those of C++ Distributed-Llama.
@@ -91,9 +90,6 @@ impl From<RootError> for Unformed {
         Self::For(error)
     }
 }
-
-/// Attempts to form a session, beside those that leave somebody out.
-const ATTEMPTS: usize = 3;
 
 /// The other nodes, before they know what they are to compute.
 enum Others {
@@ -263,12 +259,11 @@ fn losses(watches: Watches, error: &NetError, (members, nodes): (&Members, &[usi
     culprits.map(|index| Loss { worker: nodes[index], reason: reason(index) }).collect()
 }
 
-/// Leaves workers out, and says so.
-pub(super) fn leave_out(losses: Vec<Loss>, members: &mut Members, progress: Progress<'_>) {
-    for Loss { worker, reason } in losses {
-        members.lost(worker);
-        progress(Stage::Lost(&reason));
-    }
+/// Leaves workers out, and says so; what is to be done then.
+pub(super) fn leave_out(losses: &[Loss], members: &mut Members, progress: Progress<'_>) -> Next {
+    let next = members.failed(losses.iter().map(|loss| loss.worker));
+    losses.iter().for_each(|loss| progress(Stage::Lost(&loss.reason)));
+    next
 }
 
 /// What a failure of the engine means.
@@ -292,25 +287,24 @@ impl<'m> Session<'m> {
     /// # Errors
     /// Names the worker that can't be had, where it is the first one, or what this machine can't do.
     pub fn form(task: &Task<'m, '_>, members: &mut Members, kept: &mut Option<Kept>) -> Result<Self, RootError> {
-        let (mut attempts, mut is_first) = (0, task.is_first);
+        let mut is_first = task.is_first;
         loop {
             match Self::try_to_form(&Task { is_first, ..*task }, members, kept) {
                 Ok(session) => return Ok(session),
                 Err(Unformed::For(error)) => return Err(error),
                 Err(Unformed::Without(losses, error)) => {
                     is_first = false;
-                    attempts += usize::from(losses.is_empty());
-                    if attempts > ATTEMPTS {
+                    if leave_out(&losses, members, task.progress) == Next::GiveUp {
                         return Err(RootError::Net(error));
                     }
-                    leave_out(losses, members, task.progress);
                 }
             }
         }
     }
 
     fn try_to_form(task: &Task<'m, '_>, members: &mut Members, kept: &mut Option<Kept>) -> Result<Self, Unformed> {
-        let Task { model, options, pool, progress, epoch, .. } = *task;
+        let Task { model, options, pool, progress, .. } = *task;
+        let epoch = members.form();
         let fingerprint = task.identity.map(|identity| identity.fingerprint).unwrap_or_default();
         let header = model.header();
         let others = match task.identity {

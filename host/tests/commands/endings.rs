@@ -2,13 +2,13 @@
 
 use crate::model::{Files, header};
 use crate::network::Worker;
-use crate::run::{STATE, dair, without_key};
+use crate::run::{STATE, dair, signal, without_key};
 use crate::screen::Screen;
 use dair_core::format::Header;
 use std::fs::File;
 use std::io::{Read, Write, pipe};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Far more than 0.2 s, and far less than what is interrupted here would take.
