@@ -10,7 +10,7 @@ mod root;
 mod worker;
 
 use crate::random::Random;
-use network::{Conn, Network, Node};
+use network::{Conn, Happens, Network, Node};
 use root::Root;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -119,6 +119,8 @@ pub struct Story {
     pub passes: u64,
     /// Sessions that were formed.
     pub sessions: u64,
+    /// What has gone wrong in the world.
+    pub mishaps: u64,
     /// Workers that were left out.
     pub losses: u64,
     /// The longest wait for a token.
@@ -131,6 +133,7 @@ impl Story {
         self.answers += other.answers;
         self.passes += other.passes;
         self.sessions += other.sessions;
+        self.mishaps += other.mishaps;
         self.losses += other.losses;
         self.longest = self.longest.max(other.longest);
     }
@@ -140,6 +143,8 @@ impl Story {
 const CALM: Duration = Duration::from_secs(100);
 /// A token may take so long, and so much longer for each mishap meanwhile, and a minute before.
 const LONGEST: Duration = Duration::from_secs(20);
+/// Losses for each mishap, in the mean of a life: one that comes back may be lost again.
+const LOSSES: u64 = 4;
 /// Mishaps of a minute.
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -190,17 +195,21 @@ impl Life {
             }
             if calm.is_some_and(|calm| now > calm + CALM) && self.root.is_idle() {
                 self.check_all_are_back()?;
-                return Ok(self.root.story());
+                let story = Story { mishaps: self.mishaps.len() as u64, ..self.root.story() };
+                if story.losses > LOSSES * (1 + story.mishaps) {
+                    return Err(format!("losses without end: {story:?}"));
+                }
+                return Ok(story);
             }
             let Some(next) = self.net.next() else { return Err("nothing happens any more".into()) };
             match next {
-                Err(Timer::Mishap) if calm.is_some() => {}
-                Err(timer) => self.world(timer),
-                Ok((0, event)) => {
+                Happens::World(Timer::Mishap) if calm.is_some() => {}
+                Happens::World(timer) => self.world(timer),
+                Happens::To(0, event) => {
                     self.tell(format!("root: {event:?}"));
                     self.root.on(&mut self.net, event)?;
                 }
-                Ok((node, event)) => {
+                Happens::To(node, event) => {
                     self.tell(format!("worker {node}: {event:?}"));
                     let worker = &mut self.workers[node - 1];
                     worker.on(&mut self.net, event)?;

@@ -21,6 +21,15 @@ pub enum Event<M, T> {
     Timer(T),
 }
 
+/// What happens next.
+#[derive(Debug)]
+pub enum Happens<M, T> {
+    /// To the process of a machine.
+    To(Node, Event<M, T>),
+    /// A time has come that the world waits for.
+    World(T),
+}
+
 #[derive(Clone, Debug)]
 enum Item<M, T> {
     /// For a process: its node, and which one of that.
@@ -220,14 +229,14 @@ impl<M: Clone, T: Clone> Network<M, T> {
         }
     }
 
-    /// What happens next: to whom, or in the world.
-    pub fn next(&mut self) -> Option<Result<(Node, Event<M, T>), T>> {
+    /// What happens next.
+    pub fn next(&mut self) -> Option<Happens<M, T>> {
         loop {
             let Reverse((at, number)) = self.queue.pop()?;
             self.now = self.now.max(at);
             let item = self.items.remove(&number)?;
             match item {
-                Item::World(timer) => return Some(Err(timer)),
+                Item::World(timer) => return Some(Happens::World(timer)),
                 Item::Travels(conn, [from, to], event) => self.arrive(conn, [from, to], event),
                 Item::To(node, process, event) => {
                     let machine = &self.machines[node];
@@ -243,7 +252,7 @@ impl<M: Clone, T: Clone> Network<M, T> {
                     {
                         continue;
                     }
-                    return Some(Ok((node, event)));
+                    return Some(Happens::To(node, event));
                 }
             }
         }

@@ -60,6 +60,12 @@ struct Session {
     idle: Duration,
 }
 
+impl Watch {
+    fn is_silent(&self, now: Duration) -> bool {
+        now >= self.heard + 2 * self.silence
+    }
+}
+
 impl Worker {
     /// One that has just started.
     pub fn new(node: Node, pace: Duration) -> Self {
@@ -214,10 +220,8 @@ impl Worker {
                     }
                 }
             }
-            Timer::Silence(conn) => {
-                if self.watches.get(&conn).is_some_and(|watch| now >= watch.heard + 2 * watch.silence) {
-                    self.closed(net, conn);
-                }
+            Timer::Silence(conn) if self.watches.get(&conn).is_some_and(|watch| watch.is_silent(now)) => {
+                self.closed(net, conn);
             }
             Timer::Prepared(id) if inside(id, self) => self.prepared(net)?,
             Timer::Linked(id) if inside(id, self) => {
@@ -261,7 +265,7 @@ impl Worker {
         let Some(inside) = &mut self.inside else { return Ok(()) };
         inside.is_ready = true;
         net.say(self.node, inside.root, Message::Ready);
-        for node in inside.nodes[..inside.place - 1].to_vec() {
+        for node in inside.nodes[..inside.place - 1].iter().copied() {
             let conn = net.connect(self.node, node);
             net.say(self.node, conn, Message::Link { session: inside.id });
             inside.links.insert(node, conn);
