@@ -8,8 +8,8 @@ use dair_core::quant::DType;
 use dair_core::wire::native::{
     Beat, Best, Failed, HasModel, Have, ISA_MAX, MESSAGE_MAX, MODELS_MAX, Message, Pass, Plan, PlanNode, REASON_MAX,
     Ready, VERSION, Wanted, Watch, message_len, write_beat, write_bye, write_digest, write_drain, write_echo,
-    write_failed, write_go, write_hashing, write_have, write_leaving, write_link, write_linked, write_pass, write_plan,
-    write_ready, write_refused, write_rest, write_verify, write_watch,
+    write_failed, write_go, write_hashing, write_have, write_join, write_leaving, write_link, write_linked, write_pass,
+    write_plan, write_ready, write_refused, write_rest, write_verify, write_watch,
 };
 use dair_tests::random::Random;
 
@@ -79,7 +79,7 @@ fn pass() -> Pass {
 fn messages() -> Vec<Vec<u8>> {
     let nodes = nodes();
     let places = nodes.iter().map(|node| (node.share, node.host.as_str(), node.port));
-    let mut out = vec![Vec::new(); 19];
+    let mut out = vec![Vec::new(); 20];
     write_have(&mut out[0], &have()).unwrap();
     write_plan(&mut out[1], &plan(), places).unwrap();
     write_ready(&mut out[2], &Ready { arena_bytes: 5, repacked_bytes: u64::MAX }).unwrap();
@@ -99,6 +99,7 @@ fn messages() -> Vec<Vec<u8>> {
     write_failed(&mut out[16], 3, "no disk").unwrap();
     write_drain(&mut out[17]).unwrap();
     write_leaving(&mut out[18]).unwrap();
+    write_join(&mut out[19], 9990).unwrap();
     out
 }
 
@@ -131,6 +132,7 @@ fn what_is_written_is_read() {
     assert!(matches!(read(15), Message::Watch(WATCH)));
     assert!(matches!(read(16), Message::Failed(Failed { node: 3, reason }) if reason == "no disk"));
     assert!(matches!(read(17), Message::Drain) && matches!(read(18), Message::Leaving));
+    assert!(matches!(read(19), Message::Join(9990)));
 }
 
 #[test]

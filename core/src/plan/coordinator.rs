@@ -81,7 +81,7 @@ impl Coordinator {
         }
         if !seen.is_well {
             Verdict::Bury
-        } else if !seen.leaving.is_empty() || seen.is_off_plan || self.members.has_news() {
+        } else if !seen.leaving.is_empty() || seen.is_off_plan || self.members.back().next().is_some() {
             Verdict::End
         } else {
             Verdict::Keep

@@ -54,6 +54,22 @@ impl Membership {
         Self { members: (0..workers).map(|_| member).collect() }
     }
 
+    /// A worker that says it is there: it is tried at once. `None` for one that the root does not know yet; nothing, where there is no room
+    /// for it, else its place.
+    pub fn knocks(&mut self, worker: Option<usize>, now: Duration) -> Option<usize> {
+        let state = State::Out { until: now };
+        match worker {
+            Some(worker) => {
+                let member = &mut self.members[worker];
+                if matches!(member.state, State::Out { .. }) {
+                    member.state = state;
+                }
+                Some(worker)
+            }
+            None => self.members.push(Member { state, losses: 0 }).ok().map(|()| self.members.len() - 1),
+        }
+    }
+
     fn those(&self, are: impl Fn(&Member) -> bool) -> impl Iterator<Item = usize> {
         (0..).zip(&self.members).filter(move |(_, member)| are(member)).map(|(worker, _)| worker)
     }
@@ -113,9 +129,9 @@ impl Membership {
         }
     }
 
-    /// Whether somebody who takes part in no session could take part in the next.
-    pub fn has_news(&self) -> bool {
-        self.those(|member| member.state == State::Back).next().is_some()
+    /// Those who take part in no session, and could take part in the next.
+    pub fn back(&self) -> impl Iterator<Item = usize> {
+        self.those(|member| member.state == State::Back)
     }
 }
 
@@ -170,12 +186,12 @@ mod tests {
             assert_eq!(members.due(now).collect::<heapless::Vec<_, 4>>(), [1]);
         }
         assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
-        assert!(!members.has_news());
+        assert!(members.back().next().is_none());
         members.answered(1);
-        assert!(members.has_news() && members.next_due().is_none());
+        assert!(members.back().next().is_some() && members.next_due().is_none());
         assert_eq!(callable(&members), [0, 1, 2]);
         members.joined(1, now);
-        assert!(!members.has_news());
+        assert!(members.back().next().is_none());
         members.lost(1, now + TRUSTED / 2);
         assert_eq!(members.next_due(), Some(now + TRUSTED / 2 + LONGEST), "no good name yet");
         members.answered(1);
@@ -191,7 +207,20 @@ mod tests {
         assert_eq!(callable(&members), [1]);
         assert_eq!(members.next_due(), Some(SECOND + LEFT));
         members.answered(1);
-        assert!(!members.has_news(), "one that was here has no news");
+        assert!(members.back().next().is_none(), "one that was here has no news");
+    }
+
+    #[test]
+    fn who_knocks_is_tried_at_once() {
+        let mut members = Membership::of(MAX_WORKERS - 1);
+        members.lost(2, SECOND);
+        assert_eq!(members.knocks(Some(1), SECOND), Some(1));
+        assert_eq!(members.due(SECOND).count(), 0, "one that is here");
+        assert_eq!(members.knocks(Some(2), SECOND), Some(2));
+        assert_eq!(members.knocks(None, SECOND), Some(MAX_WORKERS - 1));
+        assert_eq!(members.due(SECOND).collect::<heapless::Vec<_, 4>>(), [2, MAX_WORKERS - 1]);
+        assert_eq!(members.callable().count(), MAX_WORKERS - 2);
+        assert_eq!(members.knocks(None, SECOND), None, "there is no room");
     }
 
     #[test]

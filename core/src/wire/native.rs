@@ -20,6 +20,7 @@
 //! Bye
 //! ```
 //! Whoever wants a worker to finish what it does and end, calls it and says `Drain`, which it answers by `Leaving`.
+//! A worker that a root is to know of calls that root and says `Join` with its port, which is answered by `Bye`.
 //!
 //! A message is its length in bytes (u32, of what follows), its kind (u8) and its fields, little-endian; strings carry their
 //! length, NUL included. Its length is limited before memory is taken for it, and every field before it is used.
@@ -286,6 +287,8 @@ pub enum Message<'m> {
     Drain,
     /// A worker ends when its session does.
     Leaving,
+    /// A worker listens on this port of the machine that it calls from.
+    Join(u16),
 }
 
 const HAVE: u8 = 1;
@@ -307,6 +310,7 @@ const WATCH: u8 = 16;
 const FAILED: u8 = 17;
 const DRAIN: u8 = 18;
 const LEAVING: u8 = 19;
+const JOIN: u8 = 20;
 
 /// Nodes of a plan, each checked when it is read.
 #[derive(Clone, Debug)]
@@ -428,8 +432,9 @@ impl<'m> Message<'m> {
             }),
             DRAIN => Self::Drain,
             LEAVING => Self::Leaving,
+            JOIN => Self::Join(reader.within("port", 1..=u32::from(u16::MAX))? as u16),
             found => {
-                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: LEAVING.into() };
+                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: JOIN.into() };
                 return Err(reader.invalid("kind", fault).into());
             }
         };
@@ -826,6 +831,14 @@ pub fn write_drain<W: Write>(writer: &mut W) -> Result<(), W::Error> {
 /// Those of the writer.
 pub fn write_leaving<W: Write>(writer: &mut W) -> Result<(), W::Error> {
     frame(writer, LEAVING, |_| Ok(()))
+}
+
+/// Writes on which port a worker listens.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_join<W: Write>(writer: &mut W, port: u16) -> Result<(), W::Error> {
+    frame(writer, JOIN, |writer| put_u32(writer, port.into()))
 }
 
 /// What a body is written to: first to be counted, then to go out.

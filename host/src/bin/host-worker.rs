@@ -15,11 +15,14 @@ use dair_host::machine::{cores, cpu, memory, terminal};
 use dair_host::model::cache::Digests;
 use dair_host::net::door::Access;
 use dair_host::net::listen::Listener;
-use dair_host::net::{Address, DEFAULT_PORT, Key, NetError, Timeouts};
+use dair_host::net::{Address, DEFAULT_PORT, Key, Keys, NetError, Timeouts, native};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "\
@@ -90,6 +93,9 @@ struct Args {
     /// Do not announce this worker: it is there for those who know its address
     #[arg(long, conflicts_with = "cluster")]
     no_announce: bool,
+    /// A root that was started with --accept and is to know of this worker, again and again until it does
+    #[arg(long, value_name = "HOST:PORT")]
+    join: Vec<Address>,
     /// Print errors only
     #[arg(long, short)]
     quiet: bool,
@@ -220,6 +226,32 @@ fn announce(args: &Args, local: SocketAddr, threads: usize) -> Option<(ClusterNa
     }
 }
 
+/// Between two calls of a root that knows this worker, and of one that does not.
+const KNOWN: Duration = Duration::from_secs(15);
+const UNKNOWN: Duration = Duration::from_secs(2);
+
+/// Lets `root` know of the worker on `port`, as long as it lives: a root may come later, or end and be started again. One that is served
+/// knows enough.
+fn join(root: &Address, port: u16, (timeouts, keys): (&Timeouts, &Keys), (quiet, is_busy): (bool, &AtomicBool)) {
+    let (mut wait, mut last) = (UNKNOWN, None);
+    loop {
+        if !is_busy.load(Ordering::Relaxed) {
+            let told = native::join(root, port, (timeouts, keys)).map_err(|error| error.to_string());
+            wait = if told.is_ok() { KNOWN } else { UNKNOWN.max(2 * wait).min(2 * KNOWN) };
+            // Only what is new is said.
+            if last.as_ref() != Some(&told) {
+                match &told {
+                    Ok(()) if !quiet => say(format_args!("root {root} knows of this worker")),
+                    Ok(()) => {}
+                    Err(error) => terminal::note(format_args!("not joined, and tried again: {error}")),
+                }
+                last = Some(told);
+            }
+        }
+        thread::sleep(wait);
+    }
+}
+
 fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     interrupt::install();
     interrupt::catch();
@@ -266,12 +298,15 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
         }
     }
     let max_memory = || memory::session_bytes(args.memory.memory);
+    let keys = key.map(|found| found.keys).unwrap_or_default();
     let worker = Worker::new(&pool, kernels, args.kv.into(), (speed, disk_speed), models)
         .with_storage(args.memory.storage.into())
-        .with_access(Access {
-            keys: key.map(|found| found.keys).unwrap_or_default(),
-            dllama: args.dialect == Dialect::Dllama,
-        });
+        .with_access(Access { keys: keys.clone(), dllama: args.dialect == Dialect::Dllama, is_root: false });
+    let is_busy = Arc::new(AtomicBool::new(false));
+    for root in &args.join {
+        let (root, keys, quiet, is_busy) = (root.clone(), keys.clone(), args.quiet, Arc::clone(&is_busy));
+        thread::spawn(move || join(&root, local.port(), (&timeouts.brief(), &keys), (quiet, &is_busy)));
+    }
     let mut strangers = Strangers::new();
     worker.hash_in_background()?;
     let mut announced = announced;
@@ -283,31 +318,39 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
         }
         is_over
     };
-    let served = worker.serve(&listener, max_memory, is_over, |event| match event {
-        Event::Over => {
-            // Roots that search do not find it any more.
-            drop(announced.take());
-            std::process::exit(0);
+    let served = worker.serve(&listener, max_memory, is_over, |event| {
+        match &event {
+            Event::Joined(..) => is_busy.store(true, Ordering::Relaxed),
+            Event::Ended(..) => is_busy.store(false, Ordering::Relaxed),
+            Event::Stranger(..) | Event::Over => {}
         }
-        Event::Joined(root, node, nodes, warnings) if !args.quiet => {
-            say(format_args!("{root}: node {node} of {nodes}"));
-            warnings.iter().for_each(|warning| say(format_args!("{root}: {warning}")));
-        }
-        Event::Ended(root, Ok(summary)) if !args.quiet => {
-            say(format_args!("root {root}: session over: {summary}"));
-        }
-        Event::Joined(..) | Event::Ended(_, Ok(_)) => {}
-        Event::Stranger(_, error) => {
-            if let Some(line) = strangers.line(error, Instant::now()) {
-                terminal::note(line);
+        match event {
+            Event::Over => {
+                // Roots that search do not find it any more.
+                drop(announced.take());
+                std::process::exit(0);
             }
-        }
-        Event::Ended(root, Err(error)) => {
-            let line = error.to_string();
-            let root = format!("root {root}");
-            // Most errors name a peer, and often it is the root.
-            let line = line.strip_prefix(&root).map_or(line.as_str(), |rest| rest.trim_start_matches(':').trim_start());
-            terminal::note(format_args!("{root}: session failed: {line}"));
+            Event::Joined(root, node, nodes, warnings) if !args.quiet => {
+                say(format_args!("{root}: node {node} of {nodes}"));
+                warnings.iter().for_each(|warning| say(format_args!("{root}: {warning}")));
+            }
+            Event::Ended(root, Ok(summary)) if !args.quiet => {
+                say(format_args!("root {root}: session over: {summary}"));
+            }
+            Event::Joined(..) | Event::Ended(_, Ok(_)) => {}
+            Event::Stranger(_, error) => {
+                if let Some(line) = strangers.line(error, Instant::now()) {
+                    terminal::note(line);
+                }
+            }
+            Event::Ended(root, Err(error)) => {
+                let line = error.to_string();
+                let root = format!("root {root}");
+                // Most errors name a peer, and often it is the root.
+                let line =
+                    line.strip_prefix(&root).map_or(line.as_str(), |rest| rest.trim_start_matches(':').trim_start());
+                terminal::note(format_args!("{root}: session failed: {line}"));
+            }
         }
     });
     served.map_err(|error| error.to_string())

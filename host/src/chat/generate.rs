@@ -244,6 +244,7 @@ impl<'v> Generator<'v> {
         self.recent.extend_from_slice(prompt);
 
         root.want(self.sampler.looks_at(), self.vocab.vocab_size());
+        root.expect(max_tokens);
         let start = Instant::now();
         let total = new.len() as u32;
         match root.feed(new, position, Logits::Last, |done| on_event(Event::Prompt(done, total))) {

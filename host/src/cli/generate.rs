@@ -67,7 +67,7 @@ pub struct Args {
 /// One line for the user.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let start = Instant::now();
-    let quiet = args.quiet || args.json;
+    let (quiet, words) = (args.quiet || args.json, progress::Words::of(args.quiet, args.json));
     let (sampler, seed) = args.sample.sampler()?;
     let text = args.text.read(quiet)?;
     let files = args.model.files(args.quiet)?;
@@ -83,7 +83,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         conversation.push_question(&text);
         let tokens = tokenizer.encode_rendered(&conversation.render(&tokenizer)?)?;
         args.model.check_fits(&model, "prompt", tokens.len())?;
-        return args.model.with_root(&model, args.max_tokens, args.quiet, |root| {
+        return args.model.with_root(&model, args.max_tokens, words, |root| {
             speculator.with(root.pool(), |speculation| {
                 let load = start.elapsed();
                 let mut generator = Generator::new(vocab, sampler, args.sample.stop.clone()).with(speculation);
@@ -106,7 +106,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     args.template.refuse()?;
     let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { start: true, special: true })?;
     args.model.check_fits(&model, "prompt", tokens.len())?;
-    args.model.with_root(&model, args.max_tokens, args.quiet, |root| {
+    args.model.with_root(&model, args.max_tokens, words, |root| {
         speculator.with(root.pool(), |speculation| {
             let load = start.elapsed();
             let mut generator = Generator::new(vocab, sampler, args.sample.stop.clone()).with(speculation);

@@ -2,12 +2,13 @@
 
 use super::cut_args::CutArgs;
 use super::model_files::ModelFiles;
-use super::progress::SetUp;
+use super::progress::{SetUp, Words};
 use super::streaming;
 use super::worker_args::{WorkerArgs, Workers};
 use super::{Failure, KernelArgs, MemoryArgs, interrupt};
 use crate::cluster::kv::Kv;
 use crate::cluster::measured::{self, Before};
+use crate::cluster::newcomers::Newcomers;
 use crate::cluster::options::{Options, Repack};
 use crate::cluster::root::{self, Root};
 use crate::machine::cpu;
@@ -15,7 +16,8 @@ use crate::machine::pool::MAX_LANES;
 use crate::machine::terminal;
 use crate::model::Model;
 use crate::model::cache::{Digests, FileState};
-use crate::net::Timeouts;
+use crate::net::listen::Listener;
+use crate::net::{Address, NetError, Timeouts, reception};
 use dair_core::quant::DType;
 use dair_core::wire::native::{Digest, SILENCE_MS};
 use std::path::{Path, PathBuf};
@@ -57,6 +59,10 @@ pub struct ModelArgs {
     pub memory: MemoryArgs,
     #[command(flatten)]
     pub workers: WorkerArgs,
+    /// Listen there for workers that are started with --join; they take part from the next answer on, and in the middle of a long one
+    /// where that pays
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Workers")]
+    pub accept: Option<Address>,
     #[command(flatten)]
     pub cut: CutArgs,
     /// Seconds without a byte, or with hardly any, after which a worker that owes some is given up; where layers are computed in
@@ -160,8 +166,8 @@ impl ModelArgs {
         }
     }
 
-    /// Opens the root for at most `decode_tokens` one by one and hands it to `body`. Unless it is to be `quiet`, a line
-    /// on a terminal shows what is waited for.
+    /// Opens the root for at most `decode_tokens` one by one and hands it to `body`. Where all is to be said, a
+    /// line on a terminal shows what is waited for.
     ///
     /// # Errors
     /// As [`root::with_root`]; and where the kernels that were asked for are not here.
@@ -169,14 +175,22 @@ impl ModelArgs {
         &self,
         model: &Model,
         decode_tokens: u32,
-        quiet: bool,
+        words: Words,
         body: impl FnOnce(&mut Root<'_>) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
+        let quiet = words != Words::All;
         if !quiet {
             self.say_what_is_odd(model);
         }
-        let set_up = SetUp::new(quiet);
-        let options = self.options(model, decode_tokens, quiet)?;
+        let set_up = SetUp::new(words);
+        let mut options = self.options(model, decode_tokens, quiet)?;
+        let newcomers = Newcomers::default();
+        let watch = self.workers.watch(&newcomers)?;
+        if self.accept.is_some() {
+            options.keys = self.workers.keys()?;
+            self.receive(&options, &newcomers, quiet)?;
+        }
+        options.newcomers = Some(newcomers).filter(|_| self.accept.is_some() || watch.is_some());
         root::with_root(model, &options, &|stage| set_up.show(stage), |root| {
             set_up.clear();
             if let (Some(figures), false) = (root.streaming(), quiet) {
@@ -189,6 +203,28 @@ impl ModelArgs {
             }
             body(root)
         })
+    }
+
+    /// Listens for workers that say they are there.
+    fn receive(&self, options: &Options, newcomers: &Newcomers, quiet: bool) -> Result<(), Failure> {
+        let Some(address) = &self.accept else { return Ok(()) };
+        let place = address.resolve().map_err(|error| error.to_string())?[0];
+        if options.keys.are_none() && !place.ip().is_loopback() {
+            return Err(Failure::Usage(format!(
+                "--accept {address}: without a key workers are let in from this machine only; make one by dair key new and \
+                 copy it to all nodes"
+            )));
+        }
+        let listen = |error| NetError::Listen { address: address.clone(), error }.to_string();
+        let listener = Listener::bind_to(place, options.timeouts).map_err(listen)?;
+        if !quiet {
+            let local = listener.local_addr().map_err(listen)?;
+            terminal::note(format_args!("workers may join: host-worker --join {local}"));
+        }
+        let newcomers = newcomers.clone();
+        let joins = move |address| newcomers.announce(address);
+        let failed = |error| terminal::note(format_args!("no more workers can join: {error}"));
+        Ok(reception::open(listener, options.keys.clone(), joins, failed).map_err(|error| error.to_string())?)
     }
 
     /// What the root needs to know.
@@ -215,6 +251,7 @@ impl ModelArgs {
             memory: self.memory.memory,
             storage: self.memory.storage.into(),
             workers: addresses,
+            newcomers: None,
             dialect,
             keys,
             digest,

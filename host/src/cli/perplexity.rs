@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Err(format!("the text has {} tokens; a perplexity needs at least 2", tokens.len()).into());
     }
     args.model.check_fits(&model, "text", tokens.len())?;
-    args.model.with_root(&model, 0, args.quiet, |root| {
+    args.model.with_root(&model, 0, progress::Words::of(args.quiet, args.json), |root| {
         let start = Instant::now();
         let mut sum = 0.0;
         let (given, predicted) = (&tokens[..tokens.len() - 1], &tokens[1..]);

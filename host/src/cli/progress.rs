@@ -34,20 +34,42 @@ pub fn prompt(hidden: bool, total: usize) -> ProgressBar {
     bar
 }
 
+/// What a command says on standard error while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// All that may interest whoever watches it.
+    All,
+    /// Who is left out, and who takes part again: whoever reads the result by a program wants to know, too.
+    Losses,
+    /// Nothing.
+    None,
+}
+
+impl Words {
+    /// Of a command with these flags.
+    pub const fn of(quiet: bool, json: bool) -> Self {
+        match (quiet, json) {
+            (true, _) => Self::None,
+            (false, true) => Self::Losses,
+            (false, false) => Self::All,
+        }
+    }
+}
+
 /// What the set-up of links is at.
 #[derive(Debug)]
 pub struct SetUp {
-    quiet: bool,
+    words: Words,
     line: ProgressBar,
     weights: Once,
 }
 
 impl SetUp {
-    /// A line on a terminal, unless it is to be `quiet`. It shows nothing before it is told of a stage.
-    pub fn new(quiet: bool) -> Self {
-        let hidden = quiet || !terminal::is_watched();
+    /// A line on a terminal, if all is to be said. It shows nothing before it is told of a stage.
+    pub fn new(words: Words) -> Self {
+        let hidden = words != Words::All || !terminal::is_watched();
         let line = if hidden { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-        Self { quiet, line, weights: Once::new() }
+        Self { words, line, weights: Once::new() }
     }
 
     /// Shows what is waited for.
@@ -58,9 +80,9 @@ impl SetUp {
                     "not used, since tokens would take longer with it: {names}; dair plan says why"
                 ));
             }
-            Stage::Lost(reason) => return self.note(format_args!("left out: {reason}")),
-            Stage::Back(names) => return self.note(format_args!("there again: {names}")),
-            Stage::Replay(tokens) => return self.note(format_args!("computing {tokens} tokens again, without it")),
+            Stage::Lost(reason) => return self.tell(format_args!("left out: {reason}")),
+            Stage::Back(names) => return self.tell(format_args!("takes part from now on: {names}")),
+            Stage::Replay(tokens) => return self.tell(format_args!("computing {tokens} tokens again")),
             Stage::WithoutFile(names) => {
                 return self.note(format_args!("{names}: no model file, so all workers are sent the weights"));
             }
@@ -86,7 +108,14 @@ impl SetUp {
 
     /// Says what stays.
     fn note(&self, line: std::fmt::Arguments<'_>) {
-        if !self.quiet {
+        if self.words == Words::All {
+            self.tell(line);
+        }
+    }
+
+    /// Says what is said to programs, too.
+    fn tell(&self, line: std::fmt::Arguments<'_>) {
+        if self.words != Words::None {
             self.line.suspend(|| terminal::note(line));
         }
     }

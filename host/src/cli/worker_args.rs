@@ -1,7 +1,8 @@
 //! The flags that say which workers there are, for every command that needs some.
 
 use super::{Failure, KeyArgs, progress};
-use crate::cluster::discovery::{ClusterName, Discovery};
+use crate::cluster::discovery::{ClusterName, Discovery, Watch};
+use crate::cluster::newcomers::Newcomers;
 use crate::cluster::nodes_file;
 use crate::cluster::options::Dialect;
 use crate::cluster::workers;
@@ -88,8 +89,7 @@ impl WorkerArgs {
     /// # Errors
     /// Names a place whose keys can't be used.
     pub fn these(&self, addresses: Vec<Address>) -> Result<Workers, Failure> {
-        let found = if addresses.is_empty() { None } else { self.key.find()? };
-        let keys = found.map(|found| found.keys).unwrap_or_default();
+        let keys = if addresses.is_empty() { Keys::default() } else { self.keys()? };
         Ok(Workers { addresses, dialect: Dialect::Ask, keys })
     }
 
@@ -127,6 +127,23 @@ impl WorkerArgs {
             .into());
         }
         Ok(Workers { addresses, ..workers })
+    }
+
+    /// Announces those that come later to `newcomers`, as long as what is returned lives; nothing where none are looked for.
+    ///
+    /// # Errors
+    /// Where the system lets nobody listen.
+    pub fn watch(&self, newcomers: &Newcomers) -> Result<Option<Watch>, Failure> {
+        let watch = self.discovers().then(|| Discovery::default().watch(&self.name(), newcomers));
+        Ok(watch.transpose().map_err(|error| error.to_string())?)
+    }
+
+    /// The keys of this machine.
+    ///
+    /// # Errors
+    /// Names a place whose keys can't be used.
+    pub fn keys(&self) -> Result<Keys, Failure> {
+        Ok(self.key.find()?.map(|found| found.keys).unwrap_or_default())
     }
 
     /// Those that are there, at least one.

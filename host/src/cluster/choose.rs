@@ -127,14 +127,25 @@ pub fn decide(
             Ok(Decision { columns: Some(exchange), ..equal() })
         }
         _ if called.is_empty() => Ok(equal()),
-        wish => plan((model, options, pool), called, paces, wish).map(decision),
+        wish => {
+            let workers: Vec<_> = called.iter().map(Facts::of).collect();
+            plan((model, options, pool), &workers, paces, wish).map(decision)
+        }
+    }
+}
+
+/// Seconds that a token takes by the best plan for these workers; nothing where the planner is not asked.
+pub fn seconds(of: (&Model, &Options, &Threads), wish: &Wish, workers: &[Facts], paces: &Paces) -> Option<f64> {
+    match wish {
+        Wish::Given(..) | Wish::Columns => None,
+        wish => plan(of, workers, paces, wish).ok().map(|planned| planned.proposal.seconds),
     }
 }
 
 /// The plan that the planner finds.
 fn plan(
     (model, options, pool): (&Model, &Options, &Threads),
-    called: &[Called],
+    workers: &[Facts],
     paces: &Paces,
     wish: &Wish,
 ) -> Result<Planned, RootError> {
@@ -148,8 +159,7 @@ fn plan(
             .map_err(|error| system("a look at the model file", error))?,
         ..Facts::default()
     };
-    let workers: Vec<_> = called.iter().map(Facts::of).collect();
-    let mut machines = facts::machines(&root, &workers);
+    let mut machines = facts::machines(&root, workers);
     for (machine, pace) in machines.iter_mut().zip(paces) {
         machine.bytes_per_s *= pace;
     }

@@ -10,12 +10,14 @@
 //! Names have a random number, so that equal names of hosts do not meet. What a worker has is not announced: whoever finds it
 //! asks it by [`crate::net::native::call`].
 
+use crate::cluster::newcomers::Newcomers;
 use crate::net::Address;
 use dair_core::wire::native::VERSION;
 use mdns_sd::{IfKind, MDNS_PORT, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 const SERVICE: &str = "_dair._tcp.local.";
@@ -157,19 +159,66 @@ impl Discovery {
         let events = daemon.browse(SERVICE)?;
         let (end, mut found) = (Instant::now() + WAIT, Vec::<Found>::new());
         while let Ok(event) = events.recv_deadline(end) {
-            let ServiceEvent::ServiceResolved(service) = event else { continue };
-            if service.get_property_val_str("cluster") != Some(&cluster.0) {
-                continue;
-            }
-            // One that is heard on several links is told of more than once.
-            found.retain(|other| other.name != service.fullname);
-            if found.len() < FOUND_MAX {
-                found.push(Found::of(&service));
-            }
+            hear(&mut found, event, cluster);
         }
         // Whoever is gone does not hear it; the process may go on.
         let _ = daemon.shutdown();
         Ok(addresses(found))
+    }
+
+    /// Announces to `newcomers` all workers of `cluster` that are there, and those that come, in a thread, as long as what it returns lives.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn watch(self, cluster: &ClusterName, newcomers: &Newcomers) -> Result<Watch, DiscoveryError> {
+        let daemon = ServiceDaemon::new_with_port(self.port)?;
+        let events = daemon.browse(SERVICE)?;
+        let (cluster, newcomers) = (cluster.clone(), newcomers.clone());
+        let listen = move || {
+            let mut found = Vec::<Found>::new();
+            // It ends with the daemon.
+            while let Ok(event) = events.recv() {
+                let Some(worker) = hear(&mut found, event, &cluster) else { continue };
+                let is_its = |address: &Address| {
+                    address.port == worker.port && worker.places.iter().any(|at| at.address(worker.port) == *address)
+                };
+                addresses(found.clone()).into_iter().filter(is_its).for_each(|address| newcomers.announce(address));
+            }
+        };
+        let thread = thread::Builder::new().name("discovery".into()).spawn(listen);
+        thread.map_err(|error| DiscoveryError(error.to_string()))?;
+        Ok(Watch(daemon))
+    }
+}
+
+/// Takes note of a worker of `cluster` that is told of, if there is room for it.
+fn hear(found: &mut Vec<Found>, event: ServiceEvent, cluster: &ClusterName) -> Option<Found> {
+    let ServiceEvent::ServiceResolved(service) = event else { return None };
+    if service.get_property_val_str("cluster") != Some(&cluster.0) {
+        return None;
+    }
+    // One that is heard on several links is told of more than once.
+    found.retain(|other| other.name != service.fullname);
+    let worker = Found::of(&service);
+    if found.len() < FOUND_MAX {
+        found.push(worker.clone());
+    }
+    Some(worker)
+}
+
+/// Workers are listened for as long as this lives.
+pub struct Watch(ServiceDaemon);
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Its thread sees the end of the events.
+        let _ = self.0.shutdown();
     }
 }
 

@@ -30,6 +30,11 @@ impl History {
         self.sequences.get(slot as usize).map_or(&[], |sequence| &sequence.tokens)
     }
 
+    /// Tokens of all sequences that are in the cache.
+    pub fn cached(&self) -> usize {
+        self.sequences.iter().map(|sequence| sequence.cached).sum()
+    }
+
     /// A run is about to be computed: what stands behind its position is no more.
     pub fn begin(&mut self, run: &Run) {
         let Some(sequence) = self.sequences.get_mut(run.slot as usize) else { return };

@@ -295,6 +295,7 @@ impl<'w> Worker<'w> {
                         event(Event::Stranger(from, &error));
                         continue;
                     }
+                    Arrival::Worker(_) => unreachable!("this is no root"),
                     Arrival::Failed(error) => return Err(NetError::System(error)),
                 };
                 door.is_free_again();

@@ -1,6 +1,7 @@
 //! How a model is to be run.
 
 use crate::cluster::choose::Wish;
+use crate::cluster::newcomers::Newcomers;
 use crate::machine::memory::Budget;
 use crate::machine::{cpu, memory};
 use crate::net::{Address, Keys, Timeouts};
@@ -36,6 +37,8 @@ pub struct Options {
     pub storage: StorageKind,
     /// Nodes 1, 2, …; none to work alone.
     pub workers: Vec<Address>,
+    /// Where others are announced while the root runs; they take part where a plan is up to the planner.
+    pub newcomers: Option<Newcomers>,
     /// In which way to talk to them.
     pub dialect: Dialect,
     /// What workers of the native dialect must know; without keys they must have none.
@@ -105,6 +108,7 @@ impl Options {
             memory: None,
             storage: StorageKind::Auto,
             workers: Vec::new(),
+            newcomers: None,
             dialect: Dialect::default(),
             keys: Keys::default(),
             wish: Wish::default(),

@@ -10,6 +10,7 @@ use crate::cluster::history::History;
 use crate::cluster::local::Kept;
 use crate::cluster::members::Members;
 use crate::cluster::options::Options;
+use crate::cluster::rejoin::Pace;
 use crate::cluster::session::{self, Session, is_fatal};
 use crate::machine::pool::Threads;
 use crate::model::{Model, identity};
@@ -21,7 +22,7 @@ use dair_core::plan::coordinator::{Next, Seen, Verdict};
 use dair_core::text::{Looks, Partial};
 use dair_core::wire::native::{BEST_MAX, Best, HasModel, Wanted};
 use std::ops::{ControlFlow, Range};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Hears what preparing is at, where that takes its time.
 pub type Progress<'p> = &'p (dyn Fn(Stage<'_>) + Sync);
@@ -61,6 +62,8 @@ pub struct Root<'m> {
     is_dllama: bool,
     /// What is in the KV cache.
     history: History,
+    /// How the answer comes on.
+    pace: Pace,
     /// The last pass.
     last: (Vec<Run>, Vec<u32>),
     /// What the last session left in memory, for the next one.
@@ -87,7 +90,7 @@ impl<'m> Root<'m> {
         progress: Progress<'m>,
     ) -> Result<Self, RootError> {
         let mut identity = None;
-        if !options.workers.is_empty() {
+        if !options.workers.is_empty() || options.newcomers.is_some() {
             let found = identity::identity(model, options.digest)
                 .map_err(|error| RootError::System(format!("the content of {}", model.path.display()), error))?;
             identity = Some(found);
@@ -104,6 +107,7 @@ impl<'m> Root<'m> {
             was_formed: false,
             is_dllama: false,
             history: History::of(options.slots),
+            pace: Pace::default(),
             last: (Vec::new(), Vec::new()),
             kept: None,
             past: Traffic::default(),
@@ -150,7 +154,9 @@ impl<'m> Root<'m> {
                 is_dllama: self.is_dllama,
                 paces: &self.paces,
             };
+            let start = Instant::now();
             let session = Session::form(&task, &mut self.members, &mut self.kept)?;
+            self.pace.formed(start.elapsed());
             (self.was_formed, self.is_dllama) = (true, session.is_dllama());
             self.session = Some(session);
         }
@@ -306,7 +312,7 @@ impl<'m> Root<'m> {
     pub fn traffic(&self) -> Option<Traffic> {
         let mut all = self.past;
         all += self.session.as_ref().map(Session::traffic).unwrap_or_default();
-        (!self.options.workers.is_empty()).then_some(all)
+        (!self.options.workers.is_empty() || all.sent > 0).then_some(all)
     }
 
     /// Computes runs of rows of several sequences together; each has the bits that it has alone. Where a worker is lost, they are
@@ -318,7 +324,26 @@ impl<'m> Root<'m> {
     /// # Panics
     /// If there is no run.
     pub fn pass(&mut self, runs: &[Run], tokens: &[u32]) -> Result<(), RootError> {
+        if self.pace.is_due() && self.is_better_with_others(runs) {
+            self.end();
+        }
         self.pass_with(runs, tokens, self.wanted)
+    }
+
+    /// To be told where an answer begins, of so many tokens at most.
+    pub fn expect(&mut self, tokens: u32) {
+        self.pace.begin(tokens);
+    }
+
+    /// Whether workers have come back that are worth another session in the middle of an answer.
+    fn is_better_with_others(&self, runs: &[Run]) -> bool {
+        let back = self.members.back();
+        if back.is_empty() || runs.iter().any(|run| self.history.is_lost(run)) {
+            return false;
+        }
+        let of = (self.model, self.options, self.pool);
+        let gain = self.session.as_ref().and_then(|session| session.gain(of, &back, &self.paces));
+        gain.is_some_and(|gain| self.pace.pays(self.history.cached(), gain))
     }
 
     fn pass_with(&mut self, runs: &[Run], tokens: &[u32], wanted: Wanted) -> Result<(), RootError> {
@@ -369,7 +394,9 @@ impl<'m> Root<'m> {
         let session = self.session.as_mut().ok_or(RootError::NoSession)?;
         runs.iter().for_each(|run| self.history.begin(run));
         self.gathered.partials.clear();
+        let start = Instant::now();
         session.pass((runs, tokens), wanted, &mut self.gathered)?;
+        self.pace.passed(tokens.len(), start.elapsed());
         self.members.computed();
         let mut rest = tokens;
         for run in runs {

@@ -1,11 +1,12 @@
 //! A session: what is set up together and lost together. How it is formed, with those who are there.
 
 use crate::cluster::best::{Gathered, NativeLinks};
-use crate::cluster::choose::{self, Decision, Planned, Wish};
+use crate::cluster::choose::{self, Decision, Paces, Planned, Wish};
 use crate::cluster::error::RootError;
 use crate::cluster::local::{Kept, Local, Part, wanted_bytes};
 use crate::cluster::members::Members;
 use crate::cluster::options::{Dialect, Options, Repack, StorageKind};
+use crate::cluster::planner::facts::Facts;
 use crate::cluster::root::Progress;
 use crate::cluster::tables::GraphTables;
 use crate::cluster::workers;
@@ -50,8 +51,8 @@ pub(super) struct Session<'m> {
     watches: Option<Watches>,
     /// Who the nodes are, from node 1 on, by their place among the workers.
     nodes: Vec<usize>,
-    /// Who was called for it.
-    called: Vec<usize>,
+    /// Who was called for it, and what they say of themselves.
+    called: Vec<(usize, Facts)>,
     /// Whether passes are announced in the native dialect.
     is_native: bool,
     is_lossy: bool,
@@ -164,7 +165,7 @@ impl Session<'_> {
     }
 
     /// Changes `paces` to how fast nodes are, where that makes for a clearly better plan.
-    pub fn is_off_plan(&mut self, paces: &mut [f64]) -> bool {
+    pub fn is_off_plan(&mut self, paces: &mut Vec<f64>) -> bool {
         let Some(watches) = &self.watches else { return false };
         let now: Vec<_> = [self.own].into_iter().chain(watches.beats()).collect();
         self.looked_at.resize(now.len(), Beat::default());
@@ -181,9 +182,23 @@ impl Session<'_> {
         let seconds = |beat: &Beat| Some(beat.busy_us as f64 / 1e6 / beat.passes as f64);
         let actual: Vec<_> = lately.iter().map(seconds).collect();
         let Some(other) = self.planned.as_ref().and_then(|planned| planned.off(&actual)) else { return false };
-        let places = [0].into_iter().chain(self.called.iter().map(|worker| worker + 1));
-        places.zip(other).for_each(|(place, pace)| paces[place] *= pace);
+        let places = [0].into_iter().chain(self.called.iter().map(|(worker, _)| worker + 1));
+        for (place, pace) in places.zip(other) {
+            paces.resize(paces.len().max(place + 1), 1.0);
+            paces[place] *= pace;
+        }
         true
+    }
+
+    /// Seconds that a token is predicted to take as it is, and with those who are `back` as well; nothing where the planner is not asked.
+    pub fn gain(&self, of: (&Model, &Options, &Threads), back: &[(usize, Facts)], paces: &Paces) -> Option<[f64; 2]> {
+        let seconds = |workers: &[(usize, Facts)]| {
+            let (places, facts): (Vec<_>, Vec<_>) = workers.iter().copied().unzip();
+            choose::seconds(of, &wish_of(of.1, &places), &facts, &paces_of(paces, &places))
+        };
+        let mut all = [&self.called, back].concat();
+        all.sort_by_key(|(worker, _)| *worker);
+        Some([seconds(&self.called)?, seconds(&all)?])
     }
 
     /// Whether its workers are those of C++ Distributed-Llama.
@@ -312,7 +327,7 @@ impl<'m> Session<'m> {
             None => Others::Nobody,
         };
         let called: Vec<_> = match &others {
-            Others::Native(called) => called.iter().map(|(worker, _)| *worker).collect(),
+            Others::Native(called) => called.iter().map(|(worker, called)| (*worker, Facts::of(called))).collect(),
             Others::Nobody | Others::Dllama => Vec::new(),
         };
         let (decision, others) = decide(task, others)?;
@@ -385,9 +400,9 @@ impl<'m> Session<'m> {
             // Only now: threads that a pinned one starts share its processor.
             cores::pin(pool).map_err(|error| RootError::System("a processor for each thread (--pin)".into(), error))?;
         }
-        let back: Vec<_> = called.iter().filter(|worker| members.joined(**worker)).collect();
+        let back: Vec<_> = called.iter().map(|(worker, _)| *worker).filter(|worker| members.joined(*worker)).collect();
         if !back.is_empty() {
-            let names: Vec<_> = back.iter().map(|worker| format!("worker {}", members.address(**worker))).collect();
+            let names: Vec<_> = back.iter().map(|worker| format!("worker {}", members.address(*worker))).collect();
             progress(Stage::Back(&names.join(", ")));
         }
         let (setup, stages) = (mesh.traffic(), decision.stages.len().max(1));
@@ -435,7 +450,7 @@ fn find(task: &Task<'_, '_>, wanted: &HasModel, members: &Members) -> Result<Oth
         return Ok(Others::Dllama);
     }
     let places = members.callable();
-    let addresses: Vec<_> = places.iter().map(|worker| members.address(*worker).clone()).collect();
+    let addresses: Vec<_> = places.iter().map(|worker| members.address(*worker)).collect();
     if addresses.is_empty() {
         return Ok(Others::Nobody);
     }
@@ -491,8 +506,7 @@ fn decide(task: &Task<'_, '_>, others: Others) -> Result<(Decision, Others), Roo
     let Others::Native(called) = others else { return Ok((Decision::alone(), others)) };
     let (places, called): (Vec<_>, Vec<_>) = called.into_iter().unzip();
     let wish = wish_of(task.options, &places);
-    let pace = |place: usize| task.paces.get(place).copied().unwrap_or(1.0);
-    let paces: Vec<_> = [0].into_iter().chain(places.iter().map(|worker| worker + 1)).map(pace).collect();
+    let paces = paces_of(task.paces, &places);
     let decision = choose::decide((task.model, task.options, task.pool), &wish, &called, &paces)?;
     let mut called: Vec<_> = places.into_iter().zip(called).map(Some).collect();
     let taken: Vec<_> = decision.workers.iter().filter_map(|worker| called[*worker].take()).collect();
@@ -503,10 +517,16 @@ fn decide(task: &Task<'_, '_>, others: Others) -> Result<(Decision, Others), Roo
     Ok((decision, if taken.is_empty() { Others::Nobody } else { Others::Native(taken) }))
 }
 
+/// Of the root and these workers.
+fn paces_of(paces: &Paces, workers: &[usize]) -> Vec<f64> {
+    let places = [0].into_iter().chain(workers.iter().map(|worker| worker + 1));
+    places.map(|place| paces.get(place).copied().unwrap_or(1.0)).collect()
+}
+
 /// What is wished for, as far as it can be with those workers that are here: where some are missing, in a way that has the same
 /// results.
 fn wish_of(options: &Options, here: &[usize]) -> Wish {
-    if here.len() == options.workers.len() {
+    if here.len() >= options.workers.len() {
         return options.wish.clone();
     }
     let equal = || Wish::Given(vec![Share::EQUAL; here.len() + 1], Vec::new());

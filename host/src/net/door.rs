@@ -47,6 +47,8 @@ pub struct Door {
 pub struct Access {
     /// Roots and workers that know one of these; where there are none, all.
     pub keys: Keys,
+    /// Nobody but workers that say they are there: this is a root.
+    pub is_root: bool,
     /// Also roots of C++ Distributed-Llama, whoever they are: their dialect knows no keys.
     pub dllama: bool,
 }
@@ -109,6 +111,8 @@ pub enum Arrival {
     Native(SocketAddr, Caller, Box<Task>, Arc<Life>),
     /// A root of the `dllama` dialect.
     Dllama(SocketAddr, Root),
+    /// A worker that listens there.
+    Worker(SocketAddr),
     /// Somebody who turned out to be no root.
     Stranger(SocketAddr, NetError),
     /// The port is lost.
@@ -185,7 +189,7 @@ impl Door {
             self.lock().clients.retain(|client| client.id != id);
             match arrival {
                 // One root is let in at a time.
-                Some(arrival @ (Arrival::Native(..) | Arrival::Dllama(..))) => {
+                Some(arrival @ (Arrival::Native(..) | Arrival::Dllama(..) | Arrival::Worker(_))) => {
                     let _ = arrived.send(arrival);
                 }
                 // A worker that is at work hears of strangers later, or not at all.
@@ -269,6 +273,12 @@ impl Door {
                 }
                 None => caller.refuse("there is no such session"),
             },
+            Calls::Join(port) if self.access.is_root => {
+                caller.tell_known()?;
+                return Ok(Some(Arrival::Worker(SocketAddr::new(from.ip(), port))));
+            }
+            Calls::Join(_) => caller.refuse("this is a worker; only a root takes others"),
+            Calls::Drain if self.access.is_root => caller.refuse("this is a root"),
             Calls::Drain => {
                 self.leave();
                 caller.tell_leaving()?;

@@ -27,6 +27,7 @@ mod mesh;
 pub mod native;
 mod patience;
 mod rate;
+pub mod reception;
 pub mod watch;
 
 pub use address::{Address, AddressError, DEFAULT_PORT, WorkerAddress};
@@ -56,7 +57,7 @@ pub enum Stage<'s> {
     Idle(&'s str),
     /// A worker is left out of a session that goes on: why.
     Lost(&'s str),
-    /// Workers that were left out are there again.
+    /// Workers take part from now on that did not before.
     Back(&'s str),
     /// What was computed before somebody was lost is computed again: so many tokens.
     Replay(u32),

@@ -10,7 +10,7 @@ use dair_core::plan::Share;
 use dair_core::wire::Part;
 use dair_core::wire::native::{
     self, CALL, Digest, Fingerprint, GREETING, Have, LINK, Message, PLAIN, Plan, PlanNode, Ready, SECURED, SILENCE_MS,
-    VERSION, Watch, write_bye, write_digest, write_drain, write_echo, write_go, write_hashing, write_have,
+    VERSION, Watch, write_bye, write_digest, write_drain, write_echo, write_go, write_hashing, write_have, write_join,
     write_leaving, write_link, write_linked, write_pass, write_plan, write_ready, write_refused, write_rest,
     write_verify,
 };
@@ -77,10 +77,15 @@ impl Called {
     /// Tells it to finish what it does, and to end.
     ///
     /// # Errors
-    /// Where it is gone, or does not understand.
+    /// Where it is gone, or is none.
     pub fn drain(&mut self) -> Result<(), NetError> {
         self.conn.write_with(Part::Message, write_drain)?;
-        self.conn.read_message(|message| matches!(message, Message::Leaving).then_some(()))
+        let answer = self.conn.read_message(|message| match message {
+            Message::Leaving => Some(Ok(())),
+            Message::Refused(reason) => Some(Err(printable(&reason))),
+            _ => None,
+        })?;
+        answer.map_err(|reason| NetError::Refused { peer: self.conn.peer().into(), reason })
     }
 
     /// Asks for the digest of the model with this fingerprint, which has so many bytes; `tell` hears how many of them are hashed.
@@ -214,6 +219,23 @@ pub(super) fn answer_questions(port: SocketAddr, alive: Weak<()>) -> io::Result<
     Ok(())
 }
 
+/// Tells a root that a worker of this machine listens on `port`.
+///
+/// # Errors
+/// Where it is not there, has another key or none, or takes no workers.
+pub fn join(root: &Address, port: u16, (timeouts, keys): (&Timeouts, &Keys)) -> Result<(), NetError> {
+    let conn =
+        connect(root, timeouts).and_then(|stream| Conn::new(stream, format!("root {root}"), timeouts.handshake))?;
+    let mut conn = greet_on(conn, root, keys)?.0;
+    conn.write_with(Part::Message, |conn| write_join(conn, port))?;
+    let answer = conn.read_message(|message| match message {
+        Message::Bye => Some(Ok(())),
+        Message::Refused(reason) => Some(Err(printable(&reason))),
+        _ => None,
+    })?;
+    answer.map_err(|reason| NetError::Refused { peer: conn.peer().into(), reason })
+}
+
 fn call_one(worker: &Address, timeouts: &Timeouts, keys: &Keys) -> Result<Option<Called>, NetError> {
     if !speaks_native(worker)? {
         return Ok(None);
@@ -227,9 +249,13 @@ fn call_one(worker: &Address, timeouts: &Timeouts, keys: &Keys) -> Result<Option
 /// Connects to a worker that speaks the native dialect, and hears what it has.
 pub(super) fn greet(worker: &Address, (timeouts, keys): (&Timeouts, &Keys)) -> Result<(Conn, Have), NetError> {
     let stream = connect(worker, timeouts)?;
-    let mut conn = Conn::new(stream, format!("worker {worker}"), timeouts.handshake)?;
+    greet_on(Conn::new(stream, format!("worker {worker}"), timeouts.handshake)?, worker, keys)
+}
+
+/// The same, on a connection to `address`.
+fn greet_on(mut conn: Conn, address: &Address, keys: &Keys) -> Result<(Conn, Have), NetError> {
     let unanswered = |error| match error {
-        NetError::Silent { timeout, .. } => NetError::Unanswered { address: worker.clone(), timeout },
+        NetError::Silent { timeout, .. } => NetError::Unanswered { address: address.clone(), timeout },
         error => error,
     };
     conn.write_with(Part::Handshake, |conn| conn.write_all(&CALL))?;
@@ -387,6 +413,7 @@ enum Wish {
     Echo(Vec<u8>),
     Watch(Watch),
     Drain,
+    Join(u16),
 }
 
 /// What a caller of a worker turned out to be.
@@ -397,6 +424,8 @@ pub(super) enum Calls {
     Watch(Watch),
     /// Somebody who wants this worker to end.
     Drain,
+    /// A worker that listens on this port.
+    Join(u16),
     /// It was only asking, and has its answer.
     Over,
 }
@@ -471,6 +500,7 @@ impl Caller {
                 Ok(Wish::Task(task)) => return Ok(Calls::Task(task)),
                 Ok(Wish::Watch(watch)) => return Ok(Calls::Watch(watch)),
                 Ok(Wish::Drain) => return Ok(Calls::Drain),
+                Ok(Wish::Join(port)) => return Ok(Calls::Join(port)),
                 Ok(Wish::Digest(fingerprint)) => {
                     return self.tell_digest(&fingerprint, digest_of).map(|()| Calls::Over);
                 }
@@ -492,6 +522,7 @@ impl Caller {
             Message::Echo(bytes) => Some(Ok(Wish::Echo(bytes.to_vec()))),
             Message::Watch(watch) => Some(Ok(Wish::Watch(watch))),
             Message::Drain => Some(Ok(Wish::Drain)),
+            Message::Join(port) => Some(Ok(Wish::Join(port))),
             _ => None,
         })?;
         wish.map_err(|invalid| NetError::Invalid { peer: self.root.peer().into(), invalid: Box::new(invalid) })
@@ -527,6 +558,11 @@ impl Caller {
     /// Tells whoever wants this worker to end that it will.
     pub(super) fn tell_leaving(&mut self) -> Result<(), NetError> {
         self.root.write_with(Part::Message, write_leaving)
+    }
+
+    /// Tells a worker that it is known.
+    pub(super) fn tell_known(&mut self) -> Result<(), NetError> {
+        self.root.write_with(Part::Message, write_bye)
     }
 
     /// Tells the root why its plan can't be carried out.

@@ -4,7 +4,7 @@
 
 use dair_core::wire::native::{
     Message, VERSION, message_len, write_beat, write_bye, write_digest, write_drain, write_echo, write_failed,
-    write_go, write_hashing, write_have, write_leaving, write_link, write_linked, write_pass, write_plan, write_ready,
+    write_go, write_hashing, write_have, write_join, write_leaving, write_link, write_linked, write_pass, write_plan, write_ready,
     write_refused, write_rest, write_verify, write_watch,
 };
 
@@ -57,6 +57,7 @@ fn read(bytes: &[u8]) {
         Message::Failed(failed) => write_failed(&mut out, failed.node, &failed.reason),
         Message::Drain => write_drain(&mut out),
         Message::Leaving => write_leaving(&mut out),
+        Message::Join(port) => write_join(&mut out, port),
     };
     written.expect("memory");
     assert_eq!(&out[4..], bytes);

@@ -514,6 +514,11 @@ impl Root {
         self.progressed = net.now();
         self.left -= 1;
         if self.left > 0 {
+            let pays = self.random.once_in(20);
+            if pays && self.coordinator.members().back().next().is_some() {
+                self.end(net);
+                return self.form(net);
+            }
             return self.advance(net);
         }
         self.story.answers += 1;

@@ -123,7 +123,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     // From here on what is typed waits for the first question.
     let mut source = Source::new(args.json, !args.no_history);
-    args.model.with_root(&model, u32::MAX, args.quiet || args.json, |root| {
+    args.model.with_root(&model, u32::MAX, super::progress::Words::of(args.quiet, args.json), |root| {
         speculator.with(root.pool(), |speculation| {
             let mut session = Session {
                 args,
