@@ -38,7 +38,7 @@ impl Newcomers {
         match &state.hook {
             Some(hook) => hook(address),
             None if state.waiting.len() < WAITING_MAX && !state.waiting.contains(&address) => {
-                state.waiting.push(address)
+                state.waiting.push(address);
             }
             None => {}
         }
