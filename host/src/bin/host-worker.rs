@@ -4,18 +4,21 @@
 
 use clap::{Parser, ValueEnum};
 use dair_core::wire::native::MODELS_MAX;
+use dair_host::cli::worker_log::{Log, LogFormat};
 use dair_host::cli::{self, KernelArgs, KeyArgs, MemoryArgs, interrupt};
 use dair_host::cluster::discovery::{Announcement, ClusterName, Discovery};
 use dair_host::cluster::key_file::Found;
 use dair_host::cluster::kv::Kv;
 use dair_host::cluster::measured::{self, Before};
-use dair_host::cluster::node::{Event, OwnModel, Worker};
+use dair_host::cluster::node::{Event, OwnModel, Summary, Worker};
 use dair_host::machine::pool::{MAX_LANES, Threads};
-use dair_host::machine::{cores, cpu, memory, terminal};
+use dair_host::machine::{cores, cpu, memory};
 use dair_host::model::cache::Digests;
 use dair_host::net::door::Access;
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, DEFAULT_PORT, Key, Keys, NetError, Timeouts, native};
+use sd_notify::NotifyState;
+use serde_json::{Value, json};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -96,6 +99,9 @@ struct Args {
     /// A root that was started with --accept and is to know of this worker, again and again until it does
     #[arg(long, value_name = "HOST:PORT")]
     join: Vec<Address>,
+    /// In which form to tell what happens
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    log: LogFormat,
     /// Print errors only
     #[arg(long, short)]
     quiet: bool,
@@ -180,8 +186,9 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    let Err(error) = run(&args);
-    terminal::note(format_args!("error: {error}"));
+    let log = Log::of(args.log, args.quiet);
+    let Err(error) = run(&args, log);
+    log.fail(error);
     ExitCode::FAILURE
 }
 
@@ -207,20 +214,16 @@ fn open_models(args: &Args) -> Result<Vec<OwnModel>, String> {
     paths.iter().map(open).collect()
 }
 
-/// What a worker tells whoever watches it. It works for its root, and goes on where nobody does.
-fn say(line: impl std::fmt::Display) {
-    let _ = terminal::print_line(line);
-}
-
 /// Announces a worker that listens on `local`, as long as what is returned lives. One that can't be announced works all the same.
-fn announce(args: &Args, local: SocketAddr, threads: usize) -> Option<(ClusterName, Announcement)> {
+fn announce(args: &Args, log: Log, local: SocketAddr, threads: usize) -> Option<(ClusterName, Announcement)> {
     // Nobody else sees loopback.
     let is_wanted = !args.no_announce && (args.cluster.is_some() || !local.ip().is_loopback());
     let cluster = is_wanted.then(|| args.cluster.clone().unwrap_or_default())?;
     match Discovery::default().announce(&cluster, local, threads) {
         Ok(announcement) => Some((cluster, announcement)),
         Err(error) => {
-            terminal::note(format_args!("not announced: {error}; roots have to name this worker by --workers"));
+            let message = format_args!("not announced: {error}; roots have to name this worker by --workers");
+            log.warn("not_announced", message, json!({ "error": error.to_string() }));
             None
         }
     }
@@ -232,7 +235,7 @@ const UNKNOWN: Duration = Duration::from_secs(2);
 
 /// Lets `root` know of the worker on `port`, as long as it lives: a root may come later, or end and be started again. One that is served
 /// knows enough.
-fn join(root: &Address, port: u16, (timeouts, keys): (&Timeouts, &Keys), (quiet, is_busy): (bool, &AtomicBool)) {
+fn join(root: &Address, port: u16, (timeouts, keys): (&Timeouts, &Keys), (log, is_busy): (Log, &AtomicBool)) {
     let (mut wait, mut last) = (UNKNOWN, None);
     loop {
         if !is_busy.load(Ordering::Relaxed) {
@@ -241,9 +244,15 @@ fn join(root: &Address, port: u16, (timeouts, keys): (&Timeouts, &Keys), (quiet,
             // Only what is new is said.
             if last.as_ref() != Some(&told) {
                 match &told {
-                    Ok(()) if !quiet => say(format_args!("root {root} knows of this worker")),
-                    Ok(()) => {}
-                    Err(error) => terminal::note(format_args!("not joined, and tried again: {error}")),
+                    Ok(()) => log.say(
+                        "joined",
+                        format_args!("root {root} knows of this worker"),
+                        json!({ "root": root.to_string() }),
+                    ),
+                    Err(error) => {
+                        let fields = json!({ "root": root.to_string(), "error": error });
+                        log.warn("not_joined", format_args!("not joined, and tried again: {error}"), fields);
+                    }
                 }
                 last = Some(told);
             }
@@ -252,7 +261,7 @@ fn join(root: &Address, port: u16, (timeouts, keys): (&Timeouts, &Keys), (quiet,
     }
 }
 
-fn run(args: &Args) -> Result<std::convert::Infallible, String> {
+fn run(args: &Args, log: Log) -> Result<std::convert::Infallible, String> {
     interrupt::install();
     interrupt::catch();
     let key = args.key.find()?;
@@ -280,22 +289,26 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
     })?;
     let local = listener.local_addr().map_err(|error| error.to_string())?;
     if let Some(warning) = warning {
-        terminal::note(warning);
+        log.warn("exposed", &warning, json!({}));
     }
-    let announced = announce(args, local, threads);
-    if !args.quiet {
-        if let Some(note) = cpu::too_many(threads) {
-            terminal::note(note);
-        }
-        say(format_args!("listening on {local}, {threads} threads, {}", kernels.isa()));
-        if let Some(Found { keys, place }) = &key {
-            let fingerprints: Vec<_> = keys.iter().map(Key::fingerprint).collect();
-            say(format_args!("key {} of {place}", fingerprints.join(", ")));
-        }
-        models.iter().for_each(say);
-        if let Some((cluster, _)) = &announced {
-            say(format_args!("announced on the local network as a worker of the cluster {cluster}"));
-        }
+    let announced = announce(args, log, local, threads);
+    if let Some(note) = cpu::too_many(threads).filter(|_| !args.quiet) {
+        log.warn("too_many_threads", note, json!({ "threads": threads }));
+    }
+    let isa = kernels.isa().to_string();
+    let message = format_args!("listening on {local}, {threads} threads, {isa}");
+    log.say("listening", message, json!({ "address": local.to_string(), "threads": threads, "isa": isa }));
+    if let Some(Found { keys, place }) = &key {
+        let fingerprints: Vec<_> = keys.iter().map(Key::fingerprint).collect();
+        let message = format_args!("key {} of {place}", fingerprints.join(", "));
+        log.say("key", message, json!({ "fingerprints": fingerprints, "place": place.to_string() }));
+    }
+    for model in &models {
+        log.say("model", model, json!({ "path": model.path().display().to_string() }));
+    }
+    if let Some((cluster, _)) = &announced {
+        let message = format_args!("announced on the local network as a worker of the cluster {cluster}");
+        log.say("announced", message, json!({ "cluster": cluster.to_string() }));
     }
     let max_memory = || memory::session_bytes(args.memory.memory);
     let keys = key.map(|found| found.keys).unwrap_or_default();
@@ -304,54 +317,82 @@ fn run(args: &Args) -> Result<std::convert::Infallible, String> {
         .with_access(Access { keys: keys.clone(), dllama: args.dialect == Dialect::Dllama, is_root: false });
     let is_busy = Arc::new(AtomicBool::new(false));
     for root in &args.join {
-        let (root, keys, quiet, is_busy) = (root.clone(), keys.clone(), args.quiet, Arc::clone(&is_busy));
-        thread::spawn(move || join(&root, local.port(), (&timeouts.brief(), &keys), (quiet, &is_busy)));
+        let (root, keys, is_busy) = (root.clone(), keys.clone(), Arc::clone(&is_busy));
+        thread::spawn(move || join(&root, local.port(), (&timeouts.brief(), &keys), (log, &is_busy)));
     }
     let mut strangers = Strangers::new();
     worker.hash_in_background()?;
     let mut announced = announced;
-    let mut has_said = args.quiet;
+    let mut has_said = false;
     let is_over = || {
         let is_over = interrupt::is_set();
         if is_over && !std::mem::replace(&mut has_said, true) {
-            say("about to end, when this is done; a second signal does not wait");
+            tell_system(NotifyState::Stopping);
+            log.say("leaving", "about to end, when this is done; a second signal does not wait", json!({}));
         }
         is_over
     };
-    let served = worker.serve(&listener, max_memory, is_over, |event| {
-        match &event {
-            Event::Joined(..) => is_busy.store(true, Ordering::Relaxed),
-            Event::Ended(..) => is_busy.store(false, Ordering::Relaxed),
-            Event::Stranger(..) | Event::Over => {}
+    tell_system(NotifyState::Ready);
+    let served = worker.serve(&listener, max_memory, is_over, |event| match event {
+        Event::Over => {
+            // Roots that search do not find it any more.
+            drop(announced.take());
+            log.say("over", "ended: nobody is served any more", json!({}));
+            std::process::exit(0);
         }
-        match event {
-            Event::Over => {
-                // Roots that search do not find it any more.
-                drop(announced.take());
-                std::process::exit(0);
+        Event::Joined(root, node, nodes, warnings) => {
+            is_busy.store(true, Ordering::Relaxed);
+            let fields = json!({ "root": root, "node": node, "nodes": nodes });
+            log.say("session_began", format_args!("{root}: node {node} of {nodes}"), fields);
+            for warning in warnings {
+                log.say("link", format_args!("{root}: {warning}"), json!({ "root": root }));
             }
-            Event::Joined(root, node, nodes, warnings) if !args.quiet => {
-                say(format_args!("{root}: node {node} of {nodes}"));
-                warnings.iter().for_each(|warning| say(format_args!("{root}: {warning}")));
-            }
-            Event::Ended(root, Ok(summary)) if !args.quiet => {
-                say(format_args!("root {root}: session over: {summary}"));
-            }
-            Event::Joined(..) | Event::Ended(_, Ok(_)) => {}
-            Event::Stranger(_, error) => {
-                if let Some(line) = strangers.line(error, Instant::now()) {
-                    terminal::note(line);
+        }
+        Event::Ended(root, result) => {
+            is_busy.store(false, Ordering::Relaxed);
+            let address = root.to_string();
+            match result {
+                Ok(summary) => {
+                    let message = format_args!("root {root}: session over: {summary}");
+                    log.say("session_over", message, session_fields(&address, summary));
+                }
+                Err(error) => {
+                    let (error, root) = (error.to_string(), format!("root {root}"));
+                    // Most errors name a peer, and often it is the root.
+                    let rest = error.strip_prefix(&root).map(|rest| rest.trim_start_matches(':').trim_start());
+                    let error = rest.unwrap_or(&error);
+                    let message = format_args!("{root}: session failed: {error}");
+                    log.warn("session_failed", message, json!({ "root": address, "error": error }));
                 }
             }
-            Event::Ended(root, Err(error)) => {
-                let line = error.to_string();
-                let root = format!("root {root}");
-                // Most errors name a peer, and often it is the root.
-                let line =
-                    line.strip_prefix(&root).map_or(line.as_str(), |rest| rest.trim_start_matches(':').trim_start());
-                terminal::note(format_args!("{root}: session failed: {line}"));
+        }
+        Event::Stranger(from, error) => {
+            if let Some(line) = strangers.line(error, Instant::now()) {
+                log.warn("stranger", line, json!({ "from": from.to_string(), "error": error.to_string() }));
             }
         }
     });
     served.map_err(|error| error.to_string())
+}
+
+/// What a session was like, for programs.
+fn session_fields(root: &str, summary: &Summary) -> Value {
+    let Summary { node, nodes, weight_bytes, passes, tokens, streamed_bytes, sent_bytes, received_bytes } = summary;
+    json!({
+        "root": root,
+        "node": node,
+        "nodes": nodes,
+        "passes": passes,
+        "tokens": tokens,
+        "weight_bytes": weight_bytes,
+        "streamed_bytes": streamed_bytes,
+        "sent_bytes": sent_bytes,
+        "received_bytes": received_bytes,
+    })
+}
+
+/// Tells systemd, if it has started this worker, whether roots can come.
+fn tell_system(state: NotifyState<'_>) {
+    // Where nobody waits for it, there is nobody to tell.
+    let _ = sd_notify::notify(&[state]);
 }

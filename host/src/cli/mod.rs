@@ -33,6 +33,7 @@ mod text_args;
 mod tokenize;
 mod verify;
 mod worker_args;
+pub mod worker_log;
 
 pub use args::parse;
 use clap::{Parser, Subcommand};

@@ -10,6 +10,7 @@ mod habits;
 mod help;
 mod inspect;
 mod keys;
+mod logs;
 mod model;
 mod namespaces;
 mod network;
