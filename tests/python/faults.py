@@ -153,8 +153,9 @@ def root(options, addresses, tokens=None):
 
 
 def left_out(words):
-    """Addresses in the lines that say who is left out."""
-    return [found[1] for line in words.splitlines() if line.startswith("left out: ") and (found := re.search(r"worker ([\d.]+:\d+)", line))]
+    """Addresses of those who are left out: each the last in its line, since another worker may tell of it."""
+    named = [re.findall(r"worker ([\d.]+:\d+)", line) for line in words.splitlines() if line.startswith("left out: ")]
+    return [addresses[-1] for addresses in named if addresses]
 
 
 class Answer:

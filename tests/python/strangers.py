@@ -14,7 +14,7 @@ import argparse, collections, errno, json, os, random, re, resource, socket, sta
 
 CALL, LINK = b"\x01\0\0\0dair", b"\x01\0\0\0link"
 # Wanted of the decode speed and of the other root's answer; and what is far off.
-WANTED, FAR = 0.95, 0.5
+WANTED, FAR = 0.95, 0.1
 SOON_S, LATE_S = 1, 5
 # In which the worker has let go whoever is silent, and more.
 CALM_S = 20
