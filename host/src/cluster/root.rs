@@ -124,7 +124,8 @@ impl<'m> Root<'m> {
     /// Names the worker that can't be had, where there was no session before, or what this machine can't do.
     pub fn session(&mut self) -> Result<(), RootError> {
         self.members.begin();
-        if let Some(mut session) = self.session.take() {
+        // Workers that are sent weights say nothing of themselves, and go with no others.
+        if let Some(mut session) = self.session.take_if(|session| !session.is_dllama()) {
             let (is_well, leaving) = (session.is_well(), session.leaving());
             let is_off_plan = session.is_off_plan(&mut self.paces);
             let verdict = self.members.look(&Seen { is_well, leaving: &leaving, is_off_plan });
