@@ -4,8 +4,8 @@
 
 use dair_core::wire::native::{
     Message, VERSION, message_len, write_beat, write_bye, write_digest, write_drain, write_echo, write_failed,
-    write_go, write_hashing, write_have, write_join, write_leaving, write_link, write_linked, write_pass, write_plan, write_ready,
-    write_refused, write_rest, write_verify, write_watch,
+    write_go, write_hashing, write_have, write_join, write_leaving, write_link, write_linked, write_pass, write_plan,
+    write_ready, write_refused, write_rest, write_verify, write_watch,
 };
 
 dair_fuzz::target!(1 << 20, 16, |bytes| {
