@@ -2,7 +2,7 @@
 //! lived again by that seed.
 //!
 //! The root's rules are those of the program: [`Coordinator`](dair_core::plan::coordinator), membership, and the history of what is
-//! in the cache. What carries them out there, and workers, are played: [`root`] and [`worker`] say what they stand for. Computing is
+//! in the cache. What carries them out there, and workers, are played: `root` and `worker` say what they stand for. Computing is
 //! played, too, so that a node that lacks a token, or is in another session than the others, gives another answer.
 
 mod network;
