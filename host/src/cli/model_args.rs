@@ -17,7 +17,7 @@ use crate::machine::terminal;
 use crate::model::Model;
 use crate::model::cache::{Digests, FileState};
 use crate::net::listen::Listener;
-use crate::net::{Address, NetError, Timeouts, reception};
+use crate::net::{Address, Timeouts, reception};
 use dair_core::quant::DType;
 use dair_core::wire::native::{Digest, SILENCE_MS};
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ pub struct ModelArgs {
     pub workers: WorkerArgs,
     /// Listen there for workers that are started with --join; they take part from the next answer on, and in the middle of a long one
     /// where that pays
-    #[arg(long, value_name = "HOST:PORT", help_heading = "Workers")]
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Workers", conflicts_with_all = ["shares", "plan"])]
     pub accept: Option<Address>,
     #[command(flatten)]
     pub cut: CutArgs,
@@ -215,7 +215,7 @@ impl ModelArgs {
                  copy it to all nodes"
             )));
         }
-        let listen = |error| NetError::Listen { address: address.clone(), error }.to_string();
+        let listen = |error| format!("--accept {address}: {error}; name another address or port of this machine");
         let listener = Listener::bind_to(place, options.timeouts).map_err(listen)?;
         if !quiet {
             let local = listener.local_addr().map_err(listen)?;

@@ -224,9 +224,12 @@ pub(super) fn answer_questions(port: SocketAddr, alive: Weak<()>) -> io::Result<
 /// # Errors
 /// Where it is not there, has another key or none, or takes no workers.
 pub fn join(root: &Address, port: u16, (timeouts, keys): (&Timeouts, &Keys)) -> Result<(), NetError> {
-    let conn =
-        connect(root, timeouts).and_then(|stream| Conn::new(stream, format!("root {root}"), timeouts.handshake))?;
-    let mut conn = greet_on(conn, root, keys)?.0;
+    let peer = format!("root {root}");
+    let stream = connect(root, timeouts).map_err(|error| match error {
+        NetError::Connect { error, .. } => NetError::io(&peer, "the call", error),
+        error => error,
+    })?;
+    let mut conn = greet_on(Conn::new(stream, peer, timeouts.handshake)?, root, keys)?.0;
     conn.write_with(Part::Message, |conn| write_join(conn, port))?;
     let answer = conn.read_message(|message| match message {
         Message::Bye => Some(Ok(())),

@@ -147,3 +147,28 @@ fn a_root_without_a_key_takes_workers_of_this_machine_only() {
         "{outcome:?}"
     );
 }
+
+#[test]
+fn a_port_that_is_taken_and_shares_for_unknown_workers_are_one_line() {
+    let (files, _) = cluster(0);
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let place = taken.local_addr().expect("an address").to_string();
+    let args =
+        ["generate", "--model", &files.model, "--tokenizer", &files.tokenizer, "--prompt", "x", "--accept", &place];
+    let outcome = dair(&args);
+    let line = format!("error: --accept {place}: ");
+    assert!(outcome.code == Some(1) && outcome.stderr.starts_with(&line), "{outcome:?}");
+    assert!(outcome.stderr.ends_with("; name another address or port of this machine\n"), "{outcome:?}");
+    let outcome = dair(&[&args[..], &["--shares", "1,1"]].concat());
+    assert!(outcome.code == Some(2) && outcome.stderr.contains("cannot be used with"), "{outcome:?}");
+}
+
+#[test]
+fn a_worker_tells_which_root_it_can_not_join() {
+    let (files, _) = cluster(0);
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port").to_string();
+    let worker = Worker::start_with(&["--model", &files.model, "--join", &nobody]);
+    thread::sleep(Duration::from_secs(1));
+    let said = worker.stop();
+    assert!(said.contains(&format!("not joined, and tried again: root {nobody}: ")), "{said}");
+}
