@@ -13,7 +13,6 @@ use dair_tests::worker::{PATIENT, Worker};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
 
 /// Sends all of `bytes`, in step with nobody, and returns all that comes back before the end.
 fn play(stream: &TcpStream, bytes: &[u8]) -> Vec<u8> {
@@ -27,12 +26,11 @@ fn play(stream: &TcpStream, bytes: &[u8]) -> Vec<u8> {
 
 /// What the worker `index` sends to its root and to every other worker when it is fed with the recorded bytes.
 fn replay(case: &Case, index: u32) -> (Vec<u8>, Vec<(u32, Vec<u8>)>) {
-    // As there.
     let worker = Worker::start(PATIENT, 1, KvType::F32, u64::MAX);
     let recorded = case.root_bytes(index);
     let mut rest = &recorded[..];
     let hello = read_hello(&mut rest).unwrap();
-    let mut peers: Vec<u32> = (0..hello.workers).filter(|peer| *peer != index).collect();
+    let peers: Vec<u32> = (0..hello.workers).filter(|peer| *peer != index).collect();
     for peer in 0..hello.workers - 1 {
         read_peer(&mut rest, peer).unwrap();
     }
@@ -43,27 +41,27 @@ fn replay(case: &Case, index: u32) -> (Vec<u8>, Vec<(u32, Vec<u8>)>) {
     script.extend(rest);
 
     thread::scope(|scope| {
-        let root = worker.connect();
-        let root = scope.spawn(move || play(&root, &script));
+        let root = &worker.connect();
+        scope.spawn(move || (&*root).write_all(&script).unwrap());
+        // Lower workers dial, in rising order, once the worker has acknowledged its root. All are silent until it has acknowledged
+        // the network, which it does when it has its links.
+        let mut to_root = vec![0; 8];
+        (&*root).read_exact(&mut to_root[..4]).unwrap();
+        let mut streams = Vec::new();
+        for (peer, listener) in peers.into_iter().zip(&listeners) {
+            streams.push((peer, if peer < index { worker.connect() } else { listener.accept().unwrap().0 }));
+        }
+        (&*root).read_exact(&mut to_root[4..]).unwrap();
         let mut links = Vec::new();
-        for (peer, listener) in peers.drain(..).zip(&listeners) {
-            let (low, high) = (peer.min(index), peer.max(index));
-            let link = move |way: &str| case.bytes(&format!("link-w{low}-w{high}.{way}.bin"));
-            // Lower workers dial, in rising order: not before the worker has its root, and they are silent at first.
-            let dial = || {
-                thread::sleep(Duration::from_millis(200));
-                let stream = worker.connect();
-                thread::sleep(Duration::from_millis(200));
-                stream
-            };
-            let (stream, script) =
-                if peer < index { (dial(), link("a2b")) } else { (listener.accept().unwrap().0, link("b2a")) };
+        for (peer, stream) in streams {
+            let (low, high, way) = if peer < index { (peer, index, "a2b") } else { (index, peer, "b2a") };
+            let script = case.bytes(&format!("link-w{low}-w{high}.{way}.bin"));
             links.push((peer, scope.spawn(move || play(&stream, &script))));
         }
-        let answers = links.into_iter().map(|(peer, link)| (peer, link.join().unwrap())).collect();
+        (&*root).read_to_end(&mut to_root).unwrap();
         let summary = worker.ended();
         assert!(summary.is_ok(), "{}: {summary:?}", case.name);
-        (root.join().unwrap(), answers)
+        (to_root, links.into_iter().map(|(peer, link)| (peer, link.join().unwrap())).collect())
     })
 }
 
