@@ -40,8 +40,8 @@ fn replay(case: &Case, index: u32) -> (Vec<u8>, Vec<(u32, Vec<u8>)>) {
     write_hello(&mut script, Hello { workers: hello.workers, index }, hosts).unwrap();
     script.extend(rest);
 
+    let root = &worker.connect();
     thread::scope(|scope| {
-        let root = &worker.connect();
         scope.spawn(move || (&*root).write_all(&script).unwrap());
         // Lower workers dial, in rising order, once the worker has acknowledged its root. All are silent until it has acknowledged
         // the network, which it does when it has its links.
