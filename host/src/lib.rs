@@ -5,6 +5,7 @@
 //! | floor | holds |
 //! |---|---|
 //! | [`cli`] | the command line |
+//! | [`serve`] | what programs and browsers talk to: HTTP, and the engine behind it |
 //! | [`chat`] | conversations: text to tokens and back, the loop that generates an answer |
 //! | [`cluster`] | who computes: a root, alone or with workers, and what a worker does |
 //! | [`net`], [`storage`], [`model`] | links between nodes; bytes of weights; model files, opened or made from published ones |
@@ -22,5 +23,6 @@ pub mod cluster;
 pub mod machine;
 pub mod model;
 pub mod net;
+pub mod serve;
 pub mod storage;
 pub mod synthetic;

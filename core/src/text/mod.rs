@@ -13,5 +13,5 @@ mod vocabulary;
 pub use decode::Decoder;
 pub use encode::{EncodeError, EncodeOptions, MAX_TEXT_BYTES, encode_scratch_len};
 pub use sampler::{Candidate, Filters, Looks, OCTAVES, Octaves, Partial, SampleError, Sampler, Unknown};
-pub use stop::{Stop, StopDetector};
+pub use stop::{Stop, StopDetector, held_back_len};
 pub use vocabulary::Vocabulary;

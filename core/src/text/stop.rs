@@ -1,5 +1,7 @@
 //! Where an answer ends: at an EOS token, or at a text that the user asked to stop at.
 
+use core::ops::{Deref, DerefMut};
+
 /// What is known after one more token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -14,25 +16,31 @@ pub enum Stop {
 /// Text that may be the beginning of a stop string is held back until more of it is known. The letters of an EOS token, written
 /// in ordinary tokens, are text like any other.
 #[derive(Debug)]
-pub struct StopDetector<'a, S> {
-    tokens: &'a [u32],
-    strings: &'a [S],
-    buffer: &'a mut [u8],
+pub struct StopDetector<T, S, B> {
+    tokens: T,
+    strings: S,
+    buffer: B,
     len: usize,
     /// Bytes of the buffer that are surely part of the answer.
     sure: usize,
 }
 
-impl<'a, S: AsRef<str>> StopDetector<'a, S> {
-    /// Bytes of the buffer for these stop strings and pieces of at most `piece_bytes`.
-    pub fn buffer_len(strings: &[S], piece_bytes: usize) -> usize {
-        strings.iter().map(|string| string.as_ref().len()).max().unwrap_or(0) + piece_bytes
-    }
+/// Bytes of a [`StopDetector`]'s buffer for these stop strings and pieces of at most `piece_bytes`.
+pub fn held_back_len<A: AsRef<str>>(strings: &[A], piece_bytes: usize) -> usize {
+    strings.iter().map(|string| string.as_ref().len()).max().unwrap_or(0) + piece_bytes
+}
 
+impl<T, S, B, A> StopDetector<T, S, B>
+where
+    T: Deref<Target = [u32]>,
+    S: Deref<Target = [A]>,
+    B: DerefMut<Target = [u8]>,
+    A: AsRef<str>,
+{
     /// Stops at these tokens and strings; empty strings stop at nothing.
     ///
-    /// `buffer` holds back text: [`StopDetector::buffer_len`] bytes.
-    pub fn new(tokens: &'a [u32], strings: &'a [S], buffer: &'a mut [u8]) -> Self {
+    /// `buffer` holds back text: [`held_back_len`] bytes.
+    pub fn new(tokens: T, strings: S, buffer: B) -> Self {
         Self { tokens, strings, buffer, len: 0, sure: 0 }
     }
 
@@ -95,8 +103,8 @@ mod tests {
     /// What is shown of these pieces, token after token, and whether they end the answer.
     fn run(strings: &[&str], eos: &[u32], pieces: &[(u32, &str)]) -> (Vec<String>, Stop) {
         let longest = pieces.iter().map(|(_, piece)| piece.len()).max().unwrap_or(0);
-        let mut buffer = vec![0; StopDetector::buffer_len(strings, longest)];
-        let mut detector = StopDetector::new(eos, strings, &mut buffer);
+        let mut buffer = vec![0; held_back_len(strings, longest)];
+        let mut detector = StopDetector::new(eos, strings, &mut buffer[..]);
         let mut shown = Vec::new();
         for (token, piece) in pieces {
             let stop = detector.append(*token, piece);

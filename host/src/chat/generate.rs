@@ -4,10 +4,11 @@
 use super::speculate::{Proposed, Room, Speculation};
 use super::template::TemplateError;
 use super::tokenizer::TextError;
+use super::wording::Wording;
 use crate::cluster::error::RootError;
 use crate::cluster::root::Root;
 use dair_core::exec::{Logits, Run};
-use dair_core::text::{Candidate, Decoder, SampleError, Sampler, Stop, StopDetector, Vocabulary};
+use dair_core::text::{Candidate, SampleError, Sampler, Stop, Vocabulary};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -178,7 +179,6 @@ pub struct Generator<'v> {
     sampler: Sampler,
     stop_strings: Vec<String>,
     candidates: Vec<Candidate>,
-    held_back: Vec<u8>,
     recent: Vec<u32>,
     /// How many of them were sampled.
     sampled: usize,
@@ -189,11 +189,8 @@ impl<'v> Generator<'v> {
     /// A generator that draws from `sampler` and ends answers where one of `stop_strings` would begin.
     pub fn new(vocab: &'v Vocabulary<'v>, sampler: Sampler, stop_strings: Vec<String>) -> Self {
         let candidates = vec![Candidate::default(); Sampler::scratch_len(vocab.vocab_size())];
-        // Every second byte of a token can be a bad one, written as three, and a character may have been pending.
-        let piece_bytes = 2 * vocab.header().max_token_len as usize + 8;
-        let held_back = vec![0; StopDetector::buffer_len(&stop_strings, piece_bytes)];
         let (recent, speculation) = (Vec::new(), Speculation::off());
-        Self { vocab, sampler, stop_strings, candidates, held_back, recent, sampled: 0, speculation }
+        Self { vocab, sampler, stop_strings, candidates, recent, sampled: 0, speculation }
     }
 
     /// With proposed tokens, which make it faster and change no answer.
@@ -273,9 +270,7 @@ impl<'v> Generator<'v> {
     ) -> Result<(), GenerateError> {
         let (seq_len, batch_max) = (root.seq_len(), root.batch_max()?);
         let ends: &[u32] = if ignore_eos { &[] } else { &self.vocab.header().eos };
-        let mut stops = StopDetector::new(ends, &self.stop_strings, &mut self.held_back);
-        let mut decoder = Decoder::new();
-        let mut piece = String::new();
+        let mut wording = Wording::new(self.vocab, ends, &self.stop_strings);
         // The row of the last pass that tells the next token.
         let mut row = root.asked().end.saturating_sub(1);
         while answer.tokens < max_tokens {
@@ -283,16 +278,12 @@ impl<'v> Generator<'v> {
             answer.tokens += 1;
             self.recent.push(token);
             self.sampled += 1;
-            piece.clear();
-            // Writing to a String does not fail.
-            let _ = decoder.push(self.vocab, token, &mut piece);
-            if stops.append(token, &piece) == Stop::Yes {
+            let (stop, text) = wording.push(self.vocab, token);
+            let flow = on_event(Event::Text(text));
+            if stop == Stop::Yes {
                 answer.finish = Finish::Stop;
-                let _ = on_event(Event::Text(stops.delta()));
                 return Ok(());
             }
-            let flow = on_event(Event::Text(stops.delta()));
-            stops.reset();
             answer.pending = Some(token);
             if flow.is_break() {
                 answer.finish = Finish::Interrupted;
@@ -327,17 +318,13 @@ impl<'v> Generator<'v> {
             answer.decode.tokens += 1;
             answer.pending = None;
         }
-        // What was held back belongs to the answer.
-        piece.clear();
-        piece.push_str(stops.rest());
-        let _ = decoder.flush(&mut piece);
-        let _ = on_event(Event::Text(&piece));
+        let _ = on_event(Event::Text(wording.rest()));
         Ok(())
     }
 }
 
 /// Draws the token behind a row of the last pass; gets logits from other nodes where those that are here do not tell.
-fn sample(
+pub(crate) fn sample(
     vocab: &Vocabulary<'_>,
     sampler: &mut Sampler,
     recent: &[u32],
@@ -355,7 +342,7 @@ fn sample(
 }
 
 /// The logits of the tokens that have a text; the rest of a padded output matrix is left out.
-fn with_text<'l>(vocab: &Vocabulary<'_>, logits: &'l mut [f32]) -> Result<&'l mut [f32], GenerateError> {
+pub(crate) fn with_text<'l>(vocab: &Vocabulary<'_>, logits: &'l mut [f32]) -> Result<&'l mut [f32], GenerateError> {
     let (tokenizer, model) = (vocab.vocab_size(), logits.len() as u32);
     logits.get_mut(..tokenizer as usize).ok_or(GenerateError::Vocabulary { tokenizer, model })
 }

@@ -12,3 +12,4 @@ pub mod template;
 #[cfg(test)]
 mod tests;
 pub mod tokenizer;
+pub mod wording;

@@ -1,5 +1,6 @@
 //! The commands of the `dair` binary, one file each: arguments, what is printed, exit codes.
 
+mod api_key;
 mod args;
 mod bench;
 mod chat;
@@ -24,6 +25,7 @@ mod progress;
 mod render;
 mod report;
 mod sample_args;
+mod serve;
 mod speculate_args;
 mod stream;
 mod streaming;
@@ -49,6 +51,7 @@ Examples:
   dair convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2.m
   dair generate --model smollm2.m --chat --prompt 'What is the capital of France?'
   dair chat --model smollm2.m
+  dair serve --model smollm2.m
   dair inspect --model smollm2.m --nodes 3";
 
 /// Large language models on the machines you already have.
@@ -64,11 +67,13 @@ enum Command {
     Convert(convert::Args),
     Generate(generate::Args),
     Chat(chat::Args),
+    Serve(serve::Args),
     Perplexity(perplexity::Args),
     Render(render::Args),
     Inspect(inspect::Args),
     Bench(bench::Args),
     Key(key::Args),
+    ApiKey(api_key::Args),
     Nodes(nodes::Args),
     Node(node::Args),
     Plan(plan::Args),
@@ -96,11 +101,13 @@ pub fn run() -> ExitCode {
         Command::Convert(args) => convert::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Key(args) => key::run(&args),
+        Command::ApiKey(args) => api_key::run(&args),
         Command::Nodes(args) => nodes::run(&args),
         Command::Node(args) => node::run(&args),
         Command::Plan(args) => plan::run(&args),

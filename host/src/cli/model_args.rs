@@ -17,7 +17,7 @@ use crate::machine::terminal;
 use crate::model::Model;
 use crate::model::cache::{Digests, FileState};
 use crate::net::listen::Listener;
-use crate::net::{Address, Timeouts, reception};
+use crate::net::{Address, Stage, Timeouts, reception};
 use dair_core::quant::DType;
 use dair_core::wire::native::{Digest, SILENCE_MS};
 use std::path::{Path, PathBuf};
@@ -178,6 +178,20 @@ impl ModelArgs {
         words: Words,
         body: impl FnOnce(&mut Root<'_>) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
+        self.with_tuned_root(model, (decode_tokens, words), (|_| (), &|_| ()), body)
+    }
+
+    /// As [`Self::with_root`]; `tune` may change what follows from the flags, and `hear` hears what becomes of workers.
+    ///
+    /// # Errors
+    /// As [`Self::with_root`].
+    pub fn with_tuned_root<R>(
+        &self,
+        model: &Model,
+        (decode_tokens, words): (u32, Words),
+        (tune, hear): (impl FnOnce(&mut Options), &(dyn Fn(&Stage<'_>) + Sync)),
+        body: impl FnOnce(&mut Root<'_>) -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
         let quiet = words != Words::All;
         if !quiet {
             self.say_what_is_odd(model);
@@ -191,7 +205,12 @@ impl ModelArgs {
             self.receive(&options, &newcomers, quiet)?;
         }
         options.newcomers = Some(newcomers).filter(|_| self.accept.is_some() || watch.is_some());
-        root::with_root(model, &options, &|stage| set_up.show(stage), |root| {
+        tune(&mut options);
+        let progress = |stage: Stage<'_>| {
+            hear(&stage);
+            set_up.show(stage);
+        };
+        root::with_root(model, &options, &progress, |root| {
             set_up.clear();
             if let (Some(figures), false) = (root.streaming(), quiet) {
                 let chosen = streaming::chosen(model.header());

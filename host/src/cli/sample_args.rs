@@ -6,7 +6,7 @@ use dair_core::text::{Filters, Sampler};
 /// How the next token is chosen, in this order: penalties, top-k, min-p, temperature, top-p.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Sampling")]
-pub struct SampleArgs {
+pub struct ChoiceArgs {
     /// 0 takes the most probable token, larger values are more adventurous
     #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = from_zero, allow_negative_numbers = true)]
     pub temperature: f32,
@@ -31,6 +31,15 @@ pub struct SampleArgs {
     /// Taken off the logits of tokens once for each time that they came up lately
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = finite, allow_negative_numbers = true)]
     pub frequency_penalty: f32,
+}
+
+/// How the next token is chosen, and where an answer ends.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SampleArgs {
+    /// How the next token is chosen.
+    #[command(flatten)]
+    pub choice: ChoiceArgs,
     /// Seed of the random numbers; the same seed gives the same answer [default: a new one each time, shown by --json]
     #[arg(short, long, value_name = "N")]
     pub seed: Option<u64>,
@@ -68,14 +77,10 @@ fn some_text(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("allowed are texts of a character or more".into()) } else { Ok(text.into()) }
 }
 
-impl SampleArgs {
-    /// A sampler as asked, and its seed.
-    ///
-    /// # Errors
-    /// Where the system has no random numbers.
-    pub fn sampler(&self) -> Result<(Sampler, u64), Failure> {
-        let seed = self.seed.map_or_else(new_seed, Ok)?;
-        let filters = Filters {
+impl ChoiceArgs {
+    /// All but temperature and top-p.
+    pub fn filters(&self) -> Filters {
+        Filters {
             // All tokens are 0 of them there.
             top_k: u32::try_from(self.top_k).unwrap_or(0),
             min_p: self.min_p,
@@ -83,8 +88,19 @@ impl SampleArgs {
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
             last_n: u32::try_from(self.repeat_last_n).unwrap_or(u32::MAX),
-        };
-        Ok((Sampler::new(self.temperature, self.top_p, seed)?.with(filters), seed))
+        }
+    }
+}
+
+impl SampleArgs {
+    /// A sampler as asked, and its seed.
+    ///
+    /// # Errors
+    /// Where the system has no random numbers.
+    pub fn sampler(&self) -> Result<(Sampler, u64), Failure> {
+        let seed = self.seed.map_or_else(new_seed, Ok)?;
+        let sampler = Sampler::new(self.choice.temperature, self.choice.top_p, seed)?;
+        Ok((sampler.with(self.choice.filters()), seed))
     }
 }
 

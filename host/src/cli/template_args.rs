@@ -88,7 +88,10 @@ impl TemplateArgs {
 }
 
 /// A name that is known or a file that is there.
-fn parse_template(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// It is neither.
+pub fn parse_template(text: &str) -> Result<String, String> {
     template::check_name(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }
 

@@ -211,6 +211,11 @@ impl<'m> Root<'m> {
         self.pool
     }
 
+    /// How it runs the model.
+    pub fn options(&self) -> &'m Options {
+        self.options
+    }
+
     /// Positions of the context.
     pub fn seq_len(&self) -> u32 {
         self.options.seq_len(self.model.header())

@@ -52,6 +52,17 @@ pub fn is_same(file: &File, path: &Path) -> io::Result<bool> {
     Ok((open.dev(), open.ino()) == (named.dev(), named.ino()))
 }
 
+/// Adds text to the end of a file, which is readable for its owner alone if it is new.
+///
+/// # Errors
+/// Those of the system.
+pub fn append_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = File::options().create(true).append(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,14 +10,13 @@ mod reasoning;
 mod tests;
 
 pub use message::{Message, Role};
-pub use reasoning::Piece;
+pub use reasoning::{Piece, Splitter};
 
 use super::generate::{Answer, Event, Finish, GenerateError, Generator, Request};
 use super::template::{Context, Rendered, Template};
 use super::tokenizer::Tokenizer;
 use crate::cluster::root::Root;
 use minijinja::Value;
-use reasoning::Splitter;
 use std::ops::ControlFlow;
 
 /// An answer and what was said in it.

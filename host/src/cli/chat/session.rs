@@ -135,7 +135,7 @@ impl Session<'_> {
                 if self.questions() == 0 {
                     terminal::note("nothing was asked yet");
                 } else {
-                    if self.args.sample.temperature == 0.0 {
+                    if self.args.sample.choice.temperature == 0.0 {
                         self.say("at temperature 0 the answer stays the same");
                     }
                     self.ask(root, source, None)?;
@@ -324,14 +324,14 @@ impl Session<'_> {
         // The digits that the user wrote, not those of the double next to a float.
         let number = |value: f32| value.to_string().parse::<f64>().unwrap_or_default();
         json!({
-            "temperature": number(sample.temperature),
-            "top_p": number(sample.top_p),
-            "top_k": sample.top_k,
-            "min_p": number(sample.min_p),
-            "repeat_penalty": number(sample.repeat_penalty),
-            "repeat_last_n": sample.repeat_last_n,
-            "presence_penalty": number(sample.presence_penalty),
-            "frequency_penalty": number(sample.frequency_penalty),
+            "temperature": number(sample.choice.temperature),
+            "top_p": number(sample.choice.top_p),
+            "top_k": sample.choice.top_k,
+            "min_p": number(sample.choice.min_p),
+            "repeat_penalty": number(sample.choice.repeat_penalty),
+            "repeat_last_n": sample.choice.repeat_last_n,
+            "presence_penalty": number(sample.choice.presence_penalty),
+            "frequency_penalty": number(sample.choice.frequency_penalty),
             "stop": sample.stop,
             "seed": self.seed,
         })

@@ -1,0 +1,255 @@
+//! `dair serve`: a server for programs and browsers.
+
+use super::model_args::ModelArgs;
+use super::model_files::note_rule;
+use super::sample_args::ChoiceArgs;
+use super::template_args::parse_template;
+use super::{Failure, interrupt, progress};
+use crate::chat::template::{self, Template};
+use crate::chat::tokenizer::{Tokenizer, TokenizerBytes};
+use crate::cluster::options::Options;
+use crate::machine::terminal;
+use crate::model::{Model, identity};
+use crate::serve::engine::{Ask, Engine, Figures};
+use crate::serve::http::{self, Defaults, Doors, KeyRing, Server, Texts};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::runtime;
+use tokio::sync::watch;
+
+const EXAMPLES: &str = "\
+Clients of OpenAI's API take the printed address with /v1 behind it, those of Ollama's the address itself; a browser shows a chat there.
+
+Examples:
+  dair serve --model smollm2.m
+  dair serve --model smollm2.m --discover --slots 8
+  dair api-key ann --file api-keys; dair serve --model smollm2.m --host 0.0.0.0 --api-keys api-keys
+  curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}'";
+
+/// Answer programs and browsers over HTTP.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Address of this machine to listen on; others than loopback take --api-keys or --insecure
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1", help_heading = "Server")]
+    host: String,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 8080, help_heading = "Server")]
+    port: u16,
+    /// Answers that are computed at a time; each has a KV cache for the whole context
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64), help_heading = "Server")]
+    slots: u32,
+    /// Requests that wait for a slot; more are told to come back later
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Server")]
+    queue: u32,
+    /// Seconds that an answer may take, waiting included
+    #[arg(long, value_name = "S", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400), help_heading = "Server")]
+    request_timeout_s: u64,
+    /// A file of API keys, as dair api-key makes them: who has none of them is refused
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    api_keys: Option<PathBuf>,
+    /// Listen beyond this machine without API keys
+    #[arg(long, conflicts_with = "api_keys", help_heading = "Server")]
+    insecure: bool,
+    /// Let pages of these origins ask from a browser, such as https://chat.example; * lets all
+    #[arg(long, value_name = "ORIGIN", num_args = 1.., value_delimiter = ',', value_parser = origin, help_heading = "Server")]
+    cors: Vec<String>,
+    /// What the model is called [default: the name of its file]
+    #[arg(long, value_name = "NAME", help_heading = "Server")]
+    name: Option<String>,
+    /// Largest body of a request, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024), help_heading = "Server")]
+    max_body_mib: u32,
+    /// Most connections at a time
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Server")]
+    connections: u32,
+    /// How messages are laid out: a built-in template by its name, or a file in Jinja [default: the model's own]
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_template, help_heading = "Template")]
+    template: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    choice: ChoiceArgs,
+    /// Print the address and nothing else
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Contexts are no longer than that unless it is asked for: every slot has one.
+const SEQ_LEN: u32 = 8192;
+
+/// What `--cors` takes.
+fn origin(text: &str) -> Result<String, String> {
+    let is_origin = text
+        .split_once("://")
+        .is_some_and(|(scheme, host)| !scheme.is_empty() && !host.is_empty() && !host.contains('/') && host.is_ascii());
+    if text == "*" || is_origin {
+        Ok(text.to_owned())
+    } else {
+        Err("allowed are origins such as https://chat.example, and *".into())
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// One line for the user.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let (listener, doors) = args.doors()?;
+    let files = args.model.files(args.quiet)?;
+    let model = Model::open(&files.model)?;
+    let tokenizer = tokenizer(&files.tokenizer, &model)?;
+    note_rule(tokenizer, &files.tokenizer, args.quiet);
+    let template = args.template(tokenizer)?;
+    let tune = |options: &mut Options| {
+        options.slots = args.slots;
+        options.stop = None;
+        options.max_seq_len.get_or_insert(SEQ_LEN);
+    };
+    let figures = Arc::new(Figures::new(args.slots));
+    let words = progress::Words::of(args.quiet, false);
+    args.model.with_tuned_root(&model, (u32::MAX, words), (tune, &|_| ()), |root| {
+        let (asks, heard) = channel();
+        let fingerprint = args.fingerprint(&model, root.options(), template.as_ref())?;
+        let texts = Texts::new(tokenizer, template);
+        let server = Arc::new(Server {
+            model: args.name.clone().unwrap_or_else(|| name_of(&files.model)),
+            fingerprint,
+            created: http::now(),
+            bytes: model.file.len() as u64,
+            arch: model.header().arch.name().to_owned(),
+            weights: model.header().weights.name().to_owned(),
+            seq_len: root.seq_len(),
+            texts,
+            defaults: args.defaults(),
+            figures: Arc::clone(&figures),
+            queue: args.queue,
+            patience: Duration::from_secs(args.request_timeout_s),
+            asks: Mutex::new(Some(asks)),
+            waiting: Arc::new(AtomicU32::new(0)),
+        });
+        let engine = Engine::new(root, tokenizer.vocabulary(), args.slots, figures);
+        args.serve((listener, doors), server, engine, &heard)
+    })
+}
+
+impl Args {
+    /// Where to listen, and who is let in.
+    fn doors(&self) -> Result<(TcpListener, Doors), Failure> {
+        let keys = self.api_keys.as_deref().map(KeyRing::read).transpose().map_err(|error| error.to_string())?;
+        let keys = keys.unwrap_or_default();
+        let refused = |error: &dyn std::fmt::Display| {
+            let (host, port) = (&self.host, self.port);
+            format!("cannot listen on {host}:{port}: {error}; name another --host or --port of this machine")
+        };
+        let places = (self.host.as_str(), self.port).to_socket_addrs().map_err(|error| refused(&error))?;
+        let places: Vec<SocketAddr> = places.collect();
+        let is_local = places.iter().all(|place| place.ip().is_loopback());
+        if !is_local && keys.is_empty() && !self.insecure {
+            return Err(Failure::Usage(format!(
+                "--host {}: whoever reaches it could use this machine; make keys by dair api-key and name them with --api-keys, \
+                 or say --insecure",
+                self.host
+            )));
+        }
+        if !is_local && self.insecure {
+            terminal::note("warning: --insecure: whoever reaches the server may use it");
+        }
+        let listener = TcpListener::bind(&places[..]).map_err(|error| refused(&error))?;
+        listener.set_nonblocking(true)?;
+        let doors = Doors {
+            keys,
+            origins: self.cors.clone(),
+            is_local,
+            body_bytes: (self.max_body_mib as usize) << 20,
+            connections: self.connections as usize,
+        };
+        Ok((listener, doors))
+    }
+
+    /// The template of conversations; a model without one still completes texts.
+    fn template(&self, tokenizer: &Tokenizer<'_>) -> Result<Option<Template>, Failure> {
+        let choice = match template::choose(self.template.as_deref(), tokenizer.vocabulary()) {
+            Ok(choice) => choice,
+            Err(error) if self.template.is_none() => {
+                if !self.quiet {
+                    terminal::note(format_args!("no chats, only completions: {error}"));
+                }
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(note) = choice.note.filter(|_| !self.quiet) {
+            terminal::note(format_args!("note: {note}"));
+        }
+        Ok(Some(choice.template))
+    }
+
+    fn defaults(&self) -> Defaults {
+        Defaults { temperature: self.choice.temperature, top_p: self.choice.top_p, filters: self.choice.filters() }
+    }
+
+    /// A word for all that an answer depends on besides the request: two servers with the same one give the same answers.
+    fn fingerprint(&self, model: &Model, options: &Options, template: Option<&Template>) -> std::io::Result<String> {
+        let identity = identity::identity(model, options.digest)?;
+        let settings = format!(
+            "{:?} {:?} {} {} {:?} {:?} {} {:?}",
+            options.kv,
+            options.activations,
+            self.model.kernels.is_relaxed(),
+            options.lossy,
+            options.wish,
+            template.map(Template::name),
+            env!("CARGO_PKG_VERSION"),
+            options.max_seq_len,
+        );
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&identity.fingerprint);
+        hasher.update(&identity.header);
+        hasher.update(settings.as_bytes());
+        Ok(format!("fp_{}", &hasher.finalize().to_hex()[..16]))
+    }
+
+    /// Answers until it is asked to end.
+    fn serve(
+        &self,
+        (listener, doors): (TcpListener, Doors),
+        server: Arc<Server>,
+        mut engine: Engine<'_, '_>,
+        heard: &Receiver<Ask>,
+    ) -> Result<(), Failure> {
+        let address = listener.local_addr()?;
+        let (end, is_over) = watch::channel(false);
+        let runtime = runtime::Builder::new_current_thread().enable_all().thread_name("texts").build()?;
+        let http = std::thread::Builder::new().name("http".into()).spawn(move || {
+            runtime.block_on(async move {
+                match tokio::net::TcpListener::from_std(listener) {
+                    Ok(listener) => http::serve(listener, server, doors, is_over).await,
+                    Err(error) => terminal::note(format_args!("error: {error}")),
+                }
+            });
+        })?;
+        interrupt::catch();
+        terminal::print_line(format_args!("http://{address}"))?;
+        engine.run(heard, interrupt::is_set);
+        // Nobody listens where the thread has gone.
+        let _ = end.send(true);
+        let _ = http.join();
+        Ok(())
+    }
+}
+
+/// The tokenizer of the model; handlers of requests share it as long as the process lives.
+fn tokenizer(path: &Path, model: &Model) -> Result<&'static Tokenizer<'static>, Failure> {
+    let bytes = Box::leak(Box::new(TokenizerBytes::open(path)?));
+    Ok(Box::leak(Box::new(bytes.tokenizer(Some(model.header().vocab_size))?)))
+}
+
+/// The name of a model file, without what says of which kind it is.
+fn name_of(path: &Path) -> String {
+    path.file_stem().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+}

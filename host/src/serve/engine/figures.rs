@@ -1,0 +1,290 @@
+//! What the engine has done and is doing: for Prometheus, and for the page about the cluster.
+
+use super::ask::Ended;
+use crate::net::Traffic;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Rates are those of so long.
+const LATELY: Duration = Duration::from_secs(5);
+
+/// What is going on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Answers that are computed.
+    pub running: u32,
+    /// Requests that wait for a place.
+    pub waiting: u32,
+    /// Tokens whose keys and values are kept.
+    pub cached_tokens: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// A pass of the last seconds.
+#[derive(Clone, Copy, Debug)]
+struct Passed {
+    at: Instant,
+    rows: u32,
+}
+
+/// What passes and answers of the last seconds came to.
+#[derive(Debug, Default)]
+struct Recent {
+    passes: VecDeque<Passed>,
+    /// How long an answer takes, the last ones counting the most.
+    answer: f64,
+    traffic: Traffic,
+}
+
+/// All figures. The engine writes them, whoever wants reads them.
+pub struct Figures {
+    start: Instant,
+    slots: u32,
+    registry: Registry,
+    requests: Family<Outcome, Counter>,
+    running: Gauge,
+    waiting: Gauge,
+    cached_tokens: Gauge,
+    prompt_tokens: Counter,
+    reused_tokens: Counter,
+    drawn_tokens: Counter,
+    first_token: Histogram,
+    each_token: Histogram,
+    pass_seconds: Histogram,
+    pass_rows: Histogram,
+    sent: Gauge,
+    received: Gauge,
+    exchanging: Gauge<f64, std::sync::atomic::AtomicU64>,
+    recent: Mutex<Recent>,
+}
+
+impl fmt::Debug for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Figures").field("requests", &self.requests).finish_non_exhaustive()
+    }
+}
+
+impl Figures {
+    /// Of an engine with so many places.
+    pub fn new(slots: u32) -> Self {
+        let seconds = || Histogram::new(exponential_buckets(0.001, 2.0, 16));
+        let new = Self {
+            start: Instant::now(),
+            slots,
+            registry: Registry::with_prefix("dair"),
+            requests: Family::default(),
+            running: Gauge::default(),
+            waiting: Gauge::default(),
+            cached_tokens: Gauge::default(),
+            prompt_tokens: Counter::default(),
+            reused_tokens: Counter::default(),
+            drawn_tokens: Counter::default(),
+            first_token: seconds(),
+            each_token: seconds(),
+            pass_seconds: seconds(),
+            pass_rows: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
+            sent: Gauge::default(),
+            received: Gauge::default(),
+            exchanging: Gauge::default(),
+            recent: Mutex::default(),
+        };
+        new.registered()
+    }
+
+    fn registered(mut self) -> Self {
+        let all = &mut self.registry;
+        all.register("requests", "Requests by how they ended", self.requests.clone());
+        all.register("requests_running", "Answers that are computed", self.running.clone());
+        all.register("requests_waiting", "Requests that wait for a place", self.waiting.clone());
+        all.register("kv_cached_tokens", "Tokens whose keys and values are kept", self.cached_tokens.clone());
+        let slots = Gauge::<i64>::default();
+        slots.set(self.slots.into());
+        all.register("kv_slots", "Sequences that the KV cache has room for", slots);
+        all.register("prompt_tokens", "Tokens of prompts", self.prompt_tokens.clone());
+        all.register("prompt_tokens_cached", "Of these, computed before", self.reused_tokens.clone());
+        all.register("completion_tokens", "Tokens drawn", self.drawn_tokens.clone());
+        let time = |all: &mut Registry, name: &str, help: &str, histogram: &Histogram| {
+            all.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        };
+        time(all, "time_to_first_token", "From a place to the first token", &self.first_token);
+        time(all, "time_per_token", "Of an answer, on average", &self.each_token);
+        time(all, "pass", "Of a pass", &self.pass_seconds);
+        all.register("pass_rows", "Tokens of a pass", self.pass_rows.clone());
+        all.register_with_unit("network_sent", "To workers", Unit::Bytes, self.sent.clone());
+        all.register_with_unit("network_received", "From workers", Unit::Bytes, self.received.clone());
+        all.register_with_unit("network_exchanging", "Spent on exchanges", Unit::Seconds, self.exchanging.clone());
+        self
+    }
+
+    /// Sequences that the KV cache has room for.
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// Answers that are computed, and requests that wait.
+    pub fn load(&self) -> (u32, u32) {
+        (self.running.get() as u32, self.waiting.get() as u32)
+    }
+
+    /// What is going on.
+    pub(super) fn now(&self, now: Now) {
+        self.running.set(now.running.into());
+        self.waiting.set(now.waiting.into());
+        self.cached_tokens.set(now.cached_tokens as i64);
+    }
+
+    /// A request has got its place.
+    pub(super) fn begun(&self, prompt: u32, reused: u32) {
+        self.prompt_tokens.inc_by(prompt.into());
+        self.reused_tokens.inc_by(reused.into());
+    }
+
+    /// A pass was computed.
+    pub(super) fn passed(&self, rows: u32, time: Duration, traffic: Traffic) {
+        self.pass_seconds.observe(time.as_secs_f64());
+        self.pass_rows.observe(rows.into());
+        self.sent.set(traffic.sent as i64);
+        self.received.set(traffic.received as i64);
+        self.exchanging.set(traffic.exchanging.as_secs_f64());
+        let mut recent = self.recent();
+        let at = Instant::now();
+        recent.passes.push_back(Passed { at, rows });
+        recent.traffic = traffic;
+        while recent.passes.front().is_some_and(|first| at - first.at > LATELY) {
+            recent.passes.pop_front();
+        }
+    }
+
+    /// An answer has come to its end.
+    pub(super) fn ended(&self, ended: &Ended) {
+        self.outcome("ended", 1);
+        self.drawn_tokens.inc_by(ended.drawn.into());
+        let time = (ended.prefill + ended.decode).as_secs_f64();
+        let mut recent = self.recent();
+        recent.answer += (time - recent.answer) / 8.0;
+        drop(recent);
+        self.first_token.observe(ended.prefill.as_secs_f64());
+        if ended.drawn > 1 {
+            self.each_token.observe(ended.decode.as_secs_f64() / f64::from(ended.drawn - 1));
+        }
+    }
+
+    /// Requests have failed.
+    pub(super) fn failed(&self, count: usize) {
+        self.outcome("failed", count);
+    }
+
+    /// Nobody listens to them any more.
+    pub(super) fn cancelled(&self, count: usize) {
+        self.outcome("cancelled", count);
+    }
+
+    /// A request was refused, because too many wait.
+    pub fn refused(&self) {
+        self.outcome("refused", 1);
+    }
+
+    /// After how many seconds another request may well be taken, where so many wait.
+    pub fn seconds_until_free(&self, waiting: u32) -> u64 {
+        let answer = self.recent().answer;
+        ((answer * f64::from(waiting) / f64::from(self.slots.max(1))).ceil() as u64).clamp(1, 60)
+    }
+
+    fn outcome(&self, outcome: &'static str, count: usize) {
+        self.requests.get_or_create(&Outcome { outcome }).inc_by(count as u64);
+    }
+
+    fn count(&self, outcome: &'static str) -> u64 {
+        self.requests.get_or_create(&Outcome { outcome }).get()
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// In the text format of Prometheus.
+    ///
+    /// # Errors
+    /// None: writing to a String does not fail.
+    pub fn prometheus(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// For the page about the cluster.
+    pub fn json(&self) -> Value {
+        let recent = self.recent();
+        let now = Instant::now();
+        let passes: Vec<_> = recent.passes.iter().filter(|passed| now - passed.at <= LATELY).collect();
+        let rows: u32 = passes.iter().map(|passed| passed.rows).sum();
+        let Traffic { sent, received, exchanging, .. } = recent.traffic;
+        json!({
+            "uptime_s": self.start.elapsed().as_secs(),
+            "requests": {
+                "running": self.running.get(), "waiting": self.waiting.get(), "slots": self.slots,
+                "served": self.count("ended"), "refused": self.count("refused"),
+                "cancelled": self.count("cancelled"), "failed": self.count("failed"),
+            },
+            "tokens": {
+                "prompt": self.prompt_tokens.get(), "prompt_cached": self.reused_tokens.get(),
+                "completion": self.drawn_tokens.get(),
+            },
+            "rates": {
+                "batch_rows": if passes.is_empty() { 0.0 } else { f64::from(rows) / passes.len() as f64 },
+                "passes_per_s": passes.len() as f64 / LATELY.as_secs_f64(),
+            },
+            "network": (sent > 0).then(|| json!({
+                "sent_bytes": sent, "received_bytes": received, "exchanging_ms": exchanging.as_millis() as u64,
+            })),
+            "kv": { "slots": self.slots, "cached_tokens": self.cached_tokens.get() },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::engine::Why;
+
+    #[test]
+    fn what_was_counted_is_told_in_both_forms() {
+        let figures = Figures::new(4);
+        figures.now(Now { running: 2, waiting: 1, cached_tokens: 77 });
+        figures.begun(10, 4);
+        figures.passed(3, Duration::from_millis(5), Traffic::default());
+        let (prefill, decode) = (Duration::from_millis(9), Duration::from_millis(20));
+        figures.ended(&Ended { why: Why::Stop, prompt: 10, cached: 4, drawn: 5, prefill, decode });
+        figures.refused();
+        let text = figures.prometheus().unwrap();
+        for line in [
+            "dair_requests_total{outcome=\"ended\"} 1",
+            "dair_requests_total{outcome=\"refused\"} 1",
+            "dair_requests_running 2",
+            "dair_prompt_tokens_cached_total 4",
+            "dair_time_per_token_seconds_sum 0.005",
+            "dair_pass_rows_count 1",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        let json = figures.json();
+        assert_eq!(json["requests"]["served"], 1);
+        assert_eq!(json["kv"]["cached_tokens"], 77);
+        assert_eq!((figures.load(), figures.slots()), ((2, 1), 4));
+    }
+}

@@ -1,0 +1,301 @@
+//! The engine: one thread that computes all answers in progress together, a token of each in every pass.
+//!
+//! ```text
+//! HTTP --Ask--> Waiting --Seats--> Sequences --rows of all, and a ration of prompts--> Root::pass --logits--> Event--> HTTP
+//! ```
+//!
+//! Answers join and leave between passes. A row has the bits that it has alone, so an answer does not depend on what else is
+//! computed, on who shares its pass, nor on what of its prompt was in the cache.
+
+mod ask;
+mod figures;
+mod ration;
+mod seats;
+mod sequence;
+mod waiting;
+
+pub use ask::{Ask, Choice, Ended, Event, Failed, Logprob, Logprobs, Ticket, Token, Why};
+pub use figures::{Figures, Now};
+
+use crate::cluster::error::RootError;
+use crate::cluster::root::Root;
+use dair_core::exec::{Logits, Run};
+use dair_core::text::{Candidate, Looks, Sampler, Vocabulary};
+use ration::Ration;
+use seats::Seats;
+use sequence::Sequence;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use waiting::Waiting;
+
+/// While nothing is to be done, this often it is looked whether the server is to end, and whether workers live.
+const IDLE: Duration = Duration::from_millis(200);
+
+/// Computes answers.
+pub struct Engine<'e, 'm> {
+    root: &'e mut Root<'m>,
+    vocab: &'e Vocabulary<'e>,
+    figures: Arc<Figures>,
+    seats: Seats,
+    waiting: Waiting,
+    running: Vec<Sequence>,
+    ration: Ration,
+    candidates: Vec<Candidate>,
+    /// Of the pass that is computed: its runs, and their tokens.
+    runs: Vec<Run>,
+    tokens: Vec<u32>,
+    /// Whose they are.
+    whose: Vec<usize>,
+}
+
+impl<'e, 'm> Engine<'e, 'm> {
+    /// An engine of a root whose KV cache has room for `slots` sequences.
+    pub fn new(root: &'e mut Root<'m>, vocab: &'e Vocabulary<'e>, slots: u32, figures: Arc<Figures>) -> Self {
+        let recent = root.seq_len().max(Sampler::scratch_len(vocab.vocab_size()) as u32);
+        Self {
+            root,
+            vocab,
+            figures,
+            seats: Seats::of(slots),
+            waiting: Waiting::default(),
+            running: Vec::new(),
+            ration: Ration::new(),
+            candidates: vec![Candidate::default(); recent as usize],
+            runs: Vec::new(),
+            tokens: Vec::new(),
+            whose: Vec::new(),
+        }
+    }
+
+    /// Answers what comes from `asks`, until nobody can ask any more, or it `is_over`: then those who wait are told so, and answers in
+    /// progress are computed to their end.
+    pub fn run(&mut self, asks: &Receiver<Ask>, is_over: impl Fn() -> bool) {
+        loop {
+            if is_over() {
+                while let Ok(ask) = asks.try_recv() {
+                    self.waiting.push(ask);
+                }
+                self.turn_away(|_| true, &Failed::Ending);
+                if self.running.is_empty() {
+                    return;
+                }
+            } else if !self.hear(asks) {
+                return;
+            }
+            self.dismiss();
+            self.seat();
+            self.figures.now(self.now());
+            if !self.running.is_empty() {
+                self.step();
+            }
+        }
+    }
+
+    /// Takes in what is asked for, and waits for it where there is nothing else to do; whether anything may still come.
+    fn hear(&mut self, asks: &Receiver<Ask>) -> bool {
+        if self.running.is_empty() && self.waiting.is_empty() {
+            self.figures.now(self.now());
+            match asks.recv_timeout(IDLE) {
+                Ok(ask) => self.waiting.push(ask),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+        while let Ok(ask) = asks.try_recv() {
+            self.waiting.push(ask);
+        }
+        true
+    }
+
+    fn now(&self) -> Now {
+        let cached = (0..self.figures.slots()).map(|slot| self.root.computed(slot).len() as u64).sum();
+        Now { running: self.running.len() as u32, waiting: self.waiting.len() as u32, cached_tokens: cached }
+    }
+
+    /// Lets those go whom nobody listens to any more, and those whose time is over.
+    fn dismiss(&mut self) {
+        let gone = self.waiting.take(|ask| ask.listener.is_closed()).len();
+        self.figures.cancelled(gone);
+        self.turn_away(|ask| Instant::now() >= ask.deadline, &Failed::Late);
+        while let Some(index) = self.running.iter().position(|one| one.is_left() || one.is_late()) {
+            let one = self.leave(index);
+            if one.is_left() {
+                self.figures.cancelled(1);
+            } else {
+                self.figures.failed(1);
+                one.fail(Failed::Late);
+            }
+        }
+    }
+
+    /// Tells those who wait, as far as `is_meant` says, that they will not be answered.
+    fn turn_away(&mut self, is_meant: impl Fn(&Ask) -> bool, failed: &Failed) {
+        let meant = self.waiting.take(is_meant);
+        self.figures.failed(meant.len());
+        for ask in meant {
+            let _ = ask.listener.send(Event::Failed(failed.clone()));
+        }
+    }
+
+    /// Gives those who wait free seats.
+    fn seat(&mut self) {
+        while self.seats.free() > 0 {
+            let Some(ask) = self.waiting.pop() else { return };
+            // While others are answered their passes find out who is there.
+            if self.running.is_empty()
+                && let Err(error) = self.root.session()
+            {
+                self.figures.failed(1);
+                let _ = ask.listener.send(Event::Failed(Failed::Broken(error.to_string())));
+                continue;
+            }
+            let root = &*self.root;
+            let Some(seat) = self.seats.take(&ask.prompt, |slot| root.computed(slot), false) else { return };
+            self.figures.begun(ask.prompt.len() as u32, seat.reused);
+            self.running.push(Sequence::new(ask, seat, self.vocab));
+            let expected = self.running.iter().map(Sequence::expected).max().unwrap_or(0);
+            self.root.expect(expected);
+        }
+    }
+
+    /// Computes one pass, and draws the tokens that it tells.
+    fn step(&mut self) {
+        let most = match self.root.batch_max() {
+            Ok(most) => most,
+            Err(error) => return self.fail_all(&error),
+        };
+        self.compose(most);
+        let wanted = self.whose.iter().zip(&self.runs).filter(|(_, run)| run.logits != Logits::None);
+        let looks = wanted.map(|(index, _)| self.running[*index].choice().looks_at()).reduce(both);
+        self.root.want(looks.unwrap_or(Looks::Best(1)), self.vocab.vocab_size());
+        let start = Instant::now();
+        if let Err(error) = self.root.pass(&self.runs, &self.tokens) {
+            return self.fail_all(&error);
+        }
+        let time = start.elapsed();
+        let (answers, rows) = (self.answers(), self.tokens.len() as u32);
+        self.ration.took(answers, rows - answers as u32, time);
+        self.figures.passed(rows, time, self.root.traffic().unwrap_or_default());
+        self.draw();
+    }
+
+    /// How many rows of the pass are of answers in progress; the others are of prompts.
+    fn answers(&self) -> usize {
+        self.whose.iter().filter(|index| self.running[**index].left() == 1).count()
+    }
+
+    /// Puts a pass together: a row of each answer in progress, and as much of the prompts as goes along, the same of each. Rows whose
+    /// logits are asked for stand together at its end.
+    fn compose(&mut self, most: u32) {
+        let lefts: Vec<u32> = self.running.iter().map(Sequence::left).collect();
+        let rows = share_out(&lefts, most, &self.ration);
+        let mut order: Vec<usize> = (0..rows.len()).filter(|index| rows[*index] > 0).collect();
+        order.sort_by_key(|index| (rows[*index] == lefts[*index], lefts[*index] == 1));
+        self.runs.clear();
+        self.tokens.clear();
+        for index in &order {
+            let (run, tokens) = self.running[*index].run(rows[*index]);
+            self.runs.push(run);
+            self.tokens.extend_from_slice(tokens);
+        }
+        self.whose = order;
+    }
+
+    fn draw(&mut self) {
+        let mut row = 0;
+        let mut over = Vec::new();
+        for (run, index) in self.runs.iter().zip(&self.whose) {
+            row += run.rows;
+            let one = &mut self.running[*index];
+            let result = one.computed(run.rows, (self.root, row - 1), (self.vocab, &mut self.candidates));
+            match result {
+                Ok(None) => {}
+                Ok(Some(why)) => over.push((*index, Ok(why))),
+                Err(error) => over.push((*index, Err(Failed::Broken(error.to_string())))),
+            }
+        }
+        // From the last one on, so that the others keep their places.
+        over.sort_by_key(|(index, _)| std::cmp::Reverse(*index));
+        for (index, how) in over {
+            let one = self.leave(index);
+            match how {
+                Ok(why) => self.figures.ended(&one.end(why)),
+                Err(failed) => {
+                    self.figures.failed(1);
+                    one.fail(failed);
+                }
+            }
+        }
+    }
+
+    fn leave(&mut self, index: usize) -> Sequence {
+        let one = self.running.remove(index);
+        self.seats.leave(one.slot);
+        one
+    }
+
+    /// A pass has failed for all.
+    fn fail_all(&mut self, error: &RootError) {
+        self.figures.failed(self.running.len());
+        while !self.running.is_empty() {
+            self.leave(0).fail(Failed::Broken(error.to_string()));
+        }
+    }
+}
+
+/// What of logits two choices depend on.
+fn both(one: Looks, other: Looks) -> Looks {
+    match (one, other) {
+        (Looks::Best(one), Looks::Best(other)) => Looks::Best(one.max(other)),
+        (Looks::Nucleus(one), Looks::Nucleus(other)) if one == other => Looks::Nucleus(one),
+        _ => Looks::All,
+    }
+}
+
+/// How many rows each gets, of whom so many tokens are left: those with one always it, prompts the same share of what `ration` allows; a
+/// short one is soon done, and a long one comes on all the same.
+fn share_out(lefts: &[u32], most: u32, ration: &Ration) -> Vec<u32> {
+    let mut rows: Vec<u32> = lefts.iter().map(|left| u32::from(*left == 1)).collect();
+    // More answers than a pass has rows wait for the next one.
+    let mut free = most;
+    for rows in &mut rows {
+        *rows = (*rows).min(free);
+        free -= *rows;
+    }
+    let answers = rows.iter().filter(|rows| **rows > 0).count();
+    let mut prompts: Vec<usize> = (0..lefts.len()).filter(|index| lefts[*index] > 1).collect();
+    // The shortest first: what it leaves of its share is for the others.
+    prompts.sort_by_key(|index| lefts[*index]);
+    let mut budget = ration.rows(answers, free);
+    for (place, index) in prompts.iter().enumerate() {
+        let share = budget.div_ceil((prompts.len() - place) as u32);
+        rows[*index] = share.min(lefts[*index]).min(budget);
+        budget -= rows[*index];
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_share_what_answers_leave() {
+        let ration = Ration::new();
+        assert_eq!(share_out(&[1, 1, 1], 128, &ration), [1, 1, 1]);
+        assert_eq!(share_out(&[1000], 128, &ration), [128]);
+        assert_eq!(share_out(&[1000, 10, 1000], 128, &ration), [59, 10, 59]);
+        assert_eq!(share_out(&[1000, 1, 2], 128, &ration), [6, 1, 2], "beside answers, only a ration");
+        assert_eq!(share_out(&[1, 1, 5, 1], 2, &ration), [1, 1, 0, 0], "a pass has no more rows");
+        assert_eq!(share_out(&[7, 7, 7, 7, 7], 3, &ration).iter().sum::<u32>(), 3);
+    }
+
+    #[test]
+    fn what_two_choices_look_at_is_enough_for_both() {
+        assert_eq!(both(Looks::Best(3), Looks::Best(40)), Looks::Best(40));
+        assert_eq!(both(Looks::Nucleus(1.5), Looks::Nucleus(1.5)), Looks::Nucleus(1.5));
+        assert_eq!(both(Looks::Nucleus(1.5), Looks::Best(1)), Looks::All);
+        assert_eq!(both(Looks::Nucleus(1.5), Looks::Nucleus(2.0)), Looks::All);
+    }
+}

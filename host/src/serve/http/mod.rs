@@ -1,0 +1,93 @@
+//! HTTP: the calls of OpenAI's and Ollama's APIs, figures, and the web page.
+//!
+//! Handlers turn requests into prompts and prompts into [`Ask`](super::engine::Ask)s, and what comes back into objects. They know
+//! nothing of models, sessions and passes.
+
+mod door;
+mod error;
+mod fields;
+mod frames;
+mod keys;
+mod messages;
+mod ollama;
+mod openai;
+mod page;
+mod sampling;
+mod server;
+mod texts;
+mod tokens;
+
+pub use door::{Doors, serve};
+pub use error::ApiError;
+pub use keys::{KeyRing, KeysError, new_key};
+pub use sampling::Defaults;
+pub use server::{Client, Server, now};
+pub use texts::Texts;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// All calls.
+fn routes(server: Arc<Server>) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/completions", post(openai::completions))
+        .route("/v1/embeddings", post(openai::embeddings))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{*name}", get(openai::model))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/ps", get(ollama::running))
+        .route("/api/show", post(ollama::show))
+        .route("/api/version", get(ollama::version))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .route("/cluster", get(cluster))
+        .merge(page::routes())
+        .fallback(nothing)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(server)
+}
+
+/// `GET /health`: whether questions are answered.
+async fn health(State(server): State<Arc<Server>>) -> Json<Value> {
+    let (running, waiting) = server.figures.load();
+    Json(json!({ "status": "ok", "model": server.model, "running": running, "waiting": waiting }))
+}
+
+/// `GET /metrics`: figures for Prometheus.
+async fn metrics(State(server): State<Arc<Server>>) -> Result<Response, ApiError> {
+    let text = server.figures.prometheus();
+    let text = text.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// `GET /cluster`: the same, for the page about the cluster.
+async fn cluster(State(server): State<Arc<Server>>) -> Json<Value> {
+    let mut object = server.figures.json();
+    object["model"] = server.model.clone().into();
+    object["fingerprint"] = server.fingerprint.clone().into();
+    object["kv"]["slot_positions"] = server.seq_len.into();
+    Json(object)
+}
+
+async fn nothing(uri: axum::http::Uri) -> ApiError {
+    let line = format!(
+        "there is nothing at {}; the calls are those of OpenAI's API below /v1, and of Ollama's below /api",
+        uri.path()
+    );
+    ApiError::new(StatusCode::NOT_FOUND, line)
+}
+
+async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+}

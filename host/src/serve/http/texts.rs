@@ -1,0 +1,87 @@
+//! Messages and texts to tokens: what needs no engine, and may take a while.
+
+use super::error::ApiError;
+use crate::chat::template::{Context, Rendered, Template};
+use crate::chat::tokenizer::Tokenizer;
+use axum::http::StatusCode;
+use dair_core::text::{EncodeOptions, Vocabulary};
+
+/// The tokenizer of the model, and the template of its conversations, if it has one.
+#[derive(Debug)]
+pub struct Texts {
+    tokenizer: &'static Tokenizer<'static>,
+    template: Option<Template>,
+}
+
+/// A prompt that is ready to be computed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// Its text, where it was made of one.
+    pub text: String,
+    /// Its tokens, at least one.
+    pub tokens: Vec<u32>,
+}
+
+impl Texts {
+    /// Of a tokenizer that lives as long as the process.
+    pub const fn new(tokenizer: &'static Tokenizer<'static>, template: Option<Template>) -> Self {
+        Self { tokenizer, template }
+    }
+
+    /// The tokens of the model.
+    pub fn vocabulary(&self) -> &Vocabulary<'static> {
+        self.tokenizer.vocabulary()
+    }
+
+    /// Lays out a conversation.
+    ///
+    /// # Errors
+    /// The model has no template, or what that refuses.
+    pub fn conversation(&self, context: Context) -> Result<Prompt, ApiError> {
+        let template = self.template.as_ref().ok_or_else(|| {
+            let line = "the model has no chat template: start the server with --template, or ask for /v1/completions";
+            ApiError::new(StatusCode::BAD_REQUEST, line)
+        })?;
+        let refused = |error: &dyn std::fmt::Display| ApiError::field("messages", error.to_string());
+        let rendered: Rendered = template.render(context, Some(self.vocabulary())).map_err(|error| refused(&error))?;
+        let tokens = self.tokenizer.encode_rendered(&rendered).map_err(|error| refused(&error))?;
+        Ok(Prompt { text: rendered.text, tokens })
+    }
+
+    /// Encodes a text; one without tokens is a beginning of nothing, where the model has such a token.
+    ///
+    /// # Errors
+    /// What the tokenizer refuses.
+    pub fn text(&self, field: &str, text: &str, options: EncodeOptions) -> Result<Prompt, ApiError> {
+        let tokens = self
+            .tokenizer
+            .encode(text.as_bytes(), options)
+            .map_err(|error| ApiError::field(field, error.to_string()))?;
+        Ok(Prompt { text: text.to_owned(), tokens })
+    }
+
+    /// Checks tokens that a client has chosen itself.
+    ///
+    /// # Errors
+    /// There are none, or some that the model has not.
+    pub fn tokens(&self, field: &str, tokens: Vec<u32>) -> Result<Prompt, ApiError> {
+        let vocab_size = self.vocabulary().vocab_size();
+        if let Some(id) = tokens.iter().find(|id| **id >= vocab_size) {
+            return Err(ApiError::field(field, format!("{field} has the token {id}; the model has {vocab_size}")));
+        }
+        if tokens.is_empty() {
+            return Err(ApiError::field(field, format!("{field} has no tokens; give one at least")));
+        }
+        Ok(Prompt { text: String::new(), tokens })
+    }
+
+    /// The text of tokens.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        self.tokenizer.decode_text(ids)
+    }
+
+    /// The bytes of a token.
+    pub fn bytes(&self, id: u32) -> &[u8] {
+        self.vocabulary().bytes(id).unwrap_or_default()
+    }
+}

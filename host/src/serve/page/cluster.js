@@ -1,0 +1,164 @@
+// The cluster page: what the server says of its nodes, requests and speed, once a second while somebody looks.
+// Any part of it may be missing.
+
+import { getCluster } from "./api.js";
+import { byId, element } from "./dom.js";
+import { formatBytes, formatDuration, formatNumber, formatPercent, formatRate, isNumber, UNKNOWN } from "./format.js";
+import { Plot } from "./plot.js";
+
+const EVERY_MS = 1000;
+const PATIENCE_MS = 5000;
+
+// --- What is shown
+
+/** Names of numbers, where they are in what the server says, and how they read. */
+const BIG = [
+  ["Answer tokens/s", "rates.completion_tokens_per_s", formatRate],
+  ["Prompt tokens/s", "rates.prompt_tokens_per_s", formatRate],
+  ["Running", "requests.running"],
+  ["Waiting", "requests.waiting"],
+];
+
+const DETAILS = {
+  Requests: [["Served", "requests.served"], ["Refused", "requests.refused"], ["Cancelled", "requests.cancelled"]],
+  Tokens: [["Of answers", "tokens.completion"], ["Of prompts", "tokens.prompt"], ["Known from before", "tokens.prompt_cached"]],
+  "Keys and values": [
+    ["Slots", "kv.slots"],
+    ["Positions of each", "kv.slot_positions"],
+    ["Tokens kept", "kv.cached_tokens"],
+    ["Memory", "kv.bytes", formatBytes],
+  ],
+  Network: [
+    ["Sent", "network.sent_bytes", formatBytes],
+    ["Received", "network.received_bytes", formatBytes],
+    ["Time in exchanges, s", "network.exchanging_ms", (ms) => formatNumber(ms / 1000)],
+  ],
+  "Weights from disk": [["Read", "streaming.read_bytes", formatBytes], ["Found in memory", "streaming.hit_rate", formatPercent]],
+};
+
+/** Each plot, and where the numbers of its lines are. */
+const PLOTS = [
+  [new Plot("Answer tokens/s"), ["rates.completion_tokens_per_s"]],
+  [new Plot("Prompt tokens/s"), ["rates.prompt_tokens_per_s"]],
+  [new Plot("Requests", ["running", "waiting"]), ["requests.running", "requests.waiting"]],
+  [new Plot("Rows of a batch"), ["rates.batch_rows"]],
+  [new Plot("Network, MB/s", ["sent", "received"]), ["traffic.sent", "traffic.received"]],
+];
+
+function numberAt(state, path) {
+  const value = path.split(".").reduce((part, name) => part?.[name], state);
+  return isNumber(value) ? value : NaN;
+}
+
+/** What has crossed the network since `before`, in MB/s; less than nothing where the server began anew. */
+function trafficOf(state, before) {
+  const [sent, received] = ["network.sent_bytes", "network.received_bytes"].map((path) => {
+    const rate = (numberAt(state, path) - numberAt(before, path)) / 1000 / (state.at - before.at);
+    return rate >= 0 ? rate : NaN;
+  });
+  return { sent, received };
+}
+
+// --- Showing
+
+function numberList(numbers, className) {
+  const values = numbers.map(() => element("dd", {}, UNKNOWN));
+  const pairs = numbers.map(([name], index) => element("div", {}, element("dt", {}, name), values[index]));
+  const update = (state) => numbers.forEach(([, path, format = formatNumber], index) => {
+    setText(values[index], format(numberAt(state, path)));
+  });
+  return [element("dl", { className }, ...pairs), update];
+}
+
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function setUpNumbers() {
+  const [big, updateBig] = numberList(BIG, "big");
+  byId("big").append(big);
+  const updates = Object.entries(DETAILS).map(([title, numbers]) => {
+    const [list, update] = numberList(numbers, "");
+    byId("details").append(element("section", {}, element("h3", {}, title), list));
+    return update;
+  });
+  return (state) => [updateBig, ...updates].forEach((update) => update(state));
+}
+
+function showHeader({ model, fingerprint, uptime_s }) {
+  setText(byId("model"), model ?? UNKNOWN);
+  setText(byId("about"), `${fingerprint ?? UNKNOWN} · up for ${formatDuration(uptime_s)}`);
+}
+
+function nodeRow({ name, address, state, share, passes, busy_ms_per_token }) {
+  const numbers = [formatNumber(passes), formatRate(busy_ms_per_token)];
+  return element("tr", {},
+    element("th", { scope: "row" }, name ?? UNKNOWN),
+    element("td", {}, address ?? UNKNOWN),
+    element("td", {}, element("span", { className: state === "here" ? "state" : "state out" }, state ?? UNKNOWN)),
+    element("td", { className: "right" }, shareBar(share), formatPercent(share)),
+    ...numbers.map((number) => element("td", { className: "right" }, number)));
+}
+
+function shareBar(share) {
+  const bar = element("span", { className: "share" });
+  bar.style.setProperty("--share", formatPercent(share ?? 0).replace(" ", ""));
+  return bar;
+}
+
+function eventLine({ at, what }) {
+  const time = new Date(at ?? NaN);
+  const isKnown = !Number.isNaN(time.getTime());
+  const said = isKnown ? time.toLocaleString([], { dateStyle: "medium", timeStyle: "medium" }) : UNKNOWN;
+  return element("li", {}, element("time", { dateTime: at ?? "", className: "muted" }, said), element("span", {}, what ?? UNKNOWN));
+}
+
+function showEvents(events) {
+  const newestFirst = events.toSorted((one, other) => Date.parse(other.at) - Date.parse(one.at));
+  byId("events").replaceChildren(...newestFirst.map(eventLine));
+  byId("no-events").hidden = events.length > 0;
+}
+
+function listOf(value) {
+  return Array.isArray(value) ? value.filter(Boolean) : [];
+}
+
+// --- Asking
+
+const updateNumbers = setUpNumbers();
+let timer;
+let before = {};
+
+function show(state) {
+  state.at = Date.now();
+  state.traffic = trafficOf(state, before);
+  showHeader(state);
+  updateNumbers(state);
+  for (const [plot, paths] of PLOTS) plot.add(state.at, paths.map((path) => numberAt(state, path)));
+  byId("nodes").replaceChildren(...listOf(state.nodes).map(nodeRow));
+  showEvents(listOf(state.events));
+  before = state;
+}
+
+async function poll() {
+  try {
+    show(await getCluster(AbortSignal.timeout(PATIENCE_MS)));
+    setText(byId("trouble"), "");
+  } catch (error) {
+    setText(byId("trouble"), troubleOf(error));
+  }
+  clearTimeout(timer);
+  if (!document.hidden) timer = setTimeout(poll, EVERY_MS);
+}
+
+function troubleOf({ name, status, message }) {
+  if (status === 401) return "This server asks for a key. The chat takes it.";
+  return name === "TimeoutError" ? "The server does not answer." : message;
+}
+
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(timer);
+  if (!document.hidden) poll();
+});
+byId("plots").append(...PLOTS.map(([plot]) => plot.element));
+poll();
