@@ -3,7 +3,7 @@
 
 Talks with the page as somebody with a mouse, a keyboard, a telephone or a screen reader would, and prints a line per check. With --mock
 the server is page_mock.py; of a real one, whose answers nobody knows, only those checks are made that need none. --axe is the file
-of npm's axe-core, for the rules of accessibility; --shots keeps pictures. Needs PyPI's playwright, and a Chromium.
+axe.min.js of axe-core, for the rules of accessibility; --shots keeps pictures. Needs the Python package playwright, and a Chromium.
 Exit code 1 where something is not so.
 """
 import argparse, base64, contextlib, json, pathlib, re, sys, time
@@ -175,6 +175,8 @@ def canned(function):
 def a_question_is_answered(run):
     with run.visit() as visit:
         visit.open().shot("welcome")
+        box = visit.page.locator(".field").bounding_box()
+        expect(box["width"] > 600 and box["y"] + box["height"] < DESKTOP["height"], f"the question is at {box}")
         text = visit.ask(QUESTION)
         expect(text.strip(), "the answer is empty")
         sent = visit.sent()
@@ -372,6 +374,20 @@ def settings_are_kept_and_sent(run):
         expect(sent["messages"][0] == {"role": "system", "content": "Answer in one word."}, f"sent {sent['messages']}")
 
 
+@canned
+def one_of_several_models_is_chosen(run):
+    run.mock.models = page_mock.MODELS
+    with run.visit() as visit:
+        visit.open().page.select_option("#model", page_mock.MODELS[1])
+        visit.page.reload()
+        visit.until(f"document.querySelector('#question').placeholder === 'Ask {page_mock.MODELS[1]}'")
+        visit.ask(QUESTION)
+        expect(visit.sent()["model"] == page_mock.MODELS[1], f"asked {visit.sent()['model']}")
+        visit.accessible("several models")
+        visit.shot("models")
+    run.mock.models = page_mock.MODELS[:1]
+
+
 @check
 def a_conversation_is_exported(run):
     with run.visit() as visit:
@@ -384,7 +400,7 @@ def a_conversation_is_exported(run):
             exported[kind] = pathlib.Path(download.value.path()).read_text(), download.value.suggested_filename
         expect(exported["Markdown"][1].endswith(".md") and QUESTION in exported["Markdown"][0], f"Markdown is {exported['Markdown']}")
         messages = json.loads(exported["JSON"][0])["messages"]
-        expect([message["role"] for message in messages] == ["user", "assistant"] and messages[1]["content"], f"JSON has {messages}")
+        expect([message["role"] for message in messages] == ["user", "assistant"] and messages[1]["text"], f"JSON has {messages}")
 
 
 @check
@@ -631,8 +647,8 @@ SAMPLES = {
     "1. a\n  - b\n2. c": '<ol start="1"><li><p>a</p><ul><li><p>b</p></li></ul></li><li><p>c</p></li></ol>',
     "The year was\n1984. It was": "<p>The year was<br>1984. It was</p>",
     "> a\nb\n>> c": "<blockquote><p>a<br>b</p><blockquote><p>c</p></blockquote></blockquote>",
-    "[a](https://b.c/d_e \"t\") <x@y.z>": '<p><a href="https://b.c/d_e" target="_blank" rel="noopener noreferrer">a</a> '
-                                         '<a href="mailto:x@y.z" target="_blank" rel="noopener noreferrer">x@y.z</a></p>',
+    "[a](https://b.c/d_e \"t\") [b](<mailto:x@y.z>)": '<p><a href="https://b.c/d_e" target="_blank" rel="noopener noreferrer">a</a> '
+                                                     '<a href="mailto:x@y.z" target="_blank" rel="noopener noreferrer">b</a></p>',
     "(see https://a.b/c).": '<p>(see <a href="https://a.b/c" target="_blank" rel="noopener noreferrer">https://a.b/c</a>).</p>',
     "[a](javascript:alert(1)) [b](java\tscript:x) [1]": "<p>[a](javascript:alert(1)) [b](java\tscript:x) [1]</p>",
     "[a](JaVaScRiPt:alert) [b](//evil) [c](vbscript:x)": "<p>[a](JaVaScRiPt:alert) [b](//evil) [c](vbscript:x)</p>",
@@ -750,7 +766,7 @@ def a_telephone_is_wide_enough(run):
     with run.visit(PHONE, has_touch=True, is_mobile=True) as visit:
         page = visit.open().page
         visit.shot("phone-welcome")
-        fits = "document.documentElement.scrollWidth <= innerWidth && document.querySelector('#scroll').scrollWidth <= document.querySelector('#scroll').clientWidth"
+        fits = f"document.documentElement.scrollWidth === {PHONE['width']} && document.querySelector('#scroll').scrollWidth <= document.querySelector('#scroll').clientWidth"
         expect(page.evaluate(fits), "the empty page is too wide")
         page.fill("#question", "Show markdown, please: a table and a program. " + "Donaudampfschifffahrtsgesellschaft" * 3)
         page.click("#send")
@@ -771,7 +787,7 @@ def a_telephone_is_wide_enough(run):
         page.wait_for_selector("#sidebar", state="hidden")
         page.goto(visit.url + "/cluster.html")
         page.wait_for_selector("#nodes tr")
-        expect(page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the cluster page is too wide")
+        expect(page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], "the cluster page is too wide")
         page.wait_for_timeout(2500)
         visit.shot("phone-cluster", full_page=True)
 
@@ -803,7 +819,7 @@ def a_keyboard_is_enough(run):
         page.keyboard.press("Enter")
         visit.finish()
         expect(page.evaluate(focused) == "question", "focus left the question")
-        tab_to("New conversation")
+        tab_to("new")
         page.keyboard.press("Enter")
         visit.until("document.querySelector('article') === null")
         tab_to("open-settings")
@@ -822,8 +838,8 @@ def a_keyboard_is_enough(run):
         page.keyboard.press("Enter")
         expect(visit.count("article") == 2, "the conversation did not come back")
         outline = page.evaluate("""() => {
-          document.querySelector(".new").focus();
-          return getComputedStyle(document.querySelector(".new")).outlineStyle;
+          document.querySelector("#new").focus();
+          return getComputedStyle(document.querySelector("#new")).outlineStyle;
         }""")
         expect(outline != "none", "focus cannot be seen")
 

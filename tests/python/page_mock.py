@@ -25,8 +25,7 @@ REASONING = "The question is simple, so a short answer will do. **Nothing** else
 MARKDOWN = """\
 # Sorting, in short
 
-A *stable* sort keeps **equal** items in order; `sort()` of Python is one, and ~~bubble sort~~ is not what you want. See
-[the manual](https://docs.python.org/3/howto/sorting.html "Sorting") or https://example.org/a_b(c).
+A *stable* sort keeps **equal** items in order; `sort()` of Python is one, and ~~bubble sort~~ is not what you want. See [the manual](https://docs.python.org/3/howto/sorting.html "Sorting") or https://example.org/a_b(c).
 
 ## Which one?
 
@@ -63,8 +62,7 @@ A *stable* sort keeps **equal** items in order; `sort()` of Python is one, and ~
 
 ### What must stay text
 
-<img src=x onerror="document.title='owned'"> and <script>document.title='owned'</script>, [a trap](javascript:alert(1)),
-[another](data:text/html,<script>alert(1)</script>), ![a picture](https://example.org/p.png) and <b>bold</b>.
+<img src=x onerror="document.title='owned'"> and <script>document.title='owned'</script>, [a trap](javascript:alert(1)), [another](data:text/html,<script>alert(1)</script>), ![a picture](https://example.org/p.png) and <b>bold</b>.
 
 ```html
 <img src=x onerror="document.title='owned'">
@@ -118,7 +116,7 @@ class Mock(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.page, self.key, self.started = pathlib.Path(page), key, time.time()
         self.served = self.cancelled = 0
-        self.refused, self.fields_missing = {}, False
+        self.models, self.refused, self.fields_missing = MODELS[:1], {}, False
 
     @property
     def url(self):
@@ -164,7 +162,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.is_let_in():
                 self.reply_json(200, {"object": "list", "data": [
                     {"id": model, "object": "model", "created": 1764244800, "owned_by": "dair", "context_length": CONTEXT, "system_fingerprint": "b3-7f3a91c2"}
-                    for model in MODELS[:1]]})
+                    for model in self.server.models]})
         elif path == "/cluster":
             if self.is_let_in():
                 state = cluster_state(self.server.started, self.server.served)

@@ -1,15 +1,15 @@
 //! Messages of the native dialect: what is written is read, and nothing else does any harm.
 
-use dair_core::exec::{Logits, Run};
+use dair_core::exec::{CacheCopy, Logits, Run};
 use dair_core::graph::{MAX_BATCH, MAX_NODES};
 use dair_core::kernels::KvType;
 use dair_core::plan::{Share, Stage};
 use dair_core::quant::DType;
 use dair_core::wire::native::{
     Beat, Best, Failed, HasModel, Have, ISA_MAX, MESSAGE_MAX, MODELS_MAX, Message, Pass, Plan, PlanNode, REASON_MAX,
-    Ready, VERSION, Wanted, Watch, message_len, write_beat, write_bye, write_digest, write_drain, write_echo,
-    write_failed, write_go, write_hashing, write_have, write_join, write_leaving, write_link, write_linked, write_pass,
-    write_plan, write_ready, write_refused, write_rest, write_verify, write_watch,
+    Ready, VERSION, Wanted, Watch, message_len, write_beat, write_bye, write_copy, write_digest, write_drain,
+    write_echo, write_failed, write_go, write_hashing, write_have, write_join, write_leaving, write_link, write_linked,
+    write_pass, write_plan, write_ready, write_refused, write_rest, write_verify, write_watch,
 };
 use dair_tests::random::Random;
 
@@ -68,6 +68,8 @@ fn nodes() -> Vec<PlanNode> {
 
 const BEAT: Beat = Beat { passes: 7, busy_us: u64::MAX };
 
+const COPY: CacheCopy = CacheCopy { from: 1, to: 2, positions: 99 };
+
 const WATCH: Watch = Watch { session: [8; 16], silence_ms: 2000 };
 
 fn pass() -> Pass {
@@ -79,7 +81,7 @@ fn pass() -> Pass {
 fn messages() -> Vec<Vec<u8>> {
     let nodes = nodes();
     let places = nodes.iter().map(|node| (node.share, node.host.as_str(), node.port));
-    let mut out = vec![Vec::new(); 20];
+    let mut out = vec![Vec::new(); 21];
     write_have(&mut out[0], &have()).unwrap();
     write_plan(&mut out[1], &plan(), places).unwrap();
     write_ready(&mut out[2], &Ready { arena_bytes: 5, repacked_bytes: u64::MAX }).unwrap();
@@ -100,6 +102,7 @@ fn messages() -> Vec<Vec<u8>> {
     write_drain(&mut out[17]).unwrap();
     write_leaving(&mut out[18]).unwrap();
     write_join(&mut out[19], 9990).unwrap();
+    write_copy(&mut out[20], COPY).unwrap();
     out
 }
 
@@ -132,7 +135,7 @@ fn what_is_written_is_read() {
     assert!(matches!(read(15), Message::Watch(WATCH)));
     assert!(matches!(read(16), Message::Failed(Failed { node: 3, reason }) if reason == "no disk"));
     assert!(matches!(read(17), Message::Drain) && matches!(read(18), Message::Leaving));
-    assert!(matches!(read(19), Message::Join(9990)));
+    assert!(matches!(read(19), Message::Join(9990)) && matches!(read(20), Message::Copy(COPY)));
 }
 
 #[test]

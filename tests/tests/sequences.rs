@@ -1,6 +1,6 @@
 //! Several sequences in one pass: each has the bits that it has alone.
 
-use dair_core::exec::{Batch, Logits, Run};
+use dair_core::exec::{Batch, CacheCopy, Failure, Logits, Run};
 use dair_core::io::{Alone, Pool, Serial};
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{Cut, Share};
@@ -116,6 +116,41 @@ fn several_nodes_keep_sequences_apart_too() {
         let cut = sequences.cut(&shares);
         let rows = mesh::passes(&sequences.file, (&cut, KvType::default()), (|| Serial, best_kernels()), &passes);
         sequences.check(&passes, &rows);
+    }
+}
+
+/// A sequence goes on from a copy of another one's beginning as if it had been computed there.
+#[test]
+fn a_beginning_that_was_copied_is_one_that_was_computed() {
+    for (case, at) in models::all().into_iter().zip(0..) {
+        let kv = KvType::ALL[at % KvType::ALL.len()];
+        if !(case.header.head_dim as usize).is_multiple_of(kv.block_len()) {
+            continue;
+        }
+        let sequences = Sequences::new(case, kv, [37, 33, 1, 1, 1]);
+        let (tokens, alone, other) = (&sequences.tokens[0], &sequences.alone[0], &sequences.tokens[1]);
+        let cut = sequences.cut(&[Share::EQUAL]);
+        with_engine(&sequences.file, (&cut, kv, 0), (&Serial, best_kernels()), 0xFF, |engine| {
+            for (slot, tokens) in [(1, tokens), (4, other), (0, other)] {
+                let runs = [Run { slot, ..Run::new(0, tokens.len() as u32, Logits::None) }];
+                engine.forward(&mut Alone, Batch { runs: &runs, tokens }).unwrap();
+            }
+            for positions in [1, 15, 16, 17, 36] {
+                for to in [4, 0, 2] {
+                    engine.copy::<()>(CacheCopy { from: 1, to, positions }).unwrap();
+                    let rest = &tokens[positions as usize..];
+                    let runs = [Run { slot: to, ..Run::new(positions, rest.len() as u32, Logits::All) }];
+                    engine.forward(&mut Alone, Batch { runs: &runs, tokens: rest }).unwrap();
+                    let rows: Vec<_> = (0..rest.len() as u32).map(|row| engine.logits(row).to_vec()).collect();
+                    let what = format!("{}, {kv}, after {positions} positions", sequences.case.name);
+                    assert_same_bits(&rows, &alone[positions as usize..], &what);
+                }
+            }
+            let mut copy = |from, to, positions| engine.copy::<()>(CacheCopy { from, to, positions });
+            assert!(matches!(copy(SLOTS, 0, 1), Err(Failure::Slot { .. })));
+            assert!(matches!(copy(0, SLOTS, 1), Err(Failure::Slot { .. })));
+            assert!(matches!(copy(0, 1, u32::MAX), Err(Failure::Context { .. })));
+        });
     }
 }
 

@@ -36,6 +36,17 @@ impl Run {
     }
 }
 
+/// The beginning of one sequence that becomes that of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheCopy {
+    /// The place of the sequence that has it.
+    pub from: u32,
+    /// The place of the one that gets it.
+    pub to: u32,
+    /// How many positions, from the first one on.
+    pub positions: u32,
+}
+
 /// Runs of different sequences that are computed together; each has the bits that it has alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'b> {

@@ -16,7 +16,7 @@ mod share;
 mod step;
 
 pub use arena::ARENA_ALIGN;
-pub use batch::{Batch, Logits, Run};
+pub use batch::{Batch, CacheCopy, Logits, Run};
 pub use error::GraphError;
 pub use places::Place;
 pub use step::Step;
@@ -31,6 +31,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use places::Places;
 use rope::Frequencies;
+use step::{Cache, Kind};
 
 /// The caller's tables for a [`Program`].
 #[derive(Debug)]
@@ -287,6 +288,38 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
             begun = Some((last, rows));
         }
         begun.map_or(Ok(()), |(segment, rows)| self.exchange(links, segment, &rows))
+    }
+
+    /// Copies keys and values of positions, bit for bit, so that they need not be computed again; what the other sequence had
+    /// is forgotten.
+    ///
+    /// # Errors
+    /// Sequences or positions that there are not.
+    pub fn copy<E>(&mut self, copy: CacheCopy) -> Result<(), Failure<S::Error, E>> {
+        let CacheCopy { from, to, positions } = copy;
+        let (slots, seq_len) = (self.program.slots, self.program.seq_len);
+        if let Some(slot) = [from, to].into_iter().find(|slot| *slot >= slots) {
+            return Err(Failure::Slot { slot, slots });
+        }
+        if positions > seq_len {
+            return Err(Failure::Context { end: positions.into(), seq_len });
+        }
+        for step in self.program.steps {
+            if let Kind::Shift { cache, .. } = &step.kind {
+                self.copy_in(cache, copy);
+            }
+        }
+        Ok(())
+    }
+
+    /// One layer's keys or values.
+    fn copy_in(&mut self, cache: &Cache, copy: CacheCopy) {
+        let bytes = cache.layout.first_bytes(cache.part, copy.positions as usize);
+        for head in 0..cache.heads {
+            let [from, to] = [copy.from, copy.to].map(|slot| self.arena.byte_ptr(cache.head(slot, head), bytes));
+            // SAFETY: `byte_ptr` checked both ranges, no lane runs while `self` is borrowed here, and a copy may overlap itself.
+            unsafe { core::ptr::copy(from, to, bytes) };
+        }
     }
 
     /// Exchanges the logits of the last batch once more.

@@ -124,6 +124,11 @@ impl KvLayout {
         position / TILE * self.tile_bytes(part) as usize
     }
 
+    /// Bytes, in the memory of a head, of all tiles that hold a part of the first `positions`.
+    pub const fn first_bytes(&self, part: KvPart, positions: usize) -> usize {
+        positions.div_ceil(TILE) * self.tile_bytes(part) as usize
+    }
+
     /// Bytes of the value of one position.
     pub(super) const fn value_bytes(&self) -> usize {
         self.tile_bytes(KvPart::Values) as usize / TILE

@@ -10,6 +10,7 @@
 //!                                     Linked
 //! Pass, …                             [activations, see `crate::io::Links`]
 //! Rest                                [logits that were not sent before]
+//! Copy
 //! Bye
 //! ```
 //! Signs of life have a connection of their own, so that they need not wait for passes. It begins when the plan is sent:
@@ -34,7 +35,7 @@
 use super::bytes::{Reader, cut, put_text, put_u32, put_u64};
 use super::dllama::HOST_MAX;
 use super::{Fault, Invalid, Part, ReadError};
-use crate::exec::{Logits, Run};
+use crate::exec::{CacheCopy, Logits, Run};
 use crate::graph::{MAX_BATCH, MAX_NODES, MAX_SLOTS};
 use crate::kernels::KvType;
 use crate::plan::{Share, Stage};
@@ -44,7 +45,7 @@ use core::ops::RangeInclusive;
 use embedded_io::{ErrorType, Write};
 
 /// What both sides of a session must have in common: other versions are refused.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// First bytes of a root: as no root of the `dllama` dialect begins, whose index is below the number of workers.
 pub const CALL: [u8; 8] = *b"\x01\0\0\0dair";
@@ -289,6 +290,8 @@ pub enum Message<'m> {
     Leaving,
     /// A worker listens on this port of the machine that it calls from.
     Join(u16),
+    /// The beginning of a sequence becomes that of another one, before the next pass.
+    Copy(CacheCopy),
 }
 
 const HAVE: u8 = 1;
@@ -311,6 +314,7 @@ const FAILED: u8 = 17;
 const DRAIN: u8 = 18;
 const LEAVING: u8 = 19;
 const JOIN: u8 = 20;
+const COPY: u8 = 21;
 
 /// Nodes of a plan, each checked when it is read.
 #[derive(Clone, Debug)]
@@ -433,8 +437,16 @@ impl<'m> Message<'m> {
             DRAIN => Self::Drain,
             LEAVING => Self::Leaving,
             JOIN => Self::Join(reader.within("port", 1..=u32::from(u16::MAX))? as u16),
+            COPY => {
+                let slot = 0..=MAX_SLOTS - 1;
+                Self::Copy(CacheCopy {
+                    from: reader.within("slot to copy from", slot.clone())?,
+                    to: reader.within("slot to copy to", slot)?,
+                    positions: reader.u32("positions")?,
+                })
+            }
             found => {
-                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: JOIN.into() };
+                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: COPY.into() };
                 return Err(reader.invalid("kind", fault).into());
             }
         };
@@ -753,6 +765,15 @@ pub fn write_beat<W: Write>(writer: &mut W, beat: &Beat) -> Result<(), W::Error>
 /// Those of the writer.
 pub fn write_rest<W: Write>(writer: &mut W) -> Result<(), W::Error> {
     frame(writer, REST, |_| Ok(()))
+}
+
+/// Writes that the beginning of a sequence becomes that of another one.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_copy<W: Write>(writer: &mut W, copy: CacheCopy) -> Result<(), W::Error> {
+    let CacheCopy { from, to, positions } = copy;
+    frame(writer, COPY, |writer| [from, to, positions].into_iter().try_for_each(|word| put_u32(writer, word)))
 }
 
 /// Writes bytes to be sent back.

@@ -10,6 +10,7 @@ use crate::chat::tokenizer::{Tokenizer, TokenizerBytes};
 use crate::cluster::options::Options;
 use crate::machine::terminal;
 use crate::model::{Model, identity};
+use crate::net::Stage;
 use crate::serve::engine::{Ask, Engine, Figures};
 use crate::serve::http::{self, Defaults, Doors, KeyRing, Server, Texts};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -111,8 +112,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         options.max_seq_len.get_or_insert(SEQ_LEN);
     };
     let figures = Arc::new(Figures::new(args.slots));
+    let hear = |stage: &Stage<'_>| match stage {
+        Stage::Lost(why) => figures.happened(format!("left out: {why}")),
+        Stage::Back(names) => figures.happened(format!("takes part from now on: {names}")),
+        Stage::Replay(tokens) => figures.happened(format!("computing {tokens} tokens again")),
+        Stage::Idle(names) => figures.happened(format!("not used, since tokens would take longer with it: {names}")),
+        _ => {}
+    };
     let words = progress::Words::of(args.quiet, false);
-    args.model.with_tuned_root(&model, (u32::MAX, words), (tune, &|_| ()), |root| {
+    args.model.with_tuned_root(&model, (u32::MAX, words), (tune, &hear), |root| {
         let (asks, heard) = channel();
         let fingerprint = args.fingerprint(&model, root.options(), template.as_ref())?;
         let texts = Texts::new(tokenizer, template);
@@ -132,7 +140,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             asks: Mutex::new(Some(asks)),
             waiting: Arc::new(AtomicU32::new(0)),
         });
-        let engine = Engine::new(root, tokenizer.vocabulary(), args.slots, figures);
+        let engine = Engine::new(root, tokenizer.vocabulary(), args.slots, Arc::clone(&figures));
         args.serve((listener, doors), server, engine, &heard)
     })
 }

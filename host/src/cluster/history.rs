@@ -1,6 +1,6 @@
 //! What is in the KV cache, token by token: enough to compute it again where it is lost with a session.
 
-use dair_core::exec::Run;
+use dair_core::exec::{CacheCopy, Run};
 
 /// One sequence.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +49,16 @@ impl History {
         if let Some(sequence) = self.sequences.get_mut(run.slot as usize).filter(|sequence| !sequence.has_gap) {
             sequence.tokens.extend_from_slice(tokens);
             sequence.cached = sequence.tokens.len();
+        }
+    }
+
+    /// A sequence has the beginning of another one from now on; if `is_copied`, as far as that is in the cache it is there, too.
+    pub fn copy(&mut self, copy: CacheCopy, is_copied: bool) {
+        let Some(source) = self.sequences.get(copy.from as usize) else { return };
+        let tokens = source.tokens[..source.tokens.len().min(copy.positions as usize)].to_vec();
+        let cached = if is_copied { source.cached.min(tokens.len()) } else { 0 };
+        if let Some(sequence) = self.sequences.get_mut(copy.to as usize) {
+            *sequence = Sequence { tokens, cached, has_gap: false };
         }
     }
 
@@ -113,6 +123,26 @@ mod tests {
         history.begin(&run(0, 1, 1));
         history.end(&run(0, 1, 1), &[8]);
         assert_eq!((history.tokens(0), history.missing(&run(0, 2, 1))), (&[1, 8][..], None));
+    }
+
+    #[test]
+    fn a_copy_has_what_was_in_the_cache_and_the_rest_is_missing() {
+        let mut history = History::of(3);
+        compute(&mut history, &run(0, 0, 4), &[1, 2, 3, 4]);
+        compute(&mut history, &run(1, 0, 2), &[9, 9]);
+        let copy = |to, positions| CacheCopy { from: 0, to, positions };
+        history.copy(copy(1, 3), true);
+        assert_eq!((history.tokens(1), history.missing(&run(1, 3, 1))), (&[1, 2, 3][..], None));
+        history.copy(copy(2, 3), false);
+        assert_eq!(history.missing(&run(2, 3, 1)), Some((0, &[1, 2, 3][..])));
+        history.lose();
+        history.regain(0, 2);
+        history.copy(copy(1, 3), true);
+        assert_eq!(history.missing(&run(1, 3, 1)), Some((2, &[3][..])));
+        // More than there is, and from a place that there is not.
+        history.copy(copy(1, 9), true);
+        history.copy(CacheCopy { from: 7, to: 1, positions: 1 }, true);
+        assert_eq!(history.tokens(1), [1, 2, 3, 4]);
     }
 
     #[test]

@@ -66,6 +66,11 @@ impl Members {
         self.shared.lock().root.members().callable().collect()
     }
 
+    /// Where all of them listen.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.shared.lock().addresses.clone()
+    }
+
     /// Where a worker listens.
     pub fn address(&self, worker: usize) -> Address {
         self.shared.lock().addresses[worker].clone()

@@ -397,6 +397,10 @@ fn compute(
                 part.compute(|engine| engine.exchange_logits(mesh))?;
                 continue;
             }
+            Announced::Copy(copy) => {
+                part.compute(|engine| engine.copy(copy))?;
+                continue;
+            }
             Announced::End => return Ok(()),
         };
         if pass.epoch != plan.epoch {

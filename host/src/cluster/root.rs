@@ -14,13 +14,13 @@ use crate::cluster::rejoin::Pace;
 use crate::cluster::session::{self, Session, is_fatal};
 use crate::machine::pool::Threads;
 use crate::model::{Model, identity};
-use crate::net::{NetError, Stage, Traffic};
+use crate::net::{Address, NetError, Stage, Traffic};
 use crate::storage::stream::{Figures, Reading};
-use dair_core::exec::{Failure, Logits, Run};
+use dair_core::exec::{CacheCopy, Failure, Logits, Run};
 use dair_core::plan::DLLAMA_BATCH;
 use dair_core::plan::coordinator::{Next, Seen, Verdict};
 use dair_core::text::{Looks, Partial};
-use dair_core::wire::native::{BEST_MAX, Best, HasModel, Wanted};
+use dair_core::wire::native::{BEST_MAX, Beat, Best, HasModel, Wanted};
 use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,17 @@ pub fn with_root<R, E: From<RootError>>(
     let result = body(&mut root);
     root.end();
     result
+}
+
+/// A node, for whoever wants to see what it does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeNow {
+    /// Where it listens; nothing is this machine.
+    pub address: Option<Address>,
+    /// It computes a part now.
+    pub takes_part: bool,
+    /// Passes of one row that it computed in this session, and how long it took for them, where it says so.
+    pub work: Option<Beat>,
 }
 
 /// A model that runs, alone or with workers.
@@ -321,6 +332,18 @@ impl<'m> Root<'m> {
         (!self.options.workers.is_empty() || all.sent > 0).then_some(all)
     }
 
+    /// All nodes as they are now, this one first.
+    pub fn nodes(&self) -> Vec<NodeNow> {
+        let (own, workers) = self.session.as_ref().map(Session::work).unwrap_or_default();
+        let mut nodes = vec![NodeNow { address: None, takes_part: true, work: Some(own) }];
+        for (worker, address) in self.members.addresses().into_iter().enumerate() {
+            let found = workers.iter().find(|(place, _)| *place == worker);
+            let (takes_part, work) = (found.is_some(), found.and_then(|(_, work)| *work));
+            nodes.push(NodeNow { address: Some(address), takes_part, work });
+        }
+        nodes
+    }
+
     /// Computes runs of rows of several sequences together; each has the bits that it has alone. Where a worker is lost, they are
     /// computed without it.
     ///
@@ -334,6 +357,13 @@ impl<'m> Root<'m> {
             self.end();
         }
         self.pass_with(runs, tokens, self.wanted)
+    }
+
+    /// Makes the beginning of a sequence that of another one, which has that many positions computed. Where it can't be copied it is
+    /// computed, before the next pass that stands on it.
+    pub fn copy(&mut self, copy: CacheCopy) {
+        let is_copied = self.session.as_mut().is_some_and(|session| session.copy(copy));
+        self.history.copy(copy, is_copied);
     }
 
     /// To be told where an answer begins, of so many tokens at most.

@@ -17,7 +17,7 @@ use crate::model::Model;
 use crate::net::native::{self, Called};
 use crate::net::watch::{Fate, Watches};
 use crate::net::{Address, Mesh, NetError, Stage, Traffic, dial};
-use dair_core::exec::{Batch, Failure, Run};
+use dair_core::exec::{Batch, CacheCopy, Failure, Run};
 use dair_core::graph::Graph;
 use dair_core::plan::coordinator::Next;
 use dair_core::plan::membership::{self, culprits};
@@ -154,6 +154,17 @@ impl Session<'_> {
         self.part.compute(|engine| engine.check(&Batch { runs, tokens })).map_err(failed)
     }
 
+    /// Makes the beginning of a sequence that of another one, on all nodes; whether they could.
+    pub fn copy(&mut self, copy: CacheCopy) -> bool {
+        if self.is_dllama() || self.part.compute(|engine| engine.copy::<NetError>(copy)).is_err() {
+            return false;
+        }
+        if self.mesh.nodes() > 1 {
+            native::copy(&mut self.mesh, copy);
+        }
+        true
+    }
+
     /// Gets the logits of the last pass that were left where they are.
     ///
     /// # Errors
@@ -199,6 +210,13 @@ impl Session<'_> {
         let mut all = [&self.called, back].concat();
         all.sort_by_key(|(worker, _)| *worker);
         Some([seconds(&self.called)?, seconds(&all)?])
+    }
+
+    /// What this node did, and what each worker did: its place among the workers, and nothing where it does not say.
+    pub fn work(&self) -> (Beat, Vec<(usize, Option<Beat>)>) {
+        let beats = self.watches.as_ref().map(Watches::beats).unwrap_or_default();
+        let work = |(index, worker): (usize, &usize)| (*worker, beats.get(index).copied());
+        (self.own, self.nodes.iter().enumerate().map(work).collect())
     }
 
     /// Whether its workers are those of C++ Distributed-Llama.

@@ -5,14 +5,14 @@ use super::dial::{check, connect};
 use super::door::Door;
 use super::watch::{Life, Watches};
 use super::{Address, Keys, Mesh, NetError, Stage, Timeouts, printable};
-use dair_core::exec::Logits;
+use dair_core::exec::{CacheCopy, Logits};
 use dair_core::plan::Share;
 use dair_core::wire::Part;
 use dair_core::wire::native::{
     self, CALL, Digest, Fingerprint, GREETING, Have, LINK, Message, PLAIN, Plan, PlanNode, Ready, SECURED, SILENCE_MS,
-    VERSION, Watch, write_bye, write_digest, write_drain, write_echo, write_go, write_hashing, write_have, write_join,
-    write_leaving, write_link, write_linked, write_pass, write_plan, write_ready, write_refused, write_rest,
-    write_verify,
+    VERSION, Watch, write_bye, write_copy, write_digest, write_drain, write_echo, write_go, write_hashing, write_have,
+    write_join, write_leaving, write_link, write_linked, write_pass, write_plan, write_ready, write_refused,
+    write_rest, write_verify,
 };
 use embedded_io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -392,6 +392,13 @@ pub fn ask_for_rest(mesh: &mut Mesh) {
     mesh.announce(&packet);
 }
 
+/// Tells all workers to copy the beginning of a sequence; it travels with the next pass.
+pub fn copy(mesh: &mut Mesh, copy: CacheCopy) {
+    let mut packet = Vec::new();
+    write_copy(&mut packet, copy).unwrap_or_else(|error| unreachable!("memory takes what is written to it: {error}"));
+    mesh.announce(&packet);
+}
+
 /// Ends a session on its links, as far as they can be reached within a second.
 pub fn end(mesh: Mesh) {
     let mut bye = Vec::new();
@@ -635,6 +642,8 @@ pub enum Announced {
     Pass(Box<native::Pass>, Vec<u32>),
     /// The logits of the last pass that were not sent.
     Rest,
+    /// The beginning of a sequence becomes that of another one.
+    Copy(CacheCopy),
     /// The session is over.
     End,
 }
@@ -654,6 +663,7 @@ pub fn next(mesh: &mut Mesh) -> Result<Announced, NetError> {
             Ok(Announced::Pass(Box::new(pass), tokens.ids().collect()))
         }
         Message::Rest => Ok(Announced::Rest),
+        Message::Copy(copy) => Ok(Announced::Copy(copy)),
         Message::Bye => Ok(Announced::End),
         _ => Err(NetError::Unexpected { peer: mesh.root().into(), what: "a message that is not due" }),
     }

@@ -21,6 +21,7 @@ mod refusals;
 mod run;
 mod sampling;
 mod screen;
+mod serve;
 mod streaming;
 mod survival;
 mod tokens;

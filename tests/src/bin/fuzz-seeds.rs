@@ -1,6 +1,6 @@
 //! Writes what fuzz targets start from: `fuzz-seeds FOLDER` makes `FOLDER/TARGET/NAME` for every target of `tests/fuzz`.
 
-use dair_core::exec::{Logits, Run};
+use dair_core::exec::{CacheCopy, Logits, Run};
 use dair_core::format::tokenizer::TokenizerFile;
 use dair_core::format::{Arch, Layout};
 use dair_core::graph::Sizes;
@@ -106,7 +106,7 @@ fn hugging_face(root: &Path) {
 
 /// One of each kind of message, alone and one after the other.
 fn native_wire(root: &Path) {
-    let mut all = vec![Vec::new(); 19];
+    let mut all = vec![Vec::new(); 21];
     let model = native::HasModel {
         fingerprint: [1; 32],
         header: [2; 32],
@@ -160,6 +160,8 @@ fn native_wire(root: &Path) {
         native::write_failed(&mut all[16], 3, "no disk"),
         native::write_drain(&mut all[17]),
         native::write_leaving(&mut all[18]),
+        native::write_join(&mut all[19], 9990),
+        native::write_copy(&mut all[20], CacheCopy { from: 1, to: 2, positions: 9 }),
     ];
     assert!(written.iter().all(Result::is_ok));
     let mut seeds = Seeds::of(root, "wire_native");

@@ -1,6 +1,7 @@
 //! What the engine has done and is doing: for Prometheus, and for the page about the cluster.
 
 use super::ask::Ended;
+use crate::cluster::root::NodeNow;
 use crate::net::Traffic;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Rates are those of so long.
 const LATELY: Duration = Duration::from_secs(5);
@@ -48,7 +49,12 @@ struct Recent {
     /// How long an answer takes, the last ones counting the most.
     answer: f64,
     traffic: Traffic,
+    nodes: Vec<NodeNow>,
+    happened: VecDeque<(SystemTime, String)>,
 }
+
+/// What has happened is kept this far back.
+const EVENTS: usize = 100;
 
 /// All figures. The engine writes them, whoever wants reads them.
 pub struct Figures {
@@ -145,6 +151,20 @@ impl Figures {
         self.running.set(now.running.into());
         self.waiting.set(now.waiting.into());
         self.cached_tokens.set(now.cached_tokens as i64);
+    }
+
+    /// Who computes.
+    pub(super) fn nodes(&self, nodes: Vec<NodeNow>) {
+        self.recent().nodes = nodes;
+    }
+
+    /// Something has become of a worker: one line.
+    pub fn happened(&self, line: String) {
+        let mut recent = self.recent();
+        recent.happened.push_back((SystemTime::now(), line));
+        if recent.happened.len() > EVENTS {
+            recent.happened.pop_front();
+        }
     }
 
     /// A request has got its place.
@@ -251,9 +271,24 @@ impl Figures {
             "network": (sent > 0).then(|| json!({
                 "sent_bytes": sent, "received_bytes": received, "exchanging_ms": exchanging.as_millis() as u64,
             })),
+            "nodes": recent.nodes.iter().map(node).collect::<Vec<_>>(),
+            "events": recent.happened.iter().map(|(at, what)| json!({
+                "at": humantime::format_rfc3339_seconds(*at).to_string(), "what": what,
+            })).collect::<Vec<_>>(),
             "kv": { "slots": self.slots, "cached_tokens": self.cached_tokens.get() },
         })
     }
+}
+
+fn node(node: &NodeNow) -> Value {
+    let address = node.address.as_ref().map(ToString::to_string);
+    let passes = node.work.map(|work| work.passes);
+    let busy = node.work.filter(|work| work.passes > 0);
+    json!({
+        "name": address.as_deref().unwrap_or("root"), "address": address,
+        "state": if node.takes_part { "here" } else { "out" }, "passes": passes,
+        "busy_ms_per_token": busy.map(|work| work.busy_us as f64 / 1000.0 / work.passes as f64),
+    })
 }
 
 #[cfg(test)]
@@ -270,6 +305,8 @@ mod tests {
         let (prefill, decode) = (Duration::from_millis(9), Duration::from_millis(20));
         figures.ended(&Ended { why: Why::Stop, prompt: 10, cached: 4, drawn: 5, prefill, decode });
         figures.refused();
+        figures.happened("left out: worker 10.0.0.2:9990".to_owned());
+        figures.nodes(vec![NodeNow { address: None, takes_part: true, work: None }]);
         let text = figures.prometheus().unwrap();
         for line in [
             "dair_requests_total{outcome=\"ended\"} 1",
@@ -285,6 +322,8 @@ mod tests {
         let json = figures.json();
         assert_eq!(json["requests"]["served"], 1);
         assert_eq!(json["kv"]["cached_tokens"], 77);
+        assert_eq!(json["events"][0]["what"], "left out: worker 10.0.0.2:9990");
+        assert_eq!((&json["nodes"][0]["name"], &json["nodes"][0]["state"]), (&"root".into(), &"here".into()));
         assert_eq!((figures.load(), figures.slots()), ((2, 1), 4));
     }
 }

@@ -19,7 +19,7 @@ pub use figures::{Figures, Now};
 
 use crate::cluster::error::RootError;
 use crate::cluster::root::Root;
-use dair_core::exec::{Logits, Run};
+use dair_core::exec::{CacheCopy, Logits, Run};
 use dair_core::text::{Candidate, Looks, Sampler, Vocabulary};
 use ration::Ration;
 use seats::Seats;
@@ -47,7 +47,12 @@ pub struct Engine<'e, 'm> {
     tokens: Vec<u32>,
     /// Whose they are.
     whose: Vec<usize>,
+    /// When it was looked last who computes.
+    looked: Instant,
 }
+
+/// This often it is looked who computes.
+const LOOK: Duration = Duration::from_millis(500);
 
 impl<'e, 'm> Engine<'e, 'm> {
     /// An engine of a root whose KV cache has room for `slots` sequences.
@@ -65,6 +70,7 @@ impl<'e, 'm> Engine<'e, 'm> {
             runs: Vec::new(),
             tokens: Vec::new(),
             whose: Vec::new(),
+            looked: Instant::now(),
         }
     }
 
@@ -85,7 +91,7 @@ impl<'e, 'm> Engine<'e, 'm> {
             }
             self.dismiss();
             self.seat();
-            self.figures.now(self.now());
+            self.show();
             if !self.running.is_empty() {
                 self.step();
             }
@@ -95,7 +101,7 @@ impl<'e, 'm> Engine<'e, 'm> {
     /// Takes in what is asked for, and waits for it where there is nothing else to do; whether anything may still come.
     fn hear(&mut self, asks: &Receiver<Ask>) -> bool {
         if self.running.is_empty() && self.waiting.is_empty() {
-            self.figures.now(self.now());
+            self.show();
             match asks.recv_timeout(IDLE) {
                 Ok(ask) => self.waiting.push(ask),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -108,9 +114,15 @@ impl<'e, 'm> Engine<'e, 'm> {
         true
     }
 
-    fn now(&self) -> Now {
+    /// Tells the figures what is going on.
+    fn show(&mut self) {
         let cached = (0..self.figures.slots()).map(|slot| self.root.computed(slot).len() as u64).sum();
-        Now { running: self.running.len() as u32, waiting: self.waiting.len() as u32, cached_tokens: cached }
+        let (running, waiting) = (self.running.len() as u32, self.waiting.len() as u32);
+        self.figures.now(Now { running, waiting, cached_tokens: cached });
+        if self.looked.elapsed() > LOOK {
+            self.looked = Instant::now();
+            self.figures.nodes(self.root.nodes());
+        }
     }
 
     /// Lets those go whom nobody listens to any more, and those whose time is over.
@@ -151,7 +163,10 @@ impl<'e, 'm> Engine<'e, 'm> {
                 continue;
             }
             let root = &*self.root;
-            let Some(seat) = self.seats.take(&ask.prompt, |slot| root.computed(slot), false) else { return };
+            let Some(seat) = self.seats.take(&ask.prompt, |slot| root.computed(slot)) else { return };
+            if let Some(from) = seat.from {
+                self.root.copy(CacheCopy { from, to: seat.slot, positions: seat.reused });
+            }
             self.figures.begun(ask.prompt.len() as u32, seat.reused);
             self.running.push(Sequence::new(ask, seat, self.vocab));
             let expected = self.running.iter().map(Sequence::expected).max().unwrap_or(0);

@@ -40,8 +40,8 @@ impl Seats {
     /// because its logits are asked for.
     ///
     /// A seat whose tokens go on as the prompt does is taken itself where most of it is of use; else it stays as it is, and the
-    /// seat that was left longest ago gets a copy, where that `can_copy`.
-    pub fn take<'c>(&mut self, tokens: &[u32], computed: impl Fn(u32) -> &'c [u32], can_copy: bool) -> Option<Seat> {
+    /// seat that was left longest ago gets a copy.
+    pub fn take<'c>(&mut self, tokens: &[u32], computed: impl Fn(u32) -> &'c [u32]) -> Option<Seat> {
         let common = |slot: u32| {
             let same = computed(slot).iter().zip(tokens).take_while(|(a, b)| a == b).count();
             same.min(tokens.len().saturating_sub(1))
@@ -60,7 +60,7 @@ impl Seats {
             let victim = slots().filter(free).max_by_key(|slot| (computed(*slot).is_empty(), oldest(slot)))?;
             place(victim, common(victim), None)
         };
-        let source = slots().max_by_key(|slot| common(*slot)).filter(|_| can_copy);
+        let source = slots().max_by_key(|slot| common(*slot));
         let better = source.filter(|source| common(*source) >= seat.reused as usize + WORTH_COPYING);
         let seat = better.map_or(seat, |source| place(seat.slot, common(source), Some(source)));
         self.used[seat.slot as usize] = None;
@@ -92,12 +92,12 @@ mod tests {
         let mut seats = Seats::of(3);
         let held = [tokens(100, 40), tokens(200, 40), Vec::new()];
         let computed = |slot: u32| &held[slot as usize][..];
-        assert_eq!(seats.take(&tokens(200, 60), computed, true), seat(1, 40, None));
-        assert_eq!(seats.take(&tokens(100, 40), computed, true), seat(0, 39, None), "one is computed");
-        assert_eq!((seats.take(&tokens(7, 3), computed, true), seats.free()), (seat(2, 0, None), 0));
-        assert_eq!(seats.take(&tokens(7, 3), computed, true), None, "all are taken");
+        assert_eq!(seats.take(&tokens(200, 60), computed), seat(1, 40, None));
+        assert_eq!(seats.take(&tokens(100, 40), computed), seat(0, 39, None), "one is computed");
+        assert_eq!((seats.take(&tokens(7, 3), computed), seats.free()), (seat(2, 0, None), 0));
+        assert_eq!(seats.take(&tokens(7, 3), computed), None, "all are taken");
         seats.leave(1);
-        assert_eq!(seats.take(&tokens(7, 3), computed, true), seat(1, 0, None));
+        assert_eq!(seats.take(&tokens(7, 3), computed), seat(1, 0, None));
     }
 
     #[test]
@@ -106,10 +106,10 @@ mod tests {
         let held = [tokens(100, 40), tokens(200, 40), tokens(300, 40)];
         let computed = |slot: u32| &held[slot as usize][..];
         for slot in [0, 1, 2] {
-            assert!(seats.take(&tokens(100 * (slot + 1), 50), computed, true).is_some());
+            assert!(seats.take(&tokens(100 * (slot + 1), 50), computed).is_some());
         }
         [1, 2, 0].into_iter().for_each(|slot| seats.leave(slot));
-        assert_eq!(seats.take(&tokens(7, 3), computed, true), seat(1, 0, None));
+        assert_eq!(seats.take(&tokens(7, 3), computed), seat(1, 0, None));
     }
 
     #[test]
@@ -118,14 +118,12 @@ mod tests {
         let held = [tokens(100, 400), Vec::new()];
         let computed = |slot: u32| &held[slot as usize][..];
         let other = [tokens(100, 50), tokens(900, 9)].concat();
-        assert_eq!(seats.take(&other, computed, false), seat(1, 0, None), "nothing can be copied");
-        seats.leave(1);
-        assert_eq!(seats.take(&other, computed, true), seat(1, 50, Some(0)));
+        assert_eq!(seats.take(&other, computed), seat(1, 50, Some(0)));
         seats.leave(1);
         // From one that is taken, too.
-        assert_eq!(seats.take(&tokens(100, 500), computed, true), seat(0, 400, None));
-        assert_eq!(seats.take(&other, computed, true), seat(1, 50, Some(0)));
+        assert_eq!(seats.take(&tokens(100, 500), computed), seat(0, 400, None));
+        assert_eq!(seats.take(&other, computed), seat(1, 50, Some(0)));
         seats.leave(1);
-        assert_eq!(seats.take(&tokens(100, 9), computed, true), seat(1, 0, None), "so few are computed again");
+        assert_eq!(seats.take(&tokens(100, 9), computed), seat(1, 0, None), "so few are computed again");
     }
 }

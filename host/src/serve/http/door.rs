@@ -92,7 +92,7 @@ fn connection(stream: TcpStream, peer: SocketAddr, app: Router) -> Option<Connec
 #[derive(Clone, Copy, Debug)]
 struct Peer(IpAddr);
 
-fn app(server: Arc<Server>, doors: Doors) -> Router {
+pub(super) fn app(server: Arc<Server>, doors: Doors) -> Router {
     let cors = cors(&doors.origins);
     let body_bytes = doors.body_bytes;
     routes(server)

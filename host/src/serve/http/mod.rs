@@ -3,6 +3,7 @@
 //! Handlers turn requests into prompts and prompts into [`Ask`](super::engine::Ask)s, and what comes back into objects. They know
 //! nothing of models, sessions and passes.
 
+mod content;
 mod door;
 mod error;
 mod fields;
@@ -14,6 +15,8 @@ mod openai;
 mod page;
 mod sampling;
 mod server;
+#[cfg(test)]
+mod tests;
 mod texts;
 mod tokens;
 

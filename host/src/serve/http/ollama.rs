@@ -1,5 +1,6 @@
 //! The calls of Ollama's API, which many clients speak and nothing else.
 
+use super::content::Content;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::frames::{Frames, Gone, Shape};
@@ -79,18 +80,21 @@ fn generate_prompt(server: &Server, fields: &Fields) -> Result<Prompt, ApiError>
     server.texts.conversation(context(&Fields::within(all))?)
 }
 
+/// A body, or why it did not come.
+type Body = Result<Content, ApiError>;
+
 /// Now, as RFC 3339 has it.
 fn stamp() -> String {
     humantime::format_rfc3339_nanos(SystemTime::now()).to_string()
 }
 
 /// `POST /api/chat`.
-pub async fn chat(server: State<Arc<Server>>, client: Extension<Client>, body: Bytes) -> Response {
+pub async fn chat(server: State<Arc<Server>>, client: Extension<Client>, body: Body) -> Response {
     answer(Call::Chat, server, client, body).await
 }
 
 /// `POST /api/generate`.
-pub async fn generate(server: State<Arc<Server>>, client: Extension<Client>, body: Bytes) -> Response {
+pub async fn generate(server: State<Arc<Server>>, client: Extension<Client>, body: Body) -> Response {
     answer(Call::Generate, server, client, body).await
 }
 
@@ -98,9 +102,13 @@ async fn answer(
     call: Call,
     State(server): State<Arc<Server>>,
     Extension(client): Extension<Client>,
-    body: Bytes,
+    body: Body,
 ) -> Response {
-    begin(call, server, &client, body).await.unwrap_or_else(|error| error.respond(error.ollama()))
+    let answer = match body {
+        Ok(Content(body)) => begin(call, server, &client, body).await,
+        Err(error) => Err(error),
+    };
+    answer.unwrap_or_else(|error| error.respond(error.ollama()))
 }
 
 async fn begin(call: Call, server: Arc<Server>, client: &Client, body: Bytes) -> Result<Response, ApiError> {
@@ -243,8 +251,9 @@ pub async fn version() -> Json<Value> {
 }
 
 /// `POST /api/show`.
-pub async fn show(State(server): State<Arc<Server>>, body: Bytes) -> Response {
-    let checked = Fields::of(&body).and_then(|fields| check_model(&server, &fields));
+pub async fn show(State(server): State<Arc<Server>>, body: Body) -> Response {
+    let fields = body.and_then(|Content(body)| Fields::of(&body));
+    let checked = fields.and_then(|fields| check_model(&server, &fields));
     if let Err(error) = checked {
         return error.respond(error.ollama());
     }

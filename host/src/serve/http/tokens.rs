@@ -1,10 +1,10 @@
 //! Texts to tokens and back.
 
+use super::content::Content;
 use super::error::ApiError;
 use super::fields::{Fields, wrong};
 use super::server::Server;
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use dair_core::text::EncodeOptions;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// Names the field that is wrong.
-pub async fn tokenize(State(server): State<Arc<Server>>, body: Bytes) -> Result<Json<Value>, ApiError> {
+pub async fn tokenize(State(server): State<Arc<Server>>, Content(body): Content) -> Result<Json<Value>, ApiError> {
     let answer = move || {
         let fields = Fields::of(&body)?;
         let name = if fields.get("prompt").is_some() { "prompt" } else { "content" };
@@ -52,7 +52,7 @@ fn piece(server: &Server, id: u32) -> Value {
 ///
 /// # Errors
 /// Names the field that is wrong.
-pub async fn detokenize(State(server): State<Arc<Server>>, body: Bytes) -> Result<Json<Value>, ApiError> {
+pub async fn detokenize(State(server): State<Arc<Server>>, Content(body): Content) -> Result<Json<Value>, ApiError> {
     let fields = Fields::of(&body)?;
     let list =
         fields.list("tokens")?.ok_or_else(|| ApiError::field("tokens", "tokens is missing; wanted is a list"))?;

@@ -8,6 +8,8 @@
 import { ApiError, streamChat } from "./api.js";
 import { formatNumber, formatRate } from "./format.js";
 
+const SHORTEST_DECODE_MS = 50;
+
 export function newAnswer(model = "the model") {
   return { role: "assistant", model, state: "streaming", text: "", reasoning: "" };
 }
@@ -94,6 +96,7 @@ export class Run {
 
 function sleep(ms, signal) {
   return new Promise((resolve, reject) => {
+    signal.throwIfAborted();
     setTimeout(resolve, ms);
     signal.addEventListener("abort", () => reject(signal.reason));
   });
@@ -103,12 +106,13 @@ export function figuresOf({ usage, firstTokenMs, decodeMs }) {
   const figures = [];
   const tokens = usage?.completion_tokens;
   if (tokens > 0) figures.push(`${formatNumber(tokens)} ${tokens === 1 ? "token" : "tokens"}`);
-  if (tokens > 1 && decodeMs > 0) figures.push(`${formatRate(((tokens - 1) * 1000) / decodeMs)} tokens/s`);
+  // Pieces that come all at once say nothing of speed.
+  if (tokens > 1 && decodeMs > SHORTEST_DECODE_MS) figures.push(`${formatRate(((tokens - 1) * 1000) / decodeMs)} tokens/s`);
   if (firstTokenMs !== undefined) figures.push(`first token after ${formatNumber(firstTokenMs / 1000, 2)} s`);
   return figures.join(" · ");
 }
 
-/** The messages of a request. Questions in a row, to which no answer came, go as one: many templates want turns. */
+/** The messages of a request. Questions in a row, without an answer, go as one: many templates want turns. */
 export function requestMessages(messages, system) {
   const turns = system.trim() === "" ? [] : [{ role: "system", content: system }];
   for (const message of messages) {

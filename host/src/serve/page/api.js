@@ -68,11 +68,10 @@ function failAs(message) {
   };
 }
 
-/** What `Retry-After` says, which is seconds or a date. */
+/** What `Retry-After` says, if that is a number. */
 function retryAfterS(response) {
-  const said = response?.headers.get("Retry-After") ?? "";
-  const seconds = /^\d+$/.test(said) ? Number(said) : (Date.parse(said) - Date.now()) / 1000;
-  return Number.isNaN(seconds) ? RETRY_AFTER_S : Math.min(Math.max(Math.ceil(seconds), 1), LONGEST_RETRY_S);
+  const seconds = Number(response?.headers.get("Retry-After"));
+  return Math.min(seconds || RETRY_AFTER_S, LONGEST_RETRY_S);
 }
 
 /** The data of server-sent events, each of which is one line here. */

@@ -3,7 +3,7 @@
 import { newAnswer, requestMessages, Run } from "./answer.js";
 import { listModels } from "./api.js";
 import { Composer } from "./composer.js";
-import { askForKey, SettingsDialog } from "./dialogs.js";
+import { askForKey, openSettings } from "./dialogs.js";
 import { announce, byId, element, textButton } from "./dom.js";
 import { downloadJson, downloadMarkdown } from "./export.js";
 import { EndFollower } from "./follow.js";
@@ -20,20 +20,18 @@ const LONGEST_ANNOUNCEMENT = 2000;
 const NEW = "new";
 
 const conversations = store.loadConversations();
-/** Answers on their way, by conversation. */
 const runs = new Map();
 let settings = store.loadSettings();
 let models = [];
 let modelsTimer;
 /** A new conversation is in the list once it has a question. */
 let current = store.newConversation();
-/** A page that is being left keeps its answers as they are: what fails from then on is the leaving. */
+/** Answers stay as they are from then on: what fails is the leaving. */
 let isLeaving = false;
 
 const thread = new Thread(byId("thread"), { edit, regenerate, stop });
 const sidebar = new Sidebar({ onRename: rename, onDelete: remove });
 const composer = new Composer({ onSend: send, onStop: stop, onDraft: () => keepDraftSoon() });
-const settingsDialog = new SettingsDialog(changeSettings);
 const follower = new EndFollower(byId("scroll"), byId("thread"), byId("to-end"));
 const keepDraftSoon = atMostEvery(SAVE_EVERY_MS, keepDraft);
 
@@ -49,8 +47,7 @@ function open(id) {
 }
 
 function openFromAddress() {
-  // Anything else behind # is for the browser.
-  if (location.hash === "" || location.hash.startsWith("#/")) open(location.hash.slice(2));
+  open(location.hash.slice(2));
 }
 
 function draftId() {
@@ -97,8 +94,8 @@ function restore(conversation, draft) {
 function changedElsewhere(id) {
   const isCurrent = id === current.id;
   const stored = store.loadConversation(id);
-  // What somebody is at here stays as it is.
-  if (runs.has(id) || (isCurrent && (thread.isEditing || !stored))) return;
+  // What somebody is at, here or there, is left alone.
+  if (runs.has(id) || stored?.messages.at(-1)?.state === "streaming" || (isCurrent && (thread.isEditing || !stored))) return;
   if (stored) conversations.set(id, stored);
   else conversations.delete(id);
   if (isCurrent) current = stored;
@@ -113,7 +110,6 @@ function send(question) {
   current.messages.push({ role: "user", ...question });
   if (!conversations.has(current.id)) begin(question);
   answer(current);
-  composer.focus();
 }
 
 function begin(question) {
@@ -126,14 +122,12 @@ function edit(question, text) {
   if (runs.has(current.id) || (text === "" && question.files.length === 0)) return;
   current.messages.splice(current.messages.indexOf(question), Infinity, { ...question, text });
   answer(current);
-  composer.focus();
 }
 
 function regenerate() {
   if (runs.has(current.id)) return;
   if (current.messages.at(-1)?.role === "assistant") current.messages.pop();
   answer(current);
-  composer.focus();
 }
 
 function stop() {
@@ -142,7 +136,8 @@ function stop() {
 
 async function answer(conversation) {
   const model = chosenModel();
-  const request = { model, ...sampling(), messages: requestMessages(conversation.messages, settings.system) };
+  const { system, temperature, top_p, max_tokens, seed } = settings;
+  const messages = requestMessages(conversation.messages, system);
   const run = new Run(newAnswer(model), { onChange, askForKey: getKey });
   const isOn = () => runs.get(conversation.id) === run;
   const showSoon = oncePerFrame(() => isOn() && conversation === current && thread.update(run));
@@ -159,21 +154,15 @@ async function answer(conversation) {
   keep(conversation);
   show();
   follower.toEnd();
+  composer.focus();
 
-  await run.finish(request);
+  await run.finish({ model, messages, temperature, top_p, max_tokens, seed });
 
   runs.delete(conversation.id);
   if (isLeaving) return;
   keep(conversation);
   if (conversation === current) announceEnd(run.answer, thread.update(null));
   show();
-}
-
-/** What the settings say beyond what the server would do anyway. */
-function sampling() {
-  const { temperature, top_p, max_tokens, seed } = settings;
-  const made = Object.entries({ temperature, top_p, max_tokens, seed }).filter(([, value]) => value !== null);
-  return Object.fromEntries(made);
 }
 
 function announceEnd({ state, error }, text) {
@@ -240,7 +229,6 @@ function changeSettings(changes) {
   settings = { ...settings, ...changes };
   if (!store.saveSettings(settings)) byId("storage-full").hidden = false;
   showModels();
-  // There may be a key now.
   if (models.length === 0) loadModels();
 }
 
@@ -260,15 +248,13 @@ function show() {
 
 function showModels() {
   const model = chosenModel();
-  const select = byId("model");
-  select.replaceChildren(...models.map(({ id }) => element("option", { value: id, selected: id === model }, id)));
-  select.hidden = models.length < 2;
-  byId("model-name").textContent = models.length === 1 ? model : "";
+  const options = models.map(({ id }) => element("option", { value: id, selected: id === model }, id));
+  byId("model").replaceChildren(...options);
+  byId("model").disabled = models.length < 2;
   byId("question").placeholder = model ? `Ask ${model}` : "Ask a question";
   showContext();
 }
 
-/** How much of what the model can hold the conversation takes. */
 function showContext() {
   const used = current.messages.findLast(({ usage }) => usage)?.usage.total_tokens;
   const all = models.find(({ id }) => id === chosenModel())?.context_length;
@@ -278,19 +264,15 @@ function showContext() {
 // --- Setting up
 
 function setUpButtons() {
-  byId("open-settings").addEventListener("click", () => settingsDialog.open(settings));
+  byId("open-settings").addEventListener("click", () => openSettings(settings, changeSettings));
   byId("model").addEventListener("change", (event) => changeSettings({ model: event.target.value }));
   byId("skip").addEventListener("click", (event) => {
     // The address already says which conversation this is.
     event.preventDefault();
     byId("question").focus();
   });
-  for (const [id, download] of [["export-markdown", downloadMarkdown], ["export-json", downloadJson]]) {
-    byId(id).addEventListener("click", () => {
-      download(current);
-      byId("export-menu").hidePopover();
-    });
-  }
+  byId("export-markdown").addEventListener("click", () => downloadMarkdown(current));
+  byId("export-json").addEventListener("click", () => downloadJson(current));
 }
 
 function stopOnEscape(event) {

@@ -1,5 +1,4 @@
 // The cluster page: what the server says of its nodes, requests and speed, once a second while somebody looks.
-// Any part of it may be missing.
 
 import { getCluster } from "./api.js";
 import { byId, element } from "./dom.js";
@@ -42,7 +41,7 @@ const PLOTS = [
   [new Plot("Prompt tokens/s"), ["rates.prompt_tokens_per_s"]],
   [new Plot("Requests", ["running", "waiting"]), ["requests.running", "requests.waiting"]],
   [new Plot("Rows of a batch"), ["rates.batch_rows"]],
-  [new Plot("Network, MB/s", ["sent", "received"]), ["traffic.sent", "traffic.received"]],
+  [new Plot("Network, MB/s", ["out", "in"]), ["traffic.sent", "traffic.received"]],
 ];
 
 function numberAt(state, path) {
@@ -61,28 +60,31 @@ function trafficOf(state, before) {
 
 // --- Showing
 
-function numberList(numbers, className) {
-  const values = numbers.map(() => element("dd", {}, UNKNOWN));
-  const pairs = numbers.map(([name], index) => element("div", {}, element("dt", {}, name), values[index]));
-  const update = (state) => numbers.forEach(([, path, format = formatNumber], index) => {
-    setText(values[index], format(numberAt(state, path)));
+/** All numbers on the page: their nodes, and how they are read. */
+const numbers = [];
+
+function numberList(described, className = "") {
+  const pairs = described.map(([name, path, format = formatNumber]) => {
+    const node = element("dd", {}, UNKNOWN);
+    numbers.push({ node, path, format });
+    return element("div", {}, element("dt", {}, name), node);
   });
-  return [element("dl", { className }, ...pairs), update];
+  return element("dl", { className }, ...pairs);
+}
+
+function setUpNumbers() {
+  byId("big").append(numberList(BIG, "big"));
+  for (const [title, described] of Object.entries(DETAILS)) {
+    byId("details").append(element("section", {}, element("h3", {}, title), numberList(described)));
+  }
+}
+
+function showNumbers(state) {
+  for (const { node, path, format } of numbers) setText(node, format(numberAt(state, path)));
 }
 
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
-}
-
-function setUpNumbers() {
-  const [big, updateBig] = numberList(BIG, "big");
-  byId("big").append(big);
-  const updates = Object.entries(DETAILS).map(([title, numbers]) => {
-    const [list, update] = numberList(numbers, "");
-    byId("details").append(element("section", {}, element("h3", {}, title), list));
-    return update;
-  });
-  return (state) => [updateBig, ...updates].forEach((update) => update(state));
 }
 
 function showHeader({ model, fingerprint, uptime_s }) {
@@ -125,7 +127,6 @@ function listOf(value) {
 
 // --- Asking
 
-const updateNumbers = setUpNumbers();
 let timer;
 let before = {};
 
@@ -133,7 +134,7 @@ function show(state) {
   state.at = Date.now();
   state.traffic = trafficOf(state, before);
   showHeader(state);
-  updateNumbers(state);
+  showNumbers(state);
   for (const [plot, paths] of PLOTS) plot.add(state.at, paths.map((path) => numberAt(state, path)));
   byId("nodes").replaceChildren(...listOf(state.nodes).map(nodeRow));
   showEvents(listOf(state.events));
@@ -160,5 +161,6 @@ document.addEventListener("visibilitychange", () => {
   clearTimeout(timer);
   if (!document.hidden) poll();
 });
+setUpNumbers();
 byId("plots").append(...PLOTS.map(([plot]) => plot.element));
 poll();

@@ -5,36 +5,29 @@ import { isKeyRemembered, loadKey, saveKey } from "./store.js";
 
 const NUMBERS = ["temperature", "top_p", "max_tokens", "seed"];
 
-/** Shows the settings; `onSave` is called with what they become. */
-export class SettingsDialog {
-  #dialog = byId("settings");
-  #form = this.#dialog.querySelector("form");
-
-  constructor(onSave) {
-    closeByButton(this.#dialog);
-    this.#form.addEventListener("submit", () => {
-      saveKeyOf(this.#form);
-      onSave(this.#read());
-    });
-  }
-
-  open(settings) {
-    const { elements } = this.#form;
-    for (const name of ["system", ...NUMBERS]) elements[name].value = settings[name] ?? "";
-    elements.key.value = loadKey();
-    elements.remember.checked = isKeyRemembered();
-    this.#dialog.showModal();
-  }
-
-  #read() {
-    const { elements } = this.#form;
-    const numbers = NUMBERS.map((name) => [name, elements[name].value === "" ? null : elements[name].valueAsNumber]);
-    return { system: elements.system.value, ...Object.fromEntries(numbers) };
-  }
+export function openSettings(settings, onSave) {
+  const dialog = byId("settings");
+  const form = dialog.querySelector("form");
+  const { elements } = form;
+  for (const name of ["system", ...NUMBERS]) elements[name].value = settings[name] ?? "";
+  elements.key.value = loadKey();
+  elements.remember.checked = isKeyRemembered();
+  form.onsubmit = () => {
+    saveKeyOf(form);
+    onSave(settingsOf(form));
+  };
+  show(dialog);
 }
 
-function closeByButton(dialog) {
+function settingsOf({ elements }) {
+  // What is empty is left to the server.
+  const numbers = NUMBERS.map((name) => [name, elements[name].value ? elements[name].valueAsNumber : undefined]);
+  return { system: elements.system.value, ...Object.fromEntries(numbers) };
+}
+
+function show(dialog) {
   dialog.querySelector(".cancel").onclick = () => dialog.close();
+  dialog.showModal();
 }
 
 function saveKeyOf({ elements: { key, remember } }) {
@@ -55,9 +48,8 @@ function showKeyDialog() {
   const dialog = byId("ask-key");
   const form = dialog.querySelector("form");
   form.reset();
-  closeByButton(dialog);
   dialog.returnValue = "";
-  dialog.showModal();
+  show(dialog);
   return new Promise((resolve) => {
     dialog.onclose = () => {
       const isGiven = dialog.returnValue === "use";

@@ -2,7 +2,7 @@
 
 export const UNKNOWN = "–";
 
-const UNITS = ["B", "kB", "MB", "GB", "TB", "PB"];
+const UNITS = ["B", "kB", "MB", "GB", "TB"];
 
 export function isNumber(value) {
   return Number.isFinite(value);
@@ -13,7 +13,6 @@ export function formatNumber(value, digits = 0) {
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
-/** Three digits or so: enough for a speed. */
 export function formatRate(value) {
   if (Number.isInteger(value) || value >= 100) return formatNumber(value);
   return formatNumber(value, value >= 10 ? 1 : 2);
@@ -35,8 +34,5 @@ export function formatDuration(seconds) {
   if (!isNumber(seconds)) return UNKNOWN;
   const minutes = Math.floor(seconds / 60);
   const hours = Math.floor(minutes / 60);
-  if (hours >= 24) return `${Math.floor(hours / 24)} d ${hours % 24} h`;
-  if (hours > 0) return `${hours} h ${minutes % 60} min`;
-  if (minutes > 0) return `${minutes} min ${Math.floor(seconds % 60)} s`;
-  return `${Math.floor(seconds)} s`;
+  return hours > 0 ? `${hours} h ${minutes % 60} min` : `${minutes} min ${Math.floor(seconds % 60)} s`;
 }

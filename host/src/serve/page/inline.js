@@ -38,149 +38,140 @@ class Delimiter {
   }
 }
 
-/** `[` or `![`, which may turn out to begin a link. */
-class Bracket {
-  constructor(source) {
-    this.source = source;
-  }
-}
-
 class InlineParser {
-  #text;
-  #open;
-  #at = 0;
+  at = 0;
   // Nodes, strings, delimiters and brackets, in order.
-  #parts = [];
-  // Where in `#parts` there are brackets that nothing has closed.
-  #brackets = [];
-  #loneTicks = new Set();
+  parts = [];
+  // Where in `parts` there is a `[` or `![` that may turn out to begin a link.
+  brackets = [];
+  loneTicks = new Set();
 
   constructor(text, open) {
-    this.#text = text;
-    this.#open = open;
+    this.text = text;
+    this.open = open;
   }
 
   parse() {
-    while (this.#at < this.#text.length) {
-      const special = this.#match(SPECIAL);
-      this.#takeText(special?.index ?? this.#text.length);
-      if (special && !this.#takeSpecial(special[0])) this.#takeText(this.#at + special[0].length);
+    while (this.at < this.text.length) {
+      const special = this.match(SPECIAL);
+      this.takeText(special?.index ?? this.text.length);
+      if (special && !this.takeSpecial(special[0])) this.takeText(this.at + special[0].length);
     }
-    return pairDelimiters(this.#parts, this.#open);
+    return pairDelimiters(this.parts, this.open);
   }
 
-  #match(pattern) {
-    pattern.lastIndex = this.#at;
-    return pattern.exec(this.#text);
+  match(pattern) {
+    pattern.lastIndex = this.at;
+    return pattern.exec(this.text);
   }
 
-  #takeText(end) {
-    if (end > this.#at) this.#push(end, this.#text.slice(this.#at, end));
+  takeText(end) {
+    if (end > this.at) this.push(end, this.text.slice(this.at, end));
   }
 
-  #push(end, ...parts) {
-    this.#parts.push(...parts);
-    this.#at = end;
+  push(end, ...parts) {
+    this.parts.push(...parts);
+    this.at = end;
     return true;
   }
 
   /** Whether what begins here was more than text. */
-  #takeSpecial(special) {
+  takeSpecial(special) {
     switch (special) {
-      case "\\": return this.#takeEscape();
-      case "`": return this.#takeCode();
+      case "\\": return this.takeEscape();
+      case "`": return this.takeCode();
       case "*":
       case "_":
-      case "~": return this.#takeDelimiter(special);
-      case "[": return this.#takeBracket("[");
-      case "!": return this.#text[this.#at + 1] === "[" && this.#takeBracket("![");
-      case "]": return this.#takeLink();
-      case "<": return Boolean(this.#match(BREAK)) && this.#push(BREAK.lastIndex, element("br"));
-      case "\n": return this.#takeNewline();
-      default: return this.#takeBareLink();
+      case "~": return this.takeDelimiter(special);
+      case "[": return this.takeBracket("[");
+      case "!": return this.text[this.at + 1] === "[" && this.takeBracket("![");
+      case "]": return this.takeLink();
+      case "<": return Boolean(this.match(BREAK)) && this.push(BREAK.lastIndex, element("br"));
+      case "\n": return this.takeNewline();
+      default: return this.takeBareLink();
     }
   }
 
-  #takeEscape() {
-    const escape = this.#match(ESCAPE);
+  takeEscape() {
+    const escape = this.match(ESCAPE);
     if (!escape) return false;
-    // A backslash ends a line, which breaks anyway.
-    return escape[1] === "\n" ? this.#push(this.#at + 1) : this.#push(ESCAPE.lastIndex, escape[1]);
+    // One at the end of a line breaks it, as every line is.
+    return escape[1] === "\n" ? this.push(this.at + 1) : this.push(ESCAPE.lastIndex, escape[1]);
   }
 
-  #takeCode() {
-    const start = this.#endOfRun("`");
-    const length = start - this.#at;
-    const end = this.#findTicks(start, length);
-    if (end === null) return this.#push(start, "`".repeat(length));
-    if (end === start) return this.#push(end);
-    const code = this.#text.slice(start, end).replaceAll("\n", " ");
+  takeCode() {
+    const start = this.endOfRun("`");
+    const length = start - this.at;
+    const end = this.findTicks(start, length);
+    if (end === null) return this.push(start, "`".repeat(length));
+    if (end === start) return this.push(end);
+    const code = this.text.slice(start, end).replaceAll("\n", " ");
     const isPadded = code.startsWith(" ") && code.endsWith(" ") && code.trim() !== "";
-    return this.#push(end + length, element("code", {}, isPadded ? code.slice(1, -1) : code));
+    return this.push(end + length, element("code", {}, isPadded ? code.slice(1, -1) : code));
   }
 
   /** Where a run of exactly `length` backticks begins, or null. */
-  #findTicks(from, length) {
-    if (this.#loneTicks.has(length)) return null;
-    for (let at = from; (at = this.#text.indexOf("`", at)) >= 0; ) {
-      const end = this.#endOfRun("`", at);
+  findTicks(from, length) {
+    if (this.loneTicks.has(length)) return null;
+    for (let at = from; (at = this.text.indexOf("`", at)) >= 0; ) {
+      const end = this.endOfRun("`", at);
       if (end - at === length) return at;
       at = end;
     }
-    if (this.#open) return this.#text.length;
-    this.#loneTicks.add(length);
+    if (this.open) return this.text.length;
+    this.loneTicks.add(length);
     return null;
   }
 
-  #endOfRun(char, from = this.#at) {
+  endOfRun(char, from = this.at) {
     let end = from;
-    while (this.#text[end] === char) end += 1;
+    while (this.text[end] === char) end += 1;
     return end;
   }
 
-  #takeDelimiter(char) {
-    const end = this.#endOfRun(char);
-    const count = end - this.#at;
-    if (char === "~" && count !== 2) return this.#push(end, char.repeat(count));
-    const before = this.#text[this.#at - 1] ?? " ";
+  takeDelimiter(char) {
+    const end = this.endOfRun(char);
+    const count = end - this.at;
+    if (char === "~" && count !== 2) return this.push(end, char.repeat(count));
+    const before = this.text[this.at - 1] ?? " ";
     // Something is about to follow where text is open.
-    const after = this.#text[end] ?? (this.#open ? "…" : " ");
+    const after = this.text[end] ?? (this.open ? "…" : " ");
     const canOpen = after.trim() !== "" && !(char === "_" && WORD.test(before));
     const canClose = before.trim() !== "" && !(char === "_" && WORD.test(after));
-    return this.#push(end, new Delimiter(char, count, canOpen, canClose));
+    return this.push(end, new Delimiter(char, count, canOpen, canClose));
   }
 
-  #takeBracket(source) {
-    this.#brackets.push(this.#parts.length);
-    return this.#push(this.#at + source.length, new Bracket(source));
+  takeBracket(source) {
+    this.brackets.push(this.parts.length);
+    return this.push(this.at + source.length, { source });
   }
 
-  #takeLink() {
-    const opener = this.#brackets.pop();
+  takeLink() {
+    const opener = this.brackets.pop();
     if (opener === undefined) return false;
-    const target = this.#match(TARGET);
-    const end = target ? TARGET.lastIndex : this.#text.length;
+    const target = this.match(TARGET);
+    const end = target ? TARGET.lastIndex : this.text.length;
     const href = target && safeHref((target[1] ?? target[2]).replace(/\\(\W)/g, "$1"));
-    if (!href && (target || !this.#open || !this.#match(ARRIVING_TARGET))) return false;
-    const inside = pairDelimiters(this.#parts.splice(opener).slice(1), false);
-    this.#brackets.length = 0;
-    return this.#push(end, ...(href ? [link(href, ...inside)] : inside));
+    if (!href && (target || !this.open || !this.match(ARRIVING_TARGET))) return false;
+    const inside = pairDelimiters(this.parts.splice(opener).slice(1), false);
+    this.brackets.length = 0;
+    return this.push(end, ...(href ? [link(href, ...inside)] : inside));
   }
 
-  #takeNewline() {
-    const line = this.#parts.at(-1);
-    if (typeof line === "string") this.#parts[this.#parts.length - 1] = line.trimEnd();
-    let next = this.#at + 1;
-    while (" \t".includes(this.#text[next] ?? "…")) next += 1;
+  takeNewline() {
+    const line = this.parts.at(-1);
+    if (typeof line === "string") this.parts[this.parts.length - 1] = line.trimEnd();
+    let next = this.at + 1;
+    while (" \t".includes(this.text[next] ?? "…")) next += 1;
     // Models mean the lines that they write, in verses and addresses.
-    return this.#push(next, element("br"));
+    return this.push(next, element("br"));
   }
 
-  #takeBareLink() {
-    if (WORD.test(this.#text[this.#at - 1] ?? " ")) return false;
-    const found = withoutPunctuation(this.#match(BARE_LINK)?.[0] ?? "");
+  takeBareLink() {
+    if (WORD.test(this.text[this.at - 1] ?? " ")) return false;
+    const found = withoutPunctuation(this.match(BARE_LINK)?.[0] ?? "");
     const href = safeHref(found);
-    return Boolean(href) && this.#push(this.#at + found.length, link(href, found));
+    return Boolean(href) && this.push(this.at + found.length, link(href, found));
   }
 }
 
@@ -201,7 +192,7 @@ function link(href, ...children) {
   return element("a", { href, target: "_blank", rel: "noopener noreferrer" }, ...children);
 }
 
-/** Makes emphasis of delimiters that belong together, and text of the others. */
+/** Makes emphasis of delimiters that belong together. */
 function pairDelimiters(parts, open) {
   const paired = [];
   // Where in `paired` there are delimiters that may still open something.

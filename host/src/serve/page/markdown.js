@@ -79,18 +79,18 @@ function blocksFrom(text, offset, open) {
 function parseBlocks(lines, open) {
   const blocks = [];
   for (let start = skipBlank(lines, 0); start < lines.length; start = skipBlank(lines, blocks.at(-1).end)) {
-    const block =
-      readFence(lines, start) ??
-      readHeading(lines, start) ??
-      readRule(lines, start) ??
-      readQuote(lines, start) ??
-      readTable(lines, start, open) ??
-      readList(lines, start) ??
-      readParagraph(lines, start, open);
-    blocks.push({ ...block, start, open: false });
+    blocks.push({ ...readBlock(lines, start, open), start, open: false });
   }
   if (open && blocks.length > 0) blocks.at(-1).open = true;
   return blocks;
+}
+
+function readBlock(lines, start, open) {
+  for (const read of [readFence, readHeading, readRule, readQuote, readTable, readList]) {
+    const block = read(lines, start, open);
+    if (block) return block;
+  }
+  return readParagraph(lines, start, open);
 }
 
 function skipBlank(lines, from) {
@@ -192,7 +192,7 @@ function readList(lines, start) {
   return { kind: "list", ordered: first.ordered, number: first.number, items, end };
 }
 
-/** Behind the last line of the item that begins at `start`: what is indented below it, fences whole, and its paragraph. */
+/** Behind the last line of an item: what is indented below it, fences whole, and its paragraph. */
 function endOfItem(lines, start, marker) {
   const inside = Math.min(marker.offset, marker.indent + 2);
   let fence = FENCE.exec(marker.text);

@@ -1,11 +1,11 @@
 // Doing things less often than there is reason to.
 
-/** Calls of the result end in one call of `action`, with the next frame. */
+/** Calls of the result end in one call of `action`, in the next frame. */
 export function oncePerFrame(action) {
   return once(requestAnimationFrame, action);
 }
 
-/** Calls of the result end in one call of `action`, `ms` after the first of them. */
+/** The same, `ms` after the first of them. */
 export function atMostEvery(ms, action) {
   return once((later) => setTimeout(later, ms), action);
 }

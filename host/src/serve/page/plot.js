@@ -4,7 +4,7 @@ import { element, svgElement } from "./dom.js";
 import { formatRate, isNumber } from "./format.js";
 
 const SPAN_MS = 120_000;
-// After so long without a sample the line has a gap: the page was out of sight, or the server out of reach.
+// A longer time without a sample is a gap: the page was out of sight, or the server out of reach.
 const GAP_MS = 3500;
 const WIDTH = 600;
 const HEIGHT = 120;

@@ -53,7 +53,6 @@ export class Sidebar {
   }
 }
 
-/** On narrow screens the sidebar comes over the page, which rests meanwhile. */
 export function setUpDrawer() {
   const opener = byId("open-drawer");
   const closer = byId("close-drawer");
@@ -71,7 +70,7 @@ export function setUpDrawer() {
   byId("backdrop").addEventListener("click", () => set(false));
   byId("sidebar").addEventListener("click", (event) => event.target.closest("a") && set(false));
   addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !byId("page").inert || event.defaultPrevented) return;
+    if (event.key !== "Escape" || event.defaultPrevented || !byId("page").inert) return;
     event.preventDefault();
     set(false);
   });

@@ -7,8 +7,6 @@ const SETTINGS = "dair.settings";
 const KEY = "dair.key";
 const LONGEST_TITLE = 60;
 
-const DEFAULTS = { system: "", temperature: null, top_p: null, max_tokens: null, seed: null, model: null };
-
 function attempt(action, otherwise) {
   try {
     return action();
@@ -69,7 +67,6 @@ export function removeConversation(id) {
   remove(DRAFT + id);
 }
 
-/** Calls back with the id of each conversation that another tab changes. */
 export function onChangeElsewhere(changed) {
   addEventListener("storage", ({ key }) => {
     if (key?.startsWith(CONVERSATION)) changed(key.slice(CONVERSATION.length));
@@ -91,7 +88,7 @@ export function saveDraft(id, draft) {
 // --- Settings and key
 
 export function loadSettings() {
-  return { ...DEFAULTS, ...read(SETTINGS) };
+  return { system: "", ...read(SETTINGS) };
 }
 
 export function saveSettings(settings) {

@@ -4,14 +4,6 @@
   const THEMES = ["auto", "light", "dark"];
   const root = document.documentElement;
 
-  function stored() {
-    try {
-      return localStorage.getItem(KEY);
-    } catch {
-      return null;
-    }
-  }
-
   function apply(theme) {
     root.dataset.theme = THEMES.includes(theme) ? theme : THEMES[0];
     for (const label of document.querySelectorAll(".theme-name")) label.textContent = root.dataset.theme;
@@ -26,7 +18,11 @@
     }
   }
 
-  apply(stored());
+  try {
+    apply(localStorage.getItem(KEY));
+  } catch {
+    apply("auto");
+  }
   document.addEventListener("DOMContentLoaded", () => {
     apply(root.dataset.theme);
     document.querySelector(".theme-switch").addEventListener("click", switchToNext);

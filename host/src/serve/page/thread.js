@@ -19,7 +19,7 @@ export class Thread {
     return this.#element.querySelector("form") !== null;
   }
 
-  /** Shows these messages, of which `run` receives the last one, if there is one. Known messages keep their views. */
+  /** Shows these messages, the last of which `run` receives, if there is one. Known ones keep their views. */
   show(messages, run) {
     const isKnown = (message, index) => this.#views[index]?.message === message;
     const firstNew = messages.findIndex((message, index) => !isKnown(message, index));
@@ -37,7 +37,7 @@ export class Thread {
     this.#element.append(view.element);
   }
 
-  /** Shows what has come of the last answer, which `run` receives unless it is over; returns how it reads. */
+  /** Shows what has come of the last answer; `run` is null when it is over. Returns how it reads. */
   update(run) {
     const view = this.#views.at(-1);
     view.update(run);
@@ -50,48 +50,46 @@ function articleOf(className, heading, ...children) {
 }
 
 class QuestionView {
-  #actions;
-  #bubble = element("div", { className: "bubble" });
-  #edit = iconButton("edit", "Edit and ask again", () => this.#showForm());
-  #footer;
+  bubble = element("div", { className: "bubble" });
+  edit = iconButton("edit", "Edit and ask again", () => this.showForm());
+  footer = element("footer", {}, this.edit);
 
   constructor(message, actions) {
     this.message = message;
-    this.#actions = actions;
-    this.#footer = element("footer", {}, this.#edit, copyButton("Copy question", () => message.text));
-    this.element = articleOf("question", "You", this.#bubble, this.#footer);
+    this.actions = actions;
+    this.element = articleOf("question", "You", this.bubble, this.footer);
   }
 
   update() {
     const { text, files } = this.message;
-    this.#bubble.replaceChildren(...files.map(foldedFile), ...(text === "" ? [] : [element("p", {}, text)]));
-    this.#footer.hidden = false;
+    this.bubble.replaceChildren(...files.map(foldedFile), ...(text === "" ? [] : [element("p", {}, text)]));
+    this.footer.hidden = false;
   }
 
-  #showForm() {
+  showForm() {
     const area = element("textarea", { value: this.message.text, ariaLabel: "Edit the question", rows: 1, enterKeyHint: "send" });
     const send = element("button", { className: "button primary" }, "Ask again");
-    const form = element("form", {}, area, element("div", { className: "row" }, textButton("Cancel", () => this.#cancel()), send));
+    const form = element("form", {}, area, element("div", { className: "row" }, textButton("Cancel", () => this.cancel()), send));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#actions.edit(this.message, area.value.trim());
+      this.actions.edit(this.message, area.value.trim());
     });
     area.addEventListener("input", () => fitHeight(area));
     form.addEventListener("keydown", (event) => {
       if (event.target === area && isSendKey(event)) form.requestSubmit();
-      else if (event.key === "Escape" && !event.isComposing) this.#cancel();
+      else if (event.key === "Escape" && !event.isComposing) this.cancel();
       else return;
       event.preventDefault();
     });
-    this.#footer.hidden = true;
-    this.#bubble.replaceChildren(...this.message.files.map(foldedFile), form);
+    this.footer.hidden = true;
+    this.bubble.replaceChildren(...this.message.files.map(foldedFile), form);
     fitHeight(area);
     area.focus();
   }
 
-  #cancel() {
+  cancel() {
     this.update();
-    this.#edit.focus();
+    this.edit.focus();
   }
 }
 
@@ -100,53 +98,52 @@ function foldedFile({ name, text }) {
 }
 
 class AnswerView {
-  #actions;
-  #reasoningBody = element("div", { className: "markdown" });
-  #reasoning = element("details", { className: "reasoning" }, element("summary", {}, "Reasoning"), this.#reasoningBody);
-  #body = element("div", { className: "markdown" });
-  #status = element("div");
-  #figures = element("span", { className: "small muted" });
-  #reasoningView = new MarkdownView(this.#reasoningBody);
-  #view = new MarkdownView(this.#body);
+  reasoningBody = element("div", { className: "markdown" });
+  reasoning = element("details", { className: "reasoning" }, element("summary", {}, "Reasoning"), this.reasoningBody);
+  body = element("div", { className: "markdown" });
+  status = element("div");
+  figures = element("span", { className: "small muted" });
+  reasoningView = new MarkdownView(this.reasoningBody);
+  view = new MarkdownView(this.body);
 
   constructor(message, actions) {
     this.message = message;
-    this.#actions = actions;
+    this.actions = actions;
     const copy = copyButton("Copy answer", () => message.text);
     const regenerate = iconButton("regenerate", "Regenerate the answer", () => actions.regenerate());
     regenerate.classList.add("regenerate");
-    const footer = element("footer", {}, copy, regenerate, this.#figures);
-    this.element = articleOf("answer", `Answer of ${message.model}`, this.#reasoning, this.#body, this.#status, footer);
+    const footer = element("footer", {}, copy, regenerate, this.figures);
+    this.element = articleOf("answer", `Answer of ${message.model}`, this.reasoning, this.body, this.status, footer);
   }
 
   get plainText() {
-    return this.#body.textContent;
+    return this.body.textContent;
   }
 
   update(run) {
     const { message } = this;
     const isOpen = run !== null;
-    this.#reasoning.hidden = message.reasoning === "";
-    this.#reasoningView.update(message.reasoning, isOpen);
-    this.#view.update(message.text, isOpen);
-    this.#figures.textContent = isOpen ? "" : figuresOf(message);
+    this.reasoning.hidden = message.reasoning === "";
+    this.reasoningView.update(message.reasoning, isOpen);
+    this.view.update(message.text, isOpen);
+    this.figures.textContent = isOpen ? "" : figuresOf(message);
     this.element.classList.toggle("open", isOpen);
     this.element.ariaBusy = String(isOpen);
-    this.#showStatus(isOpen ? statusOfRun(run) : statusOf(message));
+    this.showStatus(isOpen ? statusOfRun(run) : statusOf(message));
   }
 
-  #showStatus([kind, text, action]) {
-    this.#status.className = `status ${kind}`;
-    this.#status.hidden = text === "";
-    const [line, button] = this.#status.children;
+  showStatus([kind, text, action]) {
+    this.status.className = `status ${kind}`;
+    this.status.hidden = text === "";
+    const [line, button] = this.status.children;
     if (line?.textContent === text) return;
     // A countdown leaves its button alone: somebody may be about to press it.
     if (line && button?.textContent === action) line.textContent = text;
-    else this.#status.replaceChildren(element("p", {}, text), ...(action ? [this.#actionButton(action)] : []));
+    else this.status.replaceChildren(element("p", {}, text), ...(action ? [this.actionButton(action)] : []));
   }
 
-  #actionButton(action) {
-    return textButton(action, () => (action === "Cancel" ? this.#actions.stop() : this.#actions.regenerate()));
+  actionButton(action) {
+    return textButton(action, () => (action === "Cancel" ? this.actions.stop() : this.actions.regenerate()));
   }
 }
 

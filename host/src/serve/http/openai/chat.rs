@@ -1,5 +1,6 @@
 //! `POST /v1/chat/completions`.
 
+use super::super::content::Content;
 use super::super::error::ApiError;
 use super::super::fields::Fields;
 use super::super::frames::{Frames, Gone, Shape};
@@ -94,7 +95,7 @@ struct Asked {
 pub async fn chat(
     State(server): State<Arc<Server>>,
     Extension(client): Extension<Client>,
-    body: Bytes,
+    Content(body): Content,
 ) -> Result<Response, ApiError> {
     let request = Request::read(&server, body).await?;
     let mut asked = Asked {

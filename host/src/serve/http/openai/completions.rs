@@ -1,5 +1,6 @@
 //! `POST /v1/completions`.
 
+use super::super::content::Content;
 use super::super::error::ApiError;
 use super::super::fields::{Fields, wrong};
 use super::super::frames::{Frames, Gone, Shape};
@@ -9,7 +10,6 @@ use super::super::texts::Prompt;
 use super::usage::Usage;
 use super::{Streaming, answers, logprobs};
 use crate::serve::engine::{Ended, Why};
-use axum::body::Bytes;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -108,7 +108,7 @@ struct Asked {
 pub async fn completions(
     State(server): State<Arc<Server>>,
     Extension(client): Extension<Client>,
-    body: Bytes,
+    Content(body): Content,
 ) -> Result<Response, ApiError> {
     let shared = Arc::clone(&server);
     let request = tokio::task::spawn_blocking(move || Request::parse(&shared, &body))

@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""What concurrency comes to in `dair serve`: many clients beside one, a beginning that is shared, a long prompt beside streams.
+
+    serve.py --dair PROGRAM --model FILE.m [--clients 8] [--rounds 5] [--tokens 64] [--json FILE] [flags of dair serve behind --]
+
+Rounds of each kind are interleaved; figures are medians, with the ratio that they are about beside them. Standard library only.
+"""
+
+import argparse
+import http.client
+import json
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--dair", required=True)
+parser.add_argument("--model", required=True)
+parser.add_argument("--clients", type=int, default=8)
+parser.add_argument("--rounds", type=int, default=5)
+parser.add_argument("--tokens", type=int, default=64)
+parser.add_argument("--prefix", type=int, default=2048)
+parser.add_argument("--long", type=int, default=4096)
+parser.add_argument("--json")
+parser.add_argument("flags", nargs="*")
+
+
+class Server:
+    def __init__(self, args):
+        flags = ["--slots", str(args.clients), "--port", "0", "--quiet", "--max-seq-len", "8192", *args.flags]
+        self.process = subprocess.Popen([args.dair, "serve", "--model", args.model, *flags], stdout=subprocess.PIPE, text=True)
+        self.address = self.process.stdout.readline().strip().removeprefix("http://")
+
+    def end(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+
+    def stream(self, prompt, tokens):
+        """The times at which the tokens of an answer come, from the request on."""
+        connection = http.client.HTTPConnection(self.address, timeout=600)
+        body = {"prompt": prompt, "max_tokens": tokens, "ignore_eos": True, "stream": True, "temperature": 0, "logprobs": 0}
+        start = time.perf_counter()
+        connection.request("POST", "/v1/completions", json.dumps(body))
+        answer, times = connection.getresponse(), []
+        assert answer.status == 200, answer.read()
+        for line in answer:
+            # Probabilities are asked for so that each token has an event.
+            if line.startswith(b"data: {") and json.loads(line[6:])["choices"][0]["logprobs"]:
+                times.append(time.perf_counter() - start)
+        assert len(times) == tokens, (len(times), tokens)
+        return times
+
+
+def ids(seed, count):
+    throw = random.Random(seed)
+    return [throw.randrange(300, 20_000) for _ in range(count)]
+
+
+def together(calls):
+    """The results of calls that run side by side, and how long all of them took."""
+    results = [None] * len(calls)
+
+    def run(index):
+        results[index] = calls[index]()
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(calls))]
+    start = time.perf_counter()
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    return results, time.perf_counter() - start
+
+
+def clients(server, args, seed):
+    """Tokens per second of one client, and of many together, prompts of 16 tokens included."""
+    def rate(count):
+        calls = [lambda index=index: server.stream(ids(seed * 100 + index, 16), args.tokens) for index in range(count)]
+        _, seconds = together(calls)
+        return count * args.tokens / seconds
+
+    return rate(1), rate(args.clients)
+
+
+def prefix(server, args, seed):
+    """Seconds to the first token of a prompt that nobody has asked before, and of another one that begins alike."""
+    shared = ids(seed * 1000 + 7, args.prefix)
+    ask = lambda tail: server.stream(shared + ids(tail, 8), 1)[0]
+    cold = ask(seed * 10 + 1)
+    return cold, statistics.median(ask(seed * 10 + 2 + index) for index in range(3))
+
+
+def stall(server, args, seed):
+    """Seconds per token of two streams alone, and while a long prompt is computed."""
+    long = {}
+
+    def ask_long():
+        time.sleep(args.tokens / 4 * alone)
+        start = time.perf_counter()
+        server.stream(ids(seed * 1000 + 9, args.long), 1)
+        long["span"] = (start, time.perf_counter())
+
+    def steps(count):
+        start = time.perf_counter()
+        times = server.stream(ids(seed * 100 + 50, 16), count)
+        return [(start + a, b - a) for a, b in zip(times, times[1:])]
+
+    alone = statistics.median(step for _, step in together([lambda: steps(args.tokens), lambda: steps(args.tokens)])[0][0])
+    results, _ = together([lambda: steps(args.tokens * 6), lambda: steps(args.tokens * 6), ask_long])
+    begin, end = long["span"]
+    beside = [step for at, step in results[0] if begin < at < end]
+    return alone, statistics.median(beside), sorted(beside)[len(beside) * 95 // 100], end - begin
+
+
+def main():
+    args = parser.parse_args()
+    server = Server(args)
+    seen = {"clients": [], "prefix": [], "stall": []}
+    try:
+        server.stream(ids(1, 16), 8)
+        for seed in range(1, args.rounds + 1):
+            for name, measure in (("clients", clients), ("prefix", prefix), ("stall", stall)):
+                seen[name].append(measure(server, args, seed))
+                print(name, " ".join(f"{value:.4g}" for value in seen[name][-1]), file=sys.stderr, flush=True)
+    finally:
+        server.end()
+    median = lambda name, index: statistics.median(row[index] for row in seen[name])
+    one, many = median("clients", 0), median("clients", 1)
+    print(f"1 client {one:.1f} tokens/s, {args.clients} clients {many:.1f} together: {many / one:.2f} x")
+    cold, warm = median("prefix", 0), median("prefix", 1)
+    print(f"prompt of {args.prefix + 8} tokens: {cold:.2f} s cold, {warm:.3f} s where {args.prefix} are shared: {100 * warm / cold:.1f} %")
+    alone, beside, worst = (median("stall", index) for index in range(3))
+    print(f"a token of two streams {1000 * alone:.1f} ms, beside a prompt of {args.long} {1000 * beside:.1f} ms: {beside / alone:.2f} x (95 of 100 within {worst / alone:.2f} x)")
+    if args.json:
+        with open(args.json, "w") as out:
+            json.dump(seen, out, indent=1)
+
+
+main()

@@ -1,0 +1,334 @@
+//! What clients see, with an engine that says always the same.
+
+use super::door::{Doors, app};
+use super::keys::{KeyRing, new_key};
+use super::server::{Server, now};
+use super::{Defaults, Texts};
+use crate::chat::template;
+use crate::chat::tokenizer::Tokenizer;
+use crate::serve::engine::{Ask, Ended, Event, Failed, Figures, Logprob, Logprobs, Token, Why};
+use crate::synthetic;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, Response, StatusCode, header};
+use dair_core::format::tokenizer::TokenizerFile;
+use dair_core::text::{Filters, Vocabulary};
+use serde_json::{Value, json};
+use std::sync::atomic::AtomicU32;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tower::ServiceExt;
+
+/// The server's calls, and what they ask the engine for.
+struct Calls {
+    app: Router,
+    asks: Receiver<Ask>,
+    runtime: tokio::runtime::Runtime,
+}
+
+fn tokenizer() -> &'static Tokenizer<'static> {
+    let bytes = Box::leak(synthetic::tokenizer_bytes(300).into_boxed_slice());
+    let index = Box::leak(vec![0; Vocabulary::index_len(300)].into_boxed_slice());
+    Box::leak(Box::new(Tokenizer::new(&TokenizerFile::parse(bytes).unwrap(), index).unwrap()))
+}
+
+impl Calls {
+    fn new(queue: u32, keys: KeyRing) -> Self {
+        let (sender, asks) = channel();
+        let texts = Texts::new(tokenizer(), Some(template::open("chatml", None).unwrap()));
+        let server = Server {
+            model: "tiny".into(),
+            fingerprint: "fp_1".into(),
+            created: now(),
+            bytes: 7,
+            arch: "llama".into(),
+            weights: "q40".into(),
+            seq_len: 100,
+            texts,
+            defaults: Defaults { temperature: 0.8, top_p: 0.9, filters: Filters::OFF },
+            figures: Arc::new(Figures::new(1)),
+            queue,
+            patience: Duration::from_secs(60),
+            asks: Mutex::new(Some(sender)),
+            waiting: Arc::new(AtomicU32::new(0)),
+        };
+        let doors = Doors { keys, origins: Vec::new(), is_local: true, body_bytes: 10_000, connections: 9 };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { app: app(Arc::new(server), doors), asks, runtime }
+    }
+
+    fn send(&self, request: Request<Body>) -> Response<Body> {
+        self.runtime.block_on(self.app.clone().oneshot(request)).unwrap()
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Response<Body> {
+        self.send(request(path, body.to_string()))
+    }
+
+    fn text(&self, response: Response<Body>) -> String {
+        let bytes = self.runtime.block_on(to_bytes(response.into_body(), usize::MAX)).unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    /// The object that a call gives.
+    fn json(&self, response: Response<Body>) -> Value {
+        serde_json::from_str(&self.text(response)).unwrap()
+    }
+
+    /// The same where the engine answers.
+    fn answered(&self, path: &str, body: &Value, answer: fn(&Ask)) -> Response<Body> {
+        let (app, request) = (self.app.clone(), request(path, body.to_string()));
+        let call = self.runtime.spawn(app.oneshot(request));
+        self.runtime.block_on(async {
+            for _ in 0..10_000 {
+                self.asks.try_iter().for_each(|mut ask| {
+                    ask.ticket = None;
+                    answer(&ask);
+                });
+                if call.is_finished() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            call.await.unwrap().unwrap()
+        })
+    }
+}
+
+fn request(path: &str, body: String) -> Request<Body> {
+    Request::post(path).header(header::HOST, "localhost").body(Body::from(body)).unwrap()
+}
+
+const ENDED: Ended = Ended {
+    why: Why::Stop,
+    prompt: 9,
+    cached: 4,
+    drawn: 3,
+    prefill: Duration::from_millis(5),
+    decode: Duration::from_millis(6),
+};
+
+fn say(ask: &Ask, texts: &[&str]) {
+    ask.listener.send(Event::Begun { cached: 4 }).unwrap();
+    for text in texts {
+        let logprob = ask.choice.logprobs.map(|_| {
+            let one = Logprob { id: 65, logprob: -0.5 };
+            Logprobs { drawn: one, top: vec![one] }
+        });
+        ask.listener.send(Event::Token(Token { text: (*text).to_owned(), logprob })).unwrap();
+    }
+    ask.listener.send(Event::Ended(ENDED)).unwrap();
+}
+
+fn hello(ask: &Ask) {
+    say(ask, &["<think>Well", "</think>", "Hel", "lo."]);
+}
+
+fn question() -> Value {
+    json!({ "messages": [{ "role": "user", "content": "Hi" }], "seed": 5 })
+}
+
+#[test]
+fn a_chat_has_the_shape_of_openai() {
+    let calls = Calls::new(9, KeyRing::default());
+    let mut got = calls.json(calls.answered("/v1/chat/completions", &question(), hello));
+    let id = got["id"].take();
+    assert!(id.as_str().unwrap().starts_with("chatcmpl-") && got["created"].take().is_u64());
+    let want = json!({
+        "id": null, "created": null, "object": "chat.completion", "model": "tiny", "system_fingerprint": "fp_1", "seed": 5,
+        "choices": [{
+            "index": 0, "finish_reason": "stop", "logprobs": null,
+            "message": { "role": "assistant", "content": "Hello.", "refusal": null, "reasoning_content": "Well" },
+        }],
+        "usage": {
+            "prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12, "prompt_tokens_details": { "cached_tokens": 4 },
+        },
+    });
+    assert_eq!(got, want);
+}
+
+#[test]
+fn a_stream_has_the_role_first_and_an_end() {
+    let calls = Calls::new(9, KeyRing::default());
+    let mut body = question();
+    body["stream"] = true.into();
+    body["stream_options"] = json!({ "include_usage": true });
+    body["logprobs"] = true.into();
+    let response = calls.answered("/v1/chat/completions", &body, hello);
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream; charset=utf-8");
+    let text = calls.text(response);
+    let events: Vec<&str> = text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").unwrap()).collect();
+    let (end, chunks) = events.split_last().unwrap();
+    assert_eq!(*end, "[DONE]");
+    let chunks: Vec<Value> = chunks.iter().map(|chunk| serde_json::from_str(chunk).unwrap()).collect();
+    assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
+    let deltas = |field: &str| {
+        let texts = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"][field].as_str());
+        texts.collect::<String>()
+    };
+    assert_eq!((deltas("content"), deltas("reasoning_content")), ("Hello.".into(), "Well".into()));
+    let told = chunks.iter().filter(|chunk| chunk["choices"][0]["logprobs"].is_object());
+    assert_eq!(told.count(), 4, "one for each token");
+    let last = &chunks[chunks.len() - 2]["choices"][0];
+    assert_eq!((&last["finish_reason"], &last["delta"]), (&"stop".into(), &json!({})));
+    assert_eq!(chunks[chunks.len() - 1]["usage"]["completion_tokens"], 3);
+    assert!(chunks[1].as_object().unwrap().contains_key("usage") && chunks[1]["usage"].is_null());
+}
+
+#[test]
+fn several_answers_count_their_prompt_once() {
+    let calls = Calls::new(9, KeyRing::default());
+    let body = json!({ "prompt": ["a", "b"], "n": 2, "seed": 5 });
+    let got = calls.json(calls.answered("/v1/completions", &body, |ask| say(ask, &["x", "y"])));
+    let choices = got["choices"].as_array().unwrap();
+    assert!(choices.iter().zip(0..).all(|(choice, index)| choice["index"] == index && choice["text"] == "xy"));
+    assert_eq!((choices.len(), &got["usage"]["prompt_tokens"]), (4, &18.into()));
+    assert_eq!(got["usage"]["completion_tokens"], 12);
+}
+
+#[test]
+fn ollama_has_a_line_for_each_piece() {
+    let calls = Calls::new(9, KeyRing::default());
+    let body = json!({ "model": "tiny:latest", "prompt": "Hi", "options": { "num_predict": -1 } });
+    let text = calls.text(calls.answered("/api/generate", &body, hello));
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let joined = |field: &str| lines.iter().filter_map(|line| line[field].as_str()).collect::<String>();
+    assert_eq!((joined("response"), joined("thinking")), ("Hello.".into(), "Well".into()));
+    let last = lines.last().unwrap();
+    assert_eq!((&last["done"], &last["done_reason"], &last["eval_count"]), (&true.into(), &"stop".into(), &3.into()));
+    let missing = calls.post("/api/chat", &json!({ "model": "other", "messages": [] }));
+    assert_eq!(missing.status(), StatusCode::NOT_FOUND);
+    assert!(calls.json(missing)["error"].as_str().unwrap().contains("\"other\" not found"));
+}
+
+#[test]
+fn what_is_asked_for_reaches_the_engine() {
+    let calls = Calls::new(9, KeyRing::default());
+    let mut body = question();
+    for (field, value) in [
+        ("max_tokens", json!(7)),
+        ("stop", json!("END")),
+        ("logit_bias", json!({ "65": -100, "66": 2.5 })),
+        ("ignore_eos", json!(true)),
+    ] {
+        body[field] = value;
+    }
+    let response = calls.answered("/v1/chat/completions", &body, |ask| {
+        let asked = (ask.max_tokens, ask.stop.clone(), ask.choice.bias.len(), ask.ignore_eos, ask.prompt.is_empty());
+        assert_eq!(asked, (7, vec!["END".to_owned()], 2, true, false));
+        hello(ask);
+    });
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[test]
+fn failures_have_their_status() {
+    let calls = Calls::new(9, KeyRing::default());
+    let fail: [(fn(&Ask), _); 3] = [
+        (|ask| drop(ask.listener.send(Event::Failed(Failed::Late))), StatusCode::GATEWAY_TIMEOUT),
+        (|ask| drop(ask.listener.send(Event::Failed(Failed::Ending))), StatusCode::SERVICE_UNAVAILABLE),
+        (
+            |ask| drop(ask.listener.send(Event::Failed(Failed::Broken("no disk".into())))),
+            StatusCode::INTERNAL_SERVER_ERROR,
+        ),
+    ];
+    for (answer, status) in fail {
+        let response = calls.answered("/v1/chat/completions", &question(), answer);
+        assert_eq!(response.status(), status);
+        assert_eq!(calls.json(response)["error"]["type"], "server_error");
+    }
+    // In the middle of a stream it is the last event.
+    let mut body = question();
+    body["stream"] = true.into();
+    let response = calls.answered("/v1/chat/completions", &body, |ask| {
+        ask.listener.send(Event::Begun { cached: 0 }).unwrap();
+        ask.listener.send(Event::Token(Token { text: "Hel".into(), logprob: None })).unwrap();
+        ask.listener.send(Event::Failed(Failed::Broken("no disk".into()))).unwrap();
+    });
+    let text = calls.text(response);
+    let last = text.trim_end().rsplit("\n\n").next().unwrap().strip_prefix("data: ").unwrap();
+    assert_eq!(serde_json::from_str::<Value>(last).unwrap()["error"]["message"], "no disk");
+}
+
+#[test]
+fn nonsense_is_refused_by_field() {
+    let calls = Calls::new(9, KeyRing::default());
+    let with = |field: &str, value: Value| {
+        let mut body = question();
+        body[field] = value;
+        body
+    };
+    for (path, body, param) in [
+        ("/v1/chat/completions", json!({}), "messages"),
+        ("/v1/chat/completions", with("temperature", json!(-1)), "temperature"),
+        ("/v1/chat/completions", with("temperature", json!("hot")), "temperature"),
+        ("/v1/chat/completions", with("n", json!(1000)), "n"),
+        ("/v1/chat/completions", with("stop", json!([""])), "stop"),
+        ("/v1/chat/completions", with("stop", json!(vec!["x"; 99])), "stop"),
+        ("/v1/chat/completions", with("max_tokens", json!(0)), "max_tokens"),
+        ("/v1/chat/completions", with("logit_bias", json!({ "9999": 1 })), "logit_bias"),
+        ("/v1/chat/completions", with("logit_bias", json!({ "65": "x" })), "logit_bias"),
+        ("/v1/chat/completions", with("top_logprobs", json!(2)), "top_logprobs"),
+        ("/v1/chat/completions", with("tools", json!([{}])), "tools[0]"),
+        ("/v1/completions", json!({ "prompt": [1.5] }), "prompt"),
+        ("/v1/completions", json!({ "prompt": [300] }), "prompt"),
+        ("/v1/completions", json!({ "prompt": "a".repeat(500) }), "prompt"),
+        ("/v1/completions", json!({ "prompt": "a", "suffix": "b" }), "suffix"),
+        ("/tokenize", json!({}), "content"),
+        ("/detokenize", json!({ "tokens": [300] }), "tokens"),
+    ] {
+        let response = calls.post(path, &body);
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{body}");
+        assert_eq!(calls.json(response)["error"]["param"], param, "{body}");
+    }
+    for (path, status) in [("/v1/nothing", 404), ("/v1/embeddings", 404), ("/health", 405)] {
+        assert_eq!(calls.post(path, &json!({})).status().as_u16(), status, "{path}");
+    }
+    let large = calls.send(request("/v1/completions", " ".repeat(10_001)));
+    assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(calls.json(large)["error"]["message"].as_str().unwrap().contains("--max-body-mib"));
+}
+
+#[test]
+fn too_many_are_told_to_come_back() {
+    let calls = Calls::new(1, KeyRing::default());
+    let waiting =
+        calls.runtime.spawn(calls.app.clone().oneshot(request("/v1/chat/completions", question().to_string())));
+    calls.runtime.block_on(async {
+        while calls.asks.try_recv().map(|ask| std::mem::forget(ask)).is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let response = calls.post("/v1/chat/completions", &question());
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    assert_eq!(calls.json(response)["error"]["type"], "rate_limit_error");
+    waiting.abort();
+}
+
+#[test]
+fn with_keys_only_the_page_and_health_are_for_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, line) = new_key("ann").unwrap();
+    std::fs::write(folder.path().join("keys"), line).unwrap();
+    let calls = Calls::new(9, KeyRing::read(&folder.path().join("keys")).unwrap());
+    let get = |path: &str, headers: &[(&str, &str)]| {
+        let mut request = Request::get(path).header(header::HOST, "localhost");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        calls.send(request.body(Body::empty()).unwrap()).status().as_u16()
+    };
+    let bearer = format!("Bearer {key}");
+    for path in ["/v1/models", "/metrics", "/cluster", "/api/tags"] {
+        assert_eq!(get(path, &[]), 401, "{path}");
+        assert_eq!(get(path, &[("authorization", "Bearer dair-1")]), 401, "{path}");
+        assert_eq!(get(path, &[("authorization", &bearer)]), 200, "{path}");
+        assert_eq!(get(path, &[("x-api-key", &key)]), 200, "{path}");
+    }
+    for path in ["/", "/app.js", "/style.css", "/health"] {
+        assert_eq!(get(path, &[]), 200, "{path}");
+    }
+    assert_eq!(get("/v1/models", &[("authorization", &bearer), ("origin", "https://evil.example")]), 403);
+}

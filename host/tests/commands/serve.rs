@@ -1,0 +1,98 @@
+//! The server as a process: what it prints, what it answers, how it ends.
+
+use crate::model::Files;
+use crate::run::{CACHE, dair, signal, without_key};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+/// A server that ends with the test.
+struct Server {
+    process: Child,
+    /// Without `http://`.
+    address: String,
+}
+
+impl Server {
+    fn start(files: &Files, flags: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dair"));
+        command.args(["serve", "--model", &files.model, "--port", "0", "--template", "chatml", "--threads", "1"]);
+        without_key(&mut command).args(flags).env("DAIR_CACHE", CACHE);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        let address = line.trim_end().strip_prefix("http://").unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        Self { process, address }
+    }
+
+    fn ask(&self, path: &str, body: Option<&Value>) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).expect("it listens");
+        let (method, body) = body.map_or(("GET", String::new()), |body| ("POST", body.to_string()));
+        let (host, len) = (&self.address, body.len());
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n");
+        stream.write_all((head + &body).as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        (head[9..12].parse().expect("a status"), body.to_owned())
+    }
+
+    fn json(&self, path: &str, body: &Value) -> Value {
+        let (status, answer) = self.ask(path, Some(body));
+        assert_eq!(status, 200, "{answer}");
+        serde_json::from_str(&answer).expect("JSON")
+    }
+
+    /// Ends it, and gives its exit code and what it complained about.
+    fn end(mut self) -> (Option<i32>, String) {
+        signal(&self.process, "TERM");
+        let status = self.process.wait().expect("it ends");
+        let mut said = String::new();
+        self.process.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
+        (status.code(), said)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_server_answers_as_the_command_line_does_and_ends_when_it_is_told_to() {
+    let files = Files::new("tiny-llama", 4);
+    let flags = ["--prompt", "one two", "--max-tokens", "12", "--temperature", "0.7", "--seed", "9", "--json"];
+    let want = dair(&[&["generate", "--model", &files.model, "--threads", "1"], &flags[..]].concat()).json();
+    let server = Server::start(&files, &["--slots", "2"]);
+    let body = json!({ "prompt": "one two", "max_tokens": 12, "temperature": 0.7, "seed": 9 });
+    for _ in 0..2 {
+        let got = server.json("/v1/completions", &body);
+        assert_eq!(got["choices"][0]["text"], want["text"]);
+    }
+    let chat = json!({ "messages": [{ "role": "user", "content": "one" }], "max_tokens": 3 });
+    assert_eq!(server.json("/v1/chat/completions", &chat)["usage"]["completion_tokens"], 3);
+    let (status, health) = server.ask("/health", None);
+    assert!(status == 200 && health.contains("\"status\":\"ok\""), "{health}");
+    assert!(server.ask("/metrics", None).1.contains("dair_requests_total{outcome=\"ended\"} 3"));
+    assert_eq!(server.json("/v1/completions", &json!({ "prompt": "x", "max_tokens": 1 }))["object"], "text_completion");
+    let (code, said) = server.end();
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn what_is_in_the_way_of_a_server_is_said_at_its_start() {
+    let files = Files::new("tiny-llama", 4);
+    dair(&["serve", "--model", &files.model, "--host", "0.0.0.0"]).misused(&["--api-keys", "--insecure"]);
+    dair(&["serve", "--model", &files.path("none.m")]).refused(&["none.m"]);
+    dair(&["serve", "--model", &files.model, "--api-keys", &files.path("none")]).refused(&["cannot read the API keys"]);
+    dair(&["api-key", "a b", "--file", &files.path("keys")]).refused(&["no blanks"]);
+    let key = dair(&["api-key", "ann", "--file", &files.path("keys")]).quiet_success();
+    assert!(key.starts_with("dair-") && key.lines().count() == 1);
+    let server = Server::start(&files, &["--api-keys", &files.path("keys")]);
+    assert_eq!(server.ask("/v1/models", None).0, 401);
+    let taken = server.address.rsplit_once(':').expect("a port").1;
+    dair(&["serve", "--model", &files.model, "--port", taken]).refused(&["cannot listen on", "--port"]);
+}
