@@ -7,7 +7,7 @@ use dair_host::chat::tokenizer::TokenizerBytes;
 use dair_host::cluster::choose::Wish;
 use dair_host::cluster::error::RootError;
 use dair_host::cluster::node::OwnModel;
-use dair_host::cluster::options::Options;
+use dair_host::cluster::options::{Dialect, Options};
 use dair_host::cluster::root::with_root;
 use dair_host::model::Model;
 use dair_host::net::Stage;
@@ -98,11 +98,11 @@ fn run<R>(
     let mut bytes = TokenizerBytes::open(&files.tokenizer).unwrap();
     let tokenizer = bytes.tokenizer(None).unwrap();
     let vocab: &Vocabulary<'_> = tokenizer.vocabulary();
-    let figures = Arc::new(Figures::new(options.slots));
+    let figures = Arc::new(Figures::new());
     let result = with_root(&model, options, progress, |root| {
         let (sender, asks) = channel();
         let result = body(sender);
-        Engine::new(root, vocab, options.slots, Arc::clone(&figures)).run(&asks, || false);
+        Engine::new(root, vocab, Arc::clone(&figures))?.run(&asks, || false);
         Ok::<_, RootError>(result)
     });
     (result.unwrap(), figures)
@@ -179,6 +179,24 @@ fn an_answer_is_the_same_with_workers_and_where_one_is_lost() {
     assert_eq!(lost.lock().unwrap().len(), 1, "{lost:?}");
 }
 
+/// Their dialect has no word for whose a pass is.
+#[test]
+fn with_workers_of_the_other_dialect_answers_come_one_after_the_other() {
+    let files = Files::new();
+    let all = || {
+        let workers = vec![Worker::patient().as_address()];
+        let options = Options { workers, dialect: Dialect::Dllama, timeouts: PATIENT, slots: 4, ..Options::alone(1) };
+        let (heard, figures) = run(&files, &options, &|_| (), |sender| {
+            let (asks, heard): (Vec<_>, Vec<_>) = (0..8).map(|seed| ask(seed, LONG)).unzip();
+            asks.into_iter().for_each(|ask| sender.send(ask).unwrap());
+            heard
+        });
+        assert_eq!(figures.slots(), 1);
+        heard.into_iter().map(said).collect::<Vec<_>>()
+    };
+    assert_eq!(all(), all());
+}
+
 #[test]
 fn who_goes_away_is_not_computed_for_and_who_is_late_is_told_so() {
     let files = Files::new();
@@ -220,7 +238,7 @@ fn a_server_that_ends_finishes_what_it_is_at_and_turns_the_others_away() {
             // It is told so when the first one has a place.
             looks.get() > 1
         };
-        Engine::new(root, tokenizer.vocabulary(), 1, Arc::new(Figures::new(1))).run(&asks, is_over);
+        Engine::new(root, tokenizer.vocabulary(), Arc::new(Figures::new()))?.run(&asks, is_over);
         Ok::<_, RootError>(heard)
     });
     let mut heard = heard.unwrap().into_iter();

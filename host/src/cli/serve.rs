@@ -111,7 +111,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         options.stop = None;
         options.max_seq_len.get_or_insert(SEQ_LEN);
     };
-    let figures = Arc::new(Figures::new(args.slots));
+    let figures = Arc::new(Figures::new());
     let hear = |stage: &Stage<'_>| match stage {
         Stage::Lost(why) => figures.happened(format!("left out: {why}")),
         Stage::Back(names) => figures.happened(format!("takes part from now on: {names}")),
@@ -140,7 +140,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             asks: Mutex::new(Some(asks)),
             waiting: Arc::new(AtomicU32::new(0)),
         });
-        let engine = Engine::new(root, tokenizer.vocabulary(), args.slots, Arc::clone(&figures));
+        let engine = Engine::new(root, tokenizer.vocabulary(), Arc::clone(&figures))?;
+        if figures.slots() < args.slots && !args.quiet {
+            terminal::note(
+                "workers of C++ Distributed-Llama know one sequence: answers are computed one after the other",
+            );
+        }
         args.serve((listener, doors), server, engine, &heard)
     })
 }

@@ -305,6 +305,14 @@ impl<'m> Root<'m> {
         Ok(self.ensure()?.part.compute(|engine| engine.program().graph().batch_max))
     }
 
+    /// Sequences that the KV cache has room for.
+    ///
+    /// # Errors
+    /// As [`Self::session`].
+    pub fn slots(&mut self) -> Result<u32, RootError> {
+        Ok(self.ensure()?.part.compute(|engine| engine.program().slots()))
+    }
+
     /// How this machine's part of the weights is streamed, if it is.
     pub fn streaming(&self) -> Option<&Figures> {
         Some(self.session.as_ref()?.part.stream()?.figures())

@@ -353,6 +353,10 @@ impl<'m> Session<'m> {
             Others::Dllama => Cut::dllama(header, options.workers.len() as u32 + 1),
             Others::Nobody | Others::Native(_) => decision.cut(header),
         });
+        if matches!(others, Others::Dllama) {
+            // Its passes do not say whose they are.
+            cut.slots = 1;
+        }
         if matches!(others, Others::Dllama) && options.dialect == Dialect::Ask {
             cut.check(header).map_err(|error| {
                 let error = RootError::Plan(error, plan::node_counts(header).collect());

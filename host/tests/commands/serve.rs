@@ -30,7 +30,8 @@ impl Server {
         let mut stream = TcpStream::connect(&self.address).expect("it listens");
         let (method, body) = body.map_or(("GET", String::new()), |body| ("POST", body.to_string()));
         let (host, len) = (&self.address, body.len());
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n");
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n");
         stream.write_all((head + &body).as_bytes()).expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers");

@@ -59,7 +59,7 @@ const EVENTS: usize = 100;
 /// All figures. The engine writes them, whoever wants reads them.
 pub struct Figures {
     start: Instant,
-    slots: u32,
+    slots: Gauge,
     registry: Registry,
     requests: Family<Outcome, Counter>,
     running: Gauge,
@@ -78,6 +78,12 @@ pub struct Figures {
     recent: Mutex<Recent>,
 }
 
+impl Default for Figures {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl fmt::Debug for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Figures").field("requests", &self.requests).finish_non_exhaustive()
@@ -85,12 +91,12 @@ impl fmt::Debug for Figures {
 }
 
 impl Figures {
-    /// Of an engine with so many places.
-    pub fn new(slots: u32) -> Self {
+    /// Of an engine that has not begun.
+    pub fn new() -> Self {
         let seconds = || Histogram::new(exponential_buckets(0.001, 2.0, 16));
         let new = Self {
             start: Instant::now(),
-            slots,
+            slots: Gauge::default(),
             registry: Registry::with_prefix("dair"),
             requests: Family::default(),
             running: Gauge::default(),
@@ -117,9 +123,7 @@ impl Figures {
         all.register("requests_running", "Answers that are computed", self.running.clone());
         all.register("requests_waiting", "Requests that wait for a place", self.waiting.clone());
         all.register("kv_cached_tokens", "Tokens whose keys and values are kept", self.cached_tokens.clone());
-        let slots = Gauge::<i64>::default();
-        slots.set(self.slots.into());
-        all.register("kv_slots", "Sequences that the KV cache has room for", slots);
+        all.register("kv_slots", "Sequences that the KV cache has room for", self.slots.clone());
         all.register("prompt_tokens", "Tokens of prompts", self.prompt_tokens.clone());
         all.register("prompt_tokens_cached", "Of these, computed before", self.reused_tokens.clone());
         all.register("completion_tokens", "Tokens drawn", self.drawn_tokens.clone());
@@ -138,7 +142,12 @@ impl Figures {
 
     /// Sequences that the KV cache has room for.
     pub fn slots(&self) -> u32 {
-        self.slots
+        self.slots.get() as u32
+    }
+
+    /// It has begun, with room for so many sequences.
+    pub(super) fn begins(&self, slots: u32) {
+        self.slots.set(slots.into());
     }
 
     /// Answers that are computed, and requests that wait.
@@ -221,7 +230,7 @@ impl Figures {
     /// After how many seconds another request may well be taken, where so many wait.
     pub fn seconds_until_free(&self, waiting: u32) -> u64 {
         let answer = self.recent().answer;
-        ((answer * f64::from(waiting) / f64::from(self.slots.max(1))).ceil() as u64).clamp(1, 60)
+        ((answer * f64::from(waiting) / f64::from(self.slots().max(1))).ceil() as u64).clamp(1, 60)
     }
 
     fn outcome(&self, outcome: &'static str, count: usize) {
@@ -256,7 +265,7 @@ impl Figures {
         json!({
             "uptime_s": self.start.elapsed().as_secs(),
             "requests": {
-                "running": self.running.get(), "waiting": self.waiting.get(), "slots": self.slots,
+                "running": self.running.get(), "waiting": self.waiting.get(), "slots": self.slots(),
                 "served": self.count("ended"), "refused": self.count("refused"),
                 "cancelled": self.count("cancelled"), "failed": self.count("failed"),
             },
@@ -275,7 +284,7 @@ impl Figures {
             "events": recent.happened.iter().map(|(at, what)| json!({
                 "at": humantime::format_rfc3339_seconds(*at).to_string(), "what": what,
             })).collect::<Vec<_>>(),
-            "kv": { "slots": self.slots, "cached_tokens": self.cached_tokens.get() },
+            "kv": { "slots": self.slots(), "cached_tokens": self.cached_tokens.get() },
         })
     }
 }
@@ -298,7 +307,8 @@ mod tests {
 
     #[test]
     fn what_was_counted_is_told_in_both_forms() {
-        let figures = Figures::new(4);
+        let figures = Figures::new();
+        figures.begins(4);
         figures.now(Now { running: 2, waiting: 1, cached_tokens: 77 });
         figures.begun(10, 4);
         figures.passed(3, Duration::from_millis(5), Traffic::default());

@@ -55,10 +55,15 @@ pub struct Engine<'e, 'm> {
 const LOOK: Duration = Duration::from_millis(500);
 
 impl<'e, 'm> Engine<'e, 'm> {
-    /// An engine of a root whose KV cache has room for `slots` sequences.
-    pub fn new(root: &'e mut Root<'m>, vocab: &'e Vocabulary<'e>, slots: u32, figures: Arc<Figures>) -> Self {
+    /// An engine of a root, with as many places as its KV cache has room for.
+    ///
+    /// # Errors
+    /// As [`Root::session`].
+    pub fn new(root: &'e mut Root<'m>, vocab: &'e Vocabulary<'e>, figures: Arc<Figures>) -> Result<Self, RootError> {
+        let slots = root.slots()?;
+        figures.begins(slots);
         let recent = root.seq_len().max(Sampler::scratch_len(vocab.vocab_size()) as u32);
-        Self {
+        Ok(Self {
             root,
             vocab,
             figures,
@@ -71,7 +76,7 @@ impl<'e, 'm> Engine<'e, 'm> {
             tokens: Vec::new(),
             whose: Vec::new(),
             looked: Instant::now(),
-        }
+        })
     }
 
     /// Answers what comes from `asks`, until nobody can ask any more, or it `is_over`: then those who wait are told so, and answers in

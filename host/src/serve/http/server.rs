@@ -20,11 +20,11 @@ pub struct Server {
     pub fingerprint: String,
     /// When the server was started, in seconds since 1970.
     pub created: u64,
-    /// Bytes of the model file, its architecture, and the type of its weights.
+    /// Bytes of the model file.
     pub bytes: u64,
-    /// See there.
+    /// Its architecture.
     pub arch: String,
-    /// See there.
+    /// Type of its weights.
     pub weights: String,
     /// Positions of the context.
     pub seq_len: u32,

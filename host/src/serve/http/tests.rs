@@ -47,7 +47,7 @@ impl Calls {
             seq_len: 100,
             texts,
             defaults: Defaults { temperature: 0.8, top_p: 0.9, filters: Filters::OFF },
-            figures: Arc::new(Figures::new(1)),
+            figures: Arc::new(Figures::new()),
             queue,
             patience: Duration::from_secs(60),
             asks: Mutex::new(Some(sender)),
@@ -296,7 +296,7 @@ fn too_many_are_told_to_come_back() {
     let waiting =
         calls.runtime.spawn(calls.app.clone().oneshot(request("/v1/chat/completions", question().to_string())));
     calls.runtime.block_on(async {
-        while calls.asks.try_recv().map(|ask| std::mem::forget(ask)).is_err() {
+        while calls.asks.try_recv().map(std::mem::forget).is_err() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });

@@ -125,7 +125,6 @@ export function requestMessages(messages, system) {
   return turns;
 }
 
-/** A question as the model reads it: files as fenced blocks, then the text. */
 export function contentOf({ text, files }) {
   return [...files.map(fencedFile), text].filter(Boolean).join("\n\n");
 }

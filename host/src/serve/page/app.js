@@ -267,7 +267,6 @@ function setUpButtons() {
   byId("open-settings").addEventListener("click", () => openSettings(settings, changeSettings));
   byId("model").addEventListener("change", (event) => changeSettings({ model: event.target.value }));
   byId("skip").addEventListener("click", (event) => {
-    // The address already says which conversation this is.
     event.preventDefault();
     byId("question").focus();
   });

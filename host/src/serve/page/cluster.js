@@ -19,7 +19,12 @@ const BIG = [
 ];
 
 const DETAILS = {
-  Requests: [["Served", "requests.served"], ["Refused", "requests.refused"], ["Cancelled", "requests.cancelled"]],
+  Requests: [
+    ["Served", "requests.served"],
+    ["Refused", "requests.refused"],
+    ["Cancelled", "requests.cancelled"],
+    ["Failed", "requests.failed"],
+  ],
   Tokens: [["Of answers", "tokens.completion"], ["Of prompts", "tokens.prompt"], ["Known from before", "tokens.prompt_cached"]],
   "Keys and values": [
     ["Slots", "kv.slots"],
@@ -35,13 +40,12 @@ const DETAILS = {
   "Weights from disk": [["Read", "streaming.read_bytes", formatBytes], ["Found in memory", "streaming.hit_rate", formatPercent]],
 };
 
-/** Each plot, and where the numbers of its lines are. */
 const PLOTS = [
   [new Plot("Answer tokens/s"), ["rates.completion_tokens_per_s"]],
   [new Plot("Prompt tokens/s"), ["rates.prompt_tokens_per_s"]],
   [new Plot("Requests", ["running", "waiting"]), ["requests.running", "requests.waiting"]],
   [new Plot("Rows of a batch"), ["rates.batch_rows"]],
-  [new Plot("Network, MB/s", ["out", "in"]), ["traffic.sent", "traffic.received"]],
+  [new Plot("Network, MB/s", ["out", "in"]), ["rates.sent_mb_per_s", "rates.received_mb_per_s"]],
 ];
 
 function numberAt(state, path) {
@@ -49,13 +53,21 @@ function numberAt(state, path) {
   return isNumber(value) ? value : NaN;
 }
 
-/** What has crossed the network since `before`, in MB/s; less than nothing where the server began anew. */
-function trafficOf(state, before) {
-  const [sent, received] = ["network.sent_bytes", "network.received_bytes"].map((path) => {
-    const rate = (numberAt(state, path) - numberAt(before, path)) / 1000 / (state.at - before.at);
-    return rate >= 0 ? rate : NaN;
-  });
-  return { sent, received };
+/** By how much a count has grown since `before`, per second; a count begins anew where the server does. */
+function growth(path, state, before) {
+  const rate = ((numberAt(state, path) - numberAt(before, path)) * 1000) / (state.at - before.at);
+  return rate >= 0 ? rate : NaN;
+}
+
+/** The rates that follow from counts, and those that the server tells itself. */
+function ratesOf(state, before) {
+  return {
+    completion_tokens_per_s: growth("tokens.completion", state, before),
+    prompt_tokens_per_s: growth("tokens.prompt", state, before),
+    sent_mb_per_s: growth("network.sent_bytes", state, before) / 1e6,
+    received_mb_per_s: growth("network.received_bytes", state, before) / 1e6,
+    ...state.rates,
+  };
 }
 
 // --- Showing
@@ -132,7 +144,7 @@ let before = {};
 
 function show(state) {
   state.at = Date.now();
-  state.traffic = trafficOf(state, before);
+  state.rates = ratesOf(state, before);
   showHeader(state);
   showNumbers(state);
   for (const [plot, paths] of PLOTS) plot.add(state.at, paths.map((path) => numberAt(state, path)));

@@ -35,7 +35,6 @@ export function textButton(label, onclick) {
   return element("button", { type: "button", className: "button", onclick }, label);
 }
 
-/** Says a text to those who hear the page. */
 export function announce(text) {
   byId("announcer").textContent = text;
 }

@@ -5,7 +5,6 @@ import { formatBytes } from "./format.js";
 
 const LARGEST_BYTES = 1_000_000;
 
-/** What can be attached of some files, and a line for each that cannot. */
 export async function readFiles(chosen) {
   const read = await Promise.all(Array.from(chosen, readFile));
   return {
