@@ -83,6 +83,9 @@ pub struct Args {
 /// Contexts are no longer than that unless it is asked for: every slot has one.
 const SEQ_LEN: u32 = 8192;
 
+/// Prompts that are made of texts at a time: more would only take turns.
+const TEXTS: usize = 4;
+
 /// What `--cors` takes.
 fn origin(text: &str) -> Result<String, String> {
     let is_origin = text
@@ -237,7 +240,11 @@ impl Args {
     ) -> Result<(), Failure> {
         let address = listener.local_addr()?;
         let (end, is_over) = watch::channel(false);
-        let runtime = runtime::Builder::new_current_thread().enable_all().thread_name("texts").build()?;
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(TEXTS)
+            .thread_name("texts")
+            .build()?;
         let http = std::thread::Builder::new().name("http".into()).spawn(move || {
             runtime.block_on(async move {
                 match tokio::net::TcpListener::from_std(listener) {

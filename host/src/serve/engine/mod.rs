@@ -168,7 +168,9 @@ impl<'e, 'm> Engine<'e, 'm> {
                 continue;
             }
             let root = &*self.root;
-            let Some(seat) = self.seats.take(&ask.prompt, |slot| root.computed(slot)) else { return };
+            let Some(seat) = self.seats.take(&ask.prompt, |slot| root.computed(slot)) else {
+                return self.waiting.push(ask);
+            };
             if let Some(from) = seat.from {
                 self.root.copy(CacheCopy { from, to: seat.slot, positions: seat.reused });
             }

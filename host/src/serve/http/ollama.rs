@@ -38,6 +38,12 @@ impl Request {
     fn parse(server: &Server, call: Call, body: &[u8]) -> Result<Self, ApiError> {
         let fields = Fields::of(body)?;
         check_model(server, &fields)?;
+        for name in ["format", "images", "suffix"] {
+            let is_asked = fields.get(name).is_some_and(|value| *value != "" && *value != json!([]));
+            if is_asked {
+                return Err(ApiError::field(name, format!("{name} is not offered here; leave it out")));
+            }
+        }
         let options = fields.object("options")?.unwrap_or_else(|| Fields::within(Map::new()));
         let sampling = Sampling::of(&options, OLLAMA, server)?;
         let prompt = match call {

@@ -271,6 +271,8 @@ fn nonsense_is_refused_by_field() {
         ("/v1/chat/completions", with("logit_bias", json!({ "65": "x" })), "logit_bias"),
         ("/v1/chat/completions", with("top_logprobs", json!(2)), "top_logprobs"),
         ("/v1/chat/completions", with("tools", json!([{}])), "tools[0]"),
+        ("/v1/chat/completions", with("tool_choice", json!("required")), "tool_choice"),
+        ("/v1/chat/completions", with("response_format", json!({ "type": "json_object" })), "response_format"),
         ("/v1/completions", json!({ "prompt": [1.5] }), "prompt"),
         ("/v1/completions", json!({ "prompt": [300] }), "prompt"),
         ("/v1/completions", json!({ "prompt": "a".repeat(500) }), "prompt"),

@@ -9,7 +9,7 @@ use super::super::sampling::{OPENAI, Sampling, TOP_LOGPROBS_MAX};
 use super::super::server::{Answer, Client, Piece, Server, new_id, now};
 use super::super::texts::Prompt;
 use super::usage::Usage;
-use super::{Streaming, answers, logprobs};
+use super::{Streaming, answers, check_offered, logprobs};
 use crate::chat::conversation::{self, Splitter};
 use crate::chat::template::Context;
 use crate::serve::engine::{Ended, Logprobs, Why};
@@ -44,6 +44,7 @@ impl Request {
 
     fn parse(server: &Server, body: &[u8]) -> Result<Self, ApiError> {
         let fields = Fields::of(body)?;
+        check_offered(&fields)?;
         let streaming = Streaming::of(&fields)?;
         let sampling = Sampling::of(&fields, OPENAI, server)?;
         let prompt = server.texts.conversation(context(&fields)?)?;

@@ -28,6 +28,20 @@ impl Streaming {
     }
 }
 
+/// Refuses what would change the answer and is not there yet: an answer that only looks as if it had been heard is worse than none.
+fn check_offered(fields: &Fields) -> Result<(), ApiError> {
+    let format = fields.object("response_format")?;
+    let kind = format.as_ref().map(|format| format.text("type")).transpose()?.flatten();
+    if kind.is_some_and(|kind| kind != "text") {
+        return Err(ApiError::field("response_format", "response_format: answers are text here; leave it out"));
+    }
+    let is_forced = fields.get("tool_choice").is_some_and(|choice| choice != "auto" && choice != "none");
+    if is_forced {
+        return Err(ApiError::field("tool_choice", "tool_choice: no tool can be forced here; auto and none go"));
+    }
+    Ok(())
+}
+
 /// Most answers to one request.
 const ANSWERS_MAX: i64 = 16;
 
