@@ -39,7 +39,8 @@ struct Outcome {
 #[derive(Clone, Copy, Debug)]
 struct Passed {
     at: Instant,
-    rows: u32,
+    /// Rows of answers in progress, and of prompts.
+    rows: [u32; 2],
 }
 
 /// What passes and answers of the last seconds came to.
@@ -182,10 +183,10 @@ impl Figures {
         self.reused_tokens.inc_by(reused.into());
     }
 
-    /// A pass was computed.
-    pub(super) fn passed(&self, rows: u32, time: Duration, traffic: Traffic) {
+    /// A pass was computed: so many rows of answers in progress, and of prompts.
+    pub(super) fn passed(&self, rows: [u32; 2], time: Duration, traffic: Traffic) {
         self.pass_seconds.observe(time.as_secs_f64());
-        self.pass_rows.observe(rows.into());
+        self.pass_rows.observe(rows.iter().sum::<u32>().into());
         self.sent.set(traffic.sent as i64);
         self.received.set(traffic.received as i64);
         self.exchanging.set(traffic.exchanging.as_secs_f64());
@@ -198,10 +199,14 @@ impl Figures {
         }
     }
 
+    /// A token was drawn.
+    pub(super) fn drawn(&self) {
+        self.drawn_tokens.inc();
+    }
+
     /// An answer has come to its end.
     pub(super) fn ended(&self, ended: &Ended) {
         self.outcome("ended", 1);
-        self.drawn_tokens.inc_by(ended.drawn.into());
         let time = (ended.prefill + ended.decode).as_secs_f64();
         let mut recent = self.recent();
         recent.answer += (time - recent.answer) / 8.0;
@@ -260,7 +265,8 @@ impl Figures {
         let recent = self.recent();
         let now = Instant::now();
         let passes: Vec<_> = recent.passes.iter().filter(|passed| now - passed.at <= LATELY).collect();
-        let rows: u32 = passes.iter().map(|passed| passed.rows).sum();
+        let [answers, prompts] = [0, 1].map(|of| f64::from(passes.iter().map(|passed| passed.rows[of]).sum::<u32>()));
+        let per_second = |count: f64| count / LATELY.as_secs_f64();
         let Traffic { sent, received, exchanging, .. } = recent.traffic;
         json!({
             "uptime_s": self.start.elapsed().as_secs(),
@@ -274,8 +280,10 @@ impl Figures {
                 "completion": self.drawn_tokens.get(),
             },
             "rates": {
-                "batch_rows": if passes.is_empty() { 0.0 } else { f64::from(rows) / passes.len() as f64 },
-                "passes_per_s": passes.len() as f64 / LATELY.as_secs_f64(),
+                "batch_rows": (answers + prompts) / passes.len().max(1) as f64,
+                "passes_per_s": per_second(passes.len() as f64),
+                "completion_tokens_per_s": per_second(answers),
+                "prompt_tokens_per_s": per_second(prompts),
             },
             "network": (sent > 0).then(|| json!({
                 "sent_bytes": sent, "received_bytes": received, "exchanging_ms": exchanging.as_millis() as u64,
@@ -311,7 +319,8 @@ mod tests {
         figures.begins(4);
         figures.now(Now { running: 2, waiting: 1, cached_tokens: 77 });
         figures.begun(10, 4);
-        figures.passed(3, Duration::from_millis(5), Traffic::default());
+        figures.drawn();
+        figures.passed([1, 2], Duration::from_millis(5), Traffic::default());
         let (prefill, decode) = (Duration::from_millis(9), Duration::from_millis(20));
         figures.ended(&Ended { why: Why::Stop, prompt: 10, cached: 4, drawn: 5, prefill, decode });
         figures.refused();
@@ -323,6 +332,7 @@ mod tests {
             "dair_requests_total{outcome=\"refused\"} 1",
             "dair_requests_running 2",
             "dair_prompt_tokens_cached_total 4",
+            "dair_completion_tokens_total 1",
             "dair_time_per_token_seconds_sum 0.005",
             "dair_pass_rows_count 1",
             "# EOF",

@@ -196,9 +196,10 @@ impl<'e, 'm> Engine<'e, 'm> {
             return self.fail_all(&error);
         }
         let time = start.elapsed();
-        let (answers, rows) = (self.answers(), self.tokens.len() as u32);
-        self.ration.took(answers, rows - answers as u32, time);
-        self.figures.passed(rows, time, self.root.traffic().unwrap_or_default());
+        let answers = self.answers();
+        let prompts = (self.tokens.len() - answers) as u32;
+        self.ration.took(answers, prompts, time);
+        self.figures.passed([answers as u32, prompts], time, self.root.traffic().unwrap_or_default());
         self.draw();
     }
 
@@ -231,6 +232,9 @@ impl<'e, 'm> Engine<'e, 'm> {
             row += run.rows;
             let one = &mut self.running[*index];
             let result = one.computed(run.rows, (self.root, row - 1), (self.vocab, &mut self.candidates));
+            if run.logits != Logits::None && result.is_ok() {
+                self.figures.drawn();
+            }
             match result {
                 Ok(None) => {}
                 Ok(Some(why)) => over.push((*index, Ok(why))),
