@@ -28,7 +28,7 @@ Clients of OpenAI's API take the printed address with /v1 behind it, those of Ol
 Examples:
   dair serve --model smollm2.m
   dair serve --model smollm2.m --discover --slots 8
-  dair api-key ann --file api-keys; dair serve --model smollm2.m --host 0.0.0.0 --api-keys api-keys
+  dair serve --model smollm2.m --host 0.0.0.0 --api-keys api-keys
   curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}'";
 
 /// Answer programs and browsers over HTTP.

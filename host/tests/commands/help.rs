@@ -3,15 +3,17 @@
 use crate::run::dair;
 use std::collections::BTreeSet;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 16] = [
     "convert",
     "generate",
     "chat",
+    "serve",
     "perplexity",
     "render",
     "inspect",
     "bench",
     "key",
+    "api-key",
     "nodes",
     "node",
     "plan",
