@@ -10,7 +10,7 @@
 //!                                     Linked
 //! Pass, …                             [activations, see `crate::io::Links`]
 //! Rest                                [logits that were not sent before]
-//! Copy
+//! Copy                                [keys and values of one sequence, to another one]
 //! Bye
 //! ```
 //! Signs of life have a connection of their own, so that they need not wait for passes. It begins when the plan is sent:

@@ -48,7 +48,7 @@ impl Texts {
         Ok(Prompt { text: rendered.text, tokens })
     }
 
-    /// Encodes a text; one without tokens is a beginning of nothing, where the model has such a token.
+    /// Encodes a text.
     ///
     /// # Errors
     /// What the tokenizer refuses.
