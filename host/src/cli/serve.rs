@@ -7,7 +7,7 @@ use super::template_args::parse_template;
 use super::{Failure, interrupt, progress};
 use crate::chat::template::{self, Template};
 use crate::chat::tokenizer::{Tokenizer, TokenizerBytes};
-use crate::cluster::options::Options;
+use crate::cluster::options::{Dialect, Options};
 use crate::machine::terminal;
 use crate::model::{Model, identity};
 use crate::net::Stage;
@@ -212,13 +212,15 @@ impl Args {
     /// A word for all that an answer depends on besides the request: two servers with the same one give the same answers.
     fn fingerprint(&self, model: &Model, options: &Options, template: Option<&Template>) -> std::io::Result<String> {
         let identity = identity::identity(model, options.digest)?;
+        // Cuts by rows and layers give the bits of one node, those by columns bits of their own for each number of nodes.
+        let columns = self.model.cut.is_by_columns() || options.dialect == Dialect::Dllama;
         let settings = format!(
             "{:?} {:?} {} {} {:?} {:?} {} {:?}",
             options.kv,
             options.activations,
             self.model.kernels.is_relaxed(),
             options.lossy,
-            options.wish,
+            columns.then_some(options.workers.len()),
             template.map(Template::name),
             env!("CARGO_PKG_VERSION"),
             options.max_seq_len,

@@ -31,13 +31,23 @@ pub struct Frames {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
-impl Frames {
-    /// A stream, and the response whose body it is.
-    pub fn new(shape: Shape) -> (Self, Response) {
-        let (sender, receiver) = channel(BEHIND);
-        (Self { shape, sender }, respond(shape, receiver))
-    }
+/// A response whose body `write` writes, as long as the client is there.
+pub fn stream<F>(shape: Shape, write: impl FnOnce(Frames) -> F) -> Response
+where
+    F: Future<Output = Result<(), Gone>> + Send + 'static,
+{
+    let (sender, receiver) = channel(BEHIND);
+    let written = write(Frames { shape, sender: sender.clone() });
+    tokio::spawn(async move {
+        tokio::select! {
+            () = sender.closed() => {}
+            _ = written => {}
+        }
+    });
+    respond(shape, receiver)
+}
 
+impl Frames {
     /// Sends an object.
     ///
     /// # Errors
@@ -59,11 +69,6 @@ impl Frames {
             Shape::Events => self.write("data: [DONE]\n\n".to_owned()).await,
             Shape::Lines => Ok(()),
         }
-    }
-
-    /// Waits until the client has gone away.
-    pub async fn gone(&self) {
-        self.sender.closed().await;
     }
 
     async fn write(&self, text: String) -> Result<(), Gone> {

@@ -3,11 +3,11 @@
 use super::content::Content;
 use super::error::ApiError;
 use super::fields::Fields;
-use super::frames::{Frames, Gone, Shape};
+use super::frames::{self, Frames, Gone, Shape};
 use super::openai::{Words, context};
 use super::sampling::{OLLAMA, Sampling};
 use super::server::{Answer, Client, Piece, Server};
-use super::texts::Prompt;
+use super::texts::{Prompt, apart};
 use crate::serve::engine::Ended;
 use axum::Json;
 use axum::body::Bytes;
@@ -120,9 +120,7 @@ async fn answer(
 async fn begin(call: Call, server: Arc<Server>, client: &Client, body: Bytes) -> Result<Response, ApiError> {
     let start = Instant::now();
     let shared = Arc::clone(&server);
-    let request = tokio::task::spawn_blocking(move || Request::parse(&shared, call, &body))
-        .await
-        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
+    let request = apart(move || Request::parse(&shared, call, &body)).await?;
     let choice = request.sampling.choice(0, None)?;
     let mut answer = server.ask(client, request.prompt.tokens, (&request.sampling, choice, request.max_tokens))?;
     answer.begun().await?;
@@ -130,14 +128,7 @@ async fn begin(call: Call, server: Arc<Server>, client: &Client, body: Bytes) ->
     if !request.is_stream {
         return asked.whole().await;
     }
-    let (frames, response) = Frames::new(Shape::Lines);
-    tokio::spawn(async move {
-        tokio::select! {
-            () = frames.gone() => {}
-            _ = asked.stream(&frames) => {}
-        }
-    });
-    Ok(response)
+    Ok(frames::stream(Shape::Lines, |frames| async move { asked.stream(&frames).await }))
 }
 
 struct Asked {

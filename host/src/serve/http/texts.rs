@@ -6,6 +6,17 @@ use crate::chat::tokenizer::Tokenizer;
 use axum::http::StatusCode;
 use dair_core::text::{EncodeOptions, Vocabulary};
 
+/// Does what may take a while, as templates and tokenizers do, where it holds up no other request.
+///
+/// # Errors
+/// Those of `work`.
+pub async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
+}
+
 /// The tokenizer of the model, and the template of its conversations, if it has one.
 #[derive(Debug)]
 pub struct Texts {

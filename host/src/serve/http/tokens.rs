@@ -4,9 +4,9 @@ use super::content::Content;
 use super::error::ApiError;
 use super::fields::{Fields, wrong};
 use super::server::Server;
+use super::texts::apart;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use dair_core::text::EncodeOptions;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -35,8 +35,7 @@ pub async fn tokenize(State(server): State<Arc<Server>>, Content(body): Content)
         };
         Ok(Json(json!({ "tokens": list, "count": count })))
     };
-    let failed = |error: tokio::task::JoinError| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
-    tokio::task::spawn_blocking(answer).await.map_err(failed)?
+    apart(answer).await
 }
 
 /// A token with its text, or its bytes where these are none.

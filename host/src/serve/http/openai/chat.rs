@@ -3,19 +3,17 @@
 use super::super::content::Content;
 use super::super::error::ApiError;
 use super::super::fields::Fields;
-use super::super::frames::{Frames, Gone, Shape};
+use super::super::frames::{self, Frames, Gone, Shape};
 use super::super::messages::{messages, tools};
 use super::super::sampling::{OPENAI, Sampling, TOP_LOGPROBS_MAX};
 use super::super::server::{Answer, Client, Piece, Server, new_id, now};
-use super::super::texts::Prompt;
+use super::super::texts::{Prompt, apart};
 use super::usage::Usage;
 use super::{Streaming, answers, check_offered, logprobs};
 use crate::chat::conversation::{self, Splitter};
 use crate::chat::template::Context;
 use crate::serve::engine::{Ended, Logprobs, Why};
-use axum::body::Bytes;
 use axum::extract::{Extension, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use minijinja::value::{Serde, Value as TemplateValue};
@@ -34,14 +32,6 @@ struct Request {
 }
 
 impl Request {
-    async fn read(server: &Arc<Server>, body: Bytes) -> Result<Self, ApiError> {
-        let server = Arc::clone(server);
-        // Templates and tokenizers may take a while.
-        tokio::task::spawn_blocking(move || Self::parse(&server, &body))
-            .await
-            .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
-    }
-
     fn parse(server: &Server, body: &[u8]) -> Result<Self, ApiError> {
         let fields = Fields::of(body)?;
         check_offered(&fields)?;
@@ -98,7 +88,8 @@ pub async fn chat(
     Extension(client): Extension<Client>,
     Content(body): Content,
 ) -> Result<Response, ApiError> {
-    let request = Request::read(&server, body).await?;
+    let shared = Arc::clone(&server);
+    let request = apart(move || Request::parse(&shared, &body)).await?;
     let mut asked = Asked {
         id: new_id("chatcmpl-"),
         created: now(),
@@ -118,15 +109,8 @@ pub async fn chat(
     if !request.streaming.is_on {
         return asked.whole().await.map(IntoResponse::into_response);
     }
-    let (frames, response) = Frames::new(Shape::Events);
     let has_usage = request.streaming.has_usage;
-    tokio::spawn(async move {
-        tokio::select! {
-            () = frames.gone() => {}
-            _ = asked.stream(&frames, has_usage) => {}
-        }
-    });
-    Ok(response)
+    Ok(frames::stream(Shape::Events, |frames| async move { asked.stream(&frames, has_usage).await }))
 }
 
 impl Asked {

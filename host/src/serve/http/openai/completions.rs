@@ -3,15 +3,14 @@
 use super::super::content::Content;
 use super::super::error::ApiError;
 use super::super::fields::{Fields, wrong};
-use super::super::frames::{Frames, Gone, Shape};
+use super::super::frames::{self, Frames, Gone, Shape};
 use super::super::sampling::{OPENAI, Sampling};
 use super::super::server::{Answer, Client, Piece, Server, new_id, now};
-use super::super::texts::Prompt;
+use super::super::texts::{Prompt, apart};
 use super::usage::Usage;
 use super::{Streaming, answers, logprobs};
 use crate::serve::engine::{Ended, Why};
 use axum::extract::{Extension, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use dair_core::text::EncodeOptions;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -111,9 +110,7 @@ pub async fn completions(
     Content(body): Content,
 ) -> Result<Response, ApiError> {
     let shared = Arc::clone(&server);
-    let request = tokio::task::spawn_blocking(move || Request::parse(&shared, &body))
-        .await
-        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
+    let request = apart(move || Request::parse(&shared, &body)).await?;
     let mut asked = Asked {
         id: new_id("cmpl-"),
         created: now(),
@@ -135,15 +132,8 @@ pub async fn completions(
     if !request.streaming.is_on {
         return asked.whole().await.map(IntoResponse::into_response);
     }
-    let (frames, response) = Frames::new(Shape::Events);
     let has_usage = request.streaming.has_usage;
-    tokio::spawn(async move {
-        tokio::select! {
-            () = frames.gone() => {}
-            _ = asked.stream(&frames, has_usage) => {}
-        }
-    });
-    Ok(response)
+    Ok(frames::stream(Shape::Events, |frames| async move { asked.stream(&frames, has_usage).await }))
 }
 
 impl Asked {
