@@ -63,6 +63,8 @@ pub(super) trait Panel {
     const PANEL_ROWS: usize = 128;
     /// Most blocks of a row in a panel.
     const PANEL_BLOCKS: usize = 64;
+    /// Most tokens that interleaved rows meet as they lie; unpacking pays for more.
+    const FEW_INTERLEAVED: usize = FEW_TOKENS;
 
     /// Comes before the first of some calls of `unpack` and `tile`, on their thread.
     ///
@@ -117,8 +119,12 @@ pub(super) struct Group {
     pub lane: usize,
     row: usize,
     spread: usize,
+    row_bytes: usize,
     /// Lanes whose results count: all, or the first.
     pub width: usize,
+    /// Interleaved blocks that are needed next: while one is computed, as many bytes from here on are fetched ahead.
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "rows lie as in files there"))]
+    pub ahead: *const u8,
 }
 
 impl Group {
@@ -126,7 +132,8 @@ impl Group {
     fn new(w: &Matrix<'_>, row: usize, spread: usize, width: usize) -> Self {
         let stride = if width > 1 { spread * w.row_stride } else { 0 };
         let lane = if w.order == Order::Interleaved { row % INTERLEAVED_ROWS } else { 0 };
-        Self { first: w.bytes[(row - lane) * w.row_stride..].as_ptr(), stride, lane, row, spread, width }
+        let first = w.bytes[(row - lane) * w.row_stride..].as_ptr();
+        Self { first, stride, lane, row, spread, row_bytes: w.row_stride, width, ahead: first }
     }
 
     /// Writes the lanes' results for the token of output row `token`.
@@ -186,7 +193,10 @@ pub(super) unsafe fn by_panels<P: Panel>(
 }
 
 /// Most tokens that weights straight from the file are unpacked for at once.
-const FEW_TOKENS: usize = 4;
+pub(super) const FEW_TOKENS: usize = 4;
+
+/// Bytes of a column of interleaved blocks that a pass fetches ahead: two cache lines.
+pub(super) const AHEAD_BYTES: usize = 128;
 
 /// Rows meet the tokens as they lie in the file.
 ///
@@ -253,16 +263,21 @@ unsafe fn interleaved<F: FromRows, const G: usize>(
     }
 }
 
-/// A group meets all tokens.
+/// A group meets all tokens. They pass over interleaved rows several times, of which only the first waits for memory; so each
+/// fetches a stripe of the sixteen that comes next.
 ///
 /// # Safety
 /// As [`matmul`].
 #[inline(always)]
 unsafe fn all_tokens<F: FromRows>(group: Group, x: &ActivationRows<'_>, out: &Output<'_>) {
-    let (group, count) = ([group], x.tokens.count());
+    let count = x.tokens.count();
+    let next = group.first.wrapping_add(INTERLEAVED_ROWS * group.row_bytes);
+    let passes = group.lane / F::ROWS * count.div_ceil(FEW_TOKENS);
+    let mut group = [group];
     let mut t = 0;
     while t < count {
         let tokens = (count - t).min(FEW_TOKENS);
+        group[0].ahead = next.wrapping_add((passes + t / FEW_TOKENS) * AHEAD_BYTES);
         // SAFETY: as promised to this function.
         unsafe {
             match tokens {
@@ -307,7 +322,8 @@ impl<'a, 'x, P: Panel> Panels<'a, 'x, P> {
             let bytes = P::PANEL_BLOCKS * (P::PANEL_ROWS * P::BLOCK_BYTES + Self::TILE_BYTES);
             assert!(bytes <= super::SCRATCH_BYTES);
         }
-        if x.tokens().count() <= FEW_TOKENS || rows.len() < P::ROWS {
+        let few = if w.order == Order::Interleaved { P::FEW_INTERLEAVED } else { FEW_TOKENS };
+        if x.tokens().count() <= few || rows.len() < P::ROWS {
             return None;
         }
         let (panel, rest) = scratch.split_at_mut_checked(P::PANEL_BLOCKS * P::PANEL_ROWS * P::BLOCK_BYTES)?;

@@ -6,9 +6,12 @@
 #![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
 
 use crate::kernels::Output;
-use crate::kernels::groups::{FromRows, Group, MAX_ROWS, MAX_TILE, Panel, Sums, panel_bytes, tile_bytes};
+use crate::kernels::groups::{
+    AHEAD_BYTES, FEW_TOKENS, FromRows, Group, MAX_ROWS, MAX_TILE, Panel, Sums, panel_bytes, tile_bytes,
+};
 use crate::kernels::operands::ActivationRows;
 use crate::quant::{BLOCK, BlockQ40, BlockQ80, INTERLEAVED_ROWS};
+use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use core::marker::PhantomData;
 use core::ops::Range;
 
@@ -26,6 +29,8 @@ pub(super) trait Ints {
     const ROWS: usize;
     /// Most tokens of a tile: as many as registers hold sums for.
     const TILE: usize;
+    /// As [`Panel::FEW_INTERLEAVED`].
+    const FEW: usize;
 
     /// Vector `j` holds bytes `offset + 4 * j..` of each row's block.
     unsafe fn dwords(w: Column, offset: usize) -> [Self::I; 4];
@@ -334,6 +339,14 @@ impl<V: Ints, F: Format, L: Lie> FromRows for Rows<V, F, L> {
                 }
                 for g in 0..G {
                     let column = Column::new::<L>(&groups[g], b, F::BLOCK_BYTES);
+                    // Where rows are passed over once, the hardware follows by itself.
+                    if T > 1 && L::BLOCKS > 1 && V::FEW > FEW_TOKENS {
+                        let ahead = groups[g].ahead.wrapping_add(b * L::BLOCKS * F::BLOCK_BYTES);
+                        for line in (0..AHEAD_BYTES).step_by(64) {
+                            // No more than a hint, whatever is there.
+                            _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line).cast());
+                        }
+                    }
                     let d = L::scales::<V>(column);
                     let w = F::codes::<V, L>(column);
                     let piece = |k: usize, j| codes[k].add(b * PIECES + j).read_unaligned();
@@ -359,6 +372,7 @@ impl<V: Ints, F: Format, L: Lie> Panel for Rows<V, F, L> {
     const ROWS: usize = V::ROWS;
     const BLOCK_BYTES: usize = panel_bytes(1);
     const TILE: usize = V::TILE;
+    const FEW_INTERLEAVED: usize = V::FEW;
 
     #[inline(always)]
     unsafe fn unpack(group: &Group, blocks: Range<usize>, panel: *mut u8) {

@@ -26,6 +26,8 @@ pub(in crate::kernels::x86_64) struct EightRows<B>(PhantomData<B>);
 pub(in crate::kernels::x86_64) trait ByteProducts {
     /// As [`Ints::TILE`].
     const TILE: usize;
+    /// As [`Ints::FEW`].
+    const FEW: usize;
 
     /// As [`Ints::prepare_q80`].
     unsafe fn prepare_q80(v: __m256i) -> __m256i;
@@ -62,6 +64,7 @@ impl<B: ByteProducts> Ints for EightRows<B> {
     type F = __m256;
     const ROWS: usize = 8;
     const TILE: usize = B::TILE;
+    const FEW: usize = B::FEW;
 
     #[inline(always)]
     unsafe fn dwords(w: Column, offset: usize) -> [__m256i; 4] {
@@ -159,6 +162,7 @@ impl<B: ByteProducts> Ints for EightRows<B> {
 
 impl ByteProducts for Pairs {
     const TILE: usize = 4;
+    const FEW: usize = 16;
 
     #[inline(always)]
     unsafe fn prepare_q80(v: __m256i) -> __m256i {

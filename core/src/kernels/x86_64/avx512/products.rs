@@ -40,6 +40,7 @@ impl Ints for SixteenRows {
     type F = __m512;
     const ROWS: usize = 16;
     const TILE: usize = 12;
+    const FEW: usize = 4;
 
     #[inline(always)]
     unsafe fn dwords(w: Column, offset: usize) -> [__m512i; 4] {

@@ -64,6 +64,7 @@ impl<E: Encoding> Vnni for EightRows<E> {
 
 impl<E: Encoding> ByteProducts for E {
     const TILE: usize = 4;
+    const FEW: usize = 4;
 
     /// Unsigned: 128 more than the code.
     #[inline(always)]
