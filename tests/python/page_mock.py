@@ -92,9 +92,9 @@ def cluster_state(started, served):
     return {
         "model": MODELS[0], "fingerprint": "b3-7f3a91c2", "uptime_s": now,
         "nodes": [
-            {"name": "root", "address": None, "state": "here", "share": 0.5, "passes": int(now * 31), "busy_ms_per_token": 6.21},
-            {"name": "attic", "address": "10.0.0.2:9990", "state": "here", "share": 0.3, "passes": int(now * 31), "busy_ms_per_token": 5.8},
-            {"name": "cellar", "address": "10.0.0.3:9990", "state": "out", "share": None, "passes": 412, "busy_ms_per_token": None},
+            {"name": "root", "address": None, "state": "here", "share": 0.5, "memory_bytes": 9e8, "passes": int(now * 31), "compute_ms": 6.21, "network_ms": 0.8 + wave, "disk_ms": 0},
+            {"name": "attic", "address": "10.0.0.2:9990", "state": "here", "share": 0.3, "memory_bytes": 5e8, "passes": int(now * 31), "compute_ms": 5.8, "network_ms": 1.2, "disk_ms": wave, "round_trip_ms": 0.31},
+            {"name": "cellar", "address": "10.0.0.3:9990", "state": "out", "share": None, "passes": 412, "compute_ms": None},
         ],
         "requests": {"running": running, "waiting": max(0, running - 3), "slots": 4, "served": 17 + served, "refused": 0, "cancelled": 1},
         "tokens": {"prompt": int(now * 120), "prompt_cached": int(now * 80), "completion": int(now * 40)},

@@ -7,7 +7,7 @@ use dair_core::plan::{Share, Stage};
 use dair_core::quant::DType;
 use dair_core::wire::native::{
     Beat, Best, Failed, HasModel, Have, ISA_MAX, MESSAGE_MAX, MODELS_MAX, Message, Pass, Plan, PlanNode, REASON_MAX,
-    Ready, VERSION, Wanted, Watch, message_len, write_beat, write_bye, write_copy, write_digest, write_drain,
+    Ready, Spent, VERSION, Wanted, Watch, message_len, write_beat, write_bye, write_copy, write_digest, write_drain,
     write_echo, write_failed, write_go, write_hashing, write_have, write_join, write_leaving, write_link, write_linked,
     write_pass, write_plan, write_ready, write_refused, write_rest, write_verify, write_watch,
 };
@@ -66,7 +66,11 @@ fn nodes() -> Vec<PlanNode> {
     (0..4).map(node).collect()
 }
 
-const BEAT: Beat = Beat { passes: 7, busy_us: u64::MAX };
+const BEAT: Beat = Beat {
+    passes: 7,
+    busy_us: u64::MAX,
+    spent: Spent { passes: 9, compute_us: 10, exchange_us: u64::MAX, disk_us: 12 },
+};
 
 const COPY: CacheCopy = CacheCopy { from: 1, to: 2, positions: 99 };
 

@@ -54,7 +54,7 @@ fn question(seed: u32) -> (Vec<u32>, Choice, u32, Vec<String>) {
     let bias = if seed.is_multiple_of(7) { vec![(65, 4.0), (66, -100.0)] } else { Vec::new() };
     let logprobs = (seed % 4 == 1).then_some(seed % 6);
     let stop = if seed % 6 == 2 { vec!["a".to_owned(), "zz".to_owned()] } else { Vec::new() };
-    (prompt, Choice { sampler, bias, logprobs }, 3 + seed % 23, stop)
+    (prompt, Choice { sampler, bias, logprobs, constraint: None }, 3 + seed % 23, stop)
 }
 
 fn ask(seed: u32, patience: Duration) -> (Ask, UnboundedReceiver<Event>) {

@@ -42,10 +42,11 @@ use crate::plan::{Share, Stage};
 use crate::quant::DType;
 use core::convert::Infallible;
 use core::ops::RangeInclusive;
+use core::time::Duration;
 use embedded_io::{ErrorType, Write};
 
 /// What both sides of a session must have in common: other versions are refused.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// First bytes of a root: as no root of the `dllama` dialect begins, whose index is below the number of workers.
 pub const CALL: [u8; 8] = *b"\x01\0\0\0dair";
@@ -182,6 +183,42 @@ pub struct Beat {
     pub passes: u64,
     /// Microseconds that it computed in them, the waits for other nodes left out; of the root 0.
     pub busy_us: u64,
+    /// What all passes took, whatever their rows; of the root nothing.
+    pub spent: Spent,
+}
+
+/// How the time of passes was spent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Passes.
+    pub passes: u64,
+    /// Microseconds of computing.
+    pub compute_us: u64,
+    /// Microseconds of waiting for other nodes.
+    pub exchange_us: u64,
+    /// Microseconds of waiting for a disk.
+    pub disk_us: u64,
+}
+
+impl Spent {
+    /// One more pass, which took that long; of it, nodes were waited for, and a disk.
+    pub fn add(&mut self, total: Duration, exchange: Duration, disk: Duration) {
+        let micros = |time: Duration| time.as_micros() as u64;
+        self.passes += 1;
+        self.compute_us += micros(total.saturating_sub(exchange).saturating_sub(disk));
+        self.exchange_us += micros(exchange);
+        self.disk_us += micros(disk);
+    }
+
+    /// What is more than in `before`; nothing where another session has begun.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            passes: self.passes.saturating_sub(before.passes),
+            compute_us: self.compute_us.saturating_sub(before.compute_us),
+            exchange_us: self.exchange_us.saturating_sub(before.exchange_us),
+            disk_us: self.disk_us.saturating_sub(before.disk_us),
+        }
+    }
 }
 
 /// A forward pass; the tokens of its rows follow.
@@ -421,7 +458,16 @@ impl<'m> Message<'m> {
             }
             BYE => Self::Bye,
             REST => Self::Rest,
-            BEAT => Self::Beat(Beat { passes: reader.u64("passes")?, busy_us: reader.u64("microseconds")? }),
+            BEAT => Self::Beat(Beat {
+                passes: reader.u64("passes")?,
+                busy_us: reader.u64("microseconds")?,
+                spent: Spent {
+                    passes: reader.u64("passes")?,
+                    compute_us: reader.u64("microseconds")?,
+                    exchange_us: reader.u64("microseconds")?,
+                    disk_us: reader.u64("microseconds")?,
+                },
+            }),
             VERIFY => Self::Verify(reader.array("fingerprint")?),
             HASHING => Self::Hashing(reader.u64("hashed bytes")?),
             DIGEST => Self::Digest(reader.array("digest")?),
@@ -754,8 +800,11 @@ pub fn write_pass<W: Write>(writer: &mut W, pass: &Pass, tokens: &[u32]) -> Resu
 /// Those of the writer.
 pub fn write_beat<W: Write>(writer: &mut W, beat: &Beat) -> Result<(), W::Error> {
     frame(writer, BEAT, |writer| {
-        put_u64(writer, beat.passes)?;
-        put_u64(writer, beat.busy_us)
+        let Beat { passes, busy_us, spent } = beat;
+        let Spent { passes: all, compute_us, exchange_us, disk_us } = spent;
+        [passes, busy_us, all, compute_us, exchange_us, disk_us]
+            .into_iter()
+            .try_for_each(|value| put_u64(writer, *value))
     })
 }
 

@@ -180,6 +180,11 @@ impl<'m> Part<'m> {
         }
     }
 
+    /// How long its lanes have waited for a disk so far.
+    pub fn disk_wait(&self) -> Duration {
+        self.stream().map(Stream::waited).unwrap_or_default()
+    }
+
     /// What the part that takes this one's place may use.
     pub fn into_kept(self) -> Option<Kept> {
         self.kept

@@ -406,15 +406,16 @@ fn compute(
         if pass.epoch != plan.epoch {
             return Err(mesh.wrong(0, "a pass of another session").into());
         }
-        let (start, before) = (Instant::now(), mesh.traffic());
+        let (start, before, read) = (Instant::now(), mesh.traffic(), part.disk_wait());
         let mut links = NativeLinks { mesh, wanted: pass.wanted, is_lossy: plan.lossy, gathered: &mut gathered };
         part.compute(|engine| engine.forward(&mut links, Batch { runs: &pass.runs, tokens: &tokens }))?;
+        let (took, waits) = (start.elapsed(), mesh.traffic().since(before).exchanging);
+        beat.spent.add(took, waits, part.disk_wait().saturating_sub(read));
         if pass.rows() == 1 {
             beat.passes += 1;
-            let waits = mesh.traffic().since(before).exchanging;
-            beat.busy_us += start.elapsed().saturating_sub(waits).as_micros() as u64;
-            life.did(beat);
+            beat.busy_us += took.saturating_sub(waits).as_micros() as u64;
         }
+        life.did(beat);
         summary.passes += 1;
         summary.tokens += u64::from(pass.rows());
         (summary.sent_bytes, summary.received_bytes) = (mesh.sent_bytes(), mesh.received_bytes());

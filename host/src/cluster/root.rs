@@ -11,7 +11,7 @@ use crate::cluster::local::Kept;
 use crate::cluster::members::Members;
 use crate::cluster::options::Options;
 use crate::cluster::rejoin::Pace;
-use crate::cluster::session::{self, Session, is_fatal};
+use crate::cluster::session::{self, NodePlan, Session, is_fatal};
 use crate::machine::pool::Threads;
 use crate::model::{Model, identity};
 use crate::net::{Address, NetError, Stage, Traffic};
@@ -55,6 +55,8 @@ pub struct NodeNow {
     pub takes_part: bool,
     /// Passes of one row that it computed in this session, and how long it took for them, where it says so.
     pub work: Option<Beat>,
+    /// What is planned for it, where the planner was asked.
+    pub planned: Option<NodePlan>,
 }
 
 /// A model that runs, alone or with workers.
@@ -343,11 +345,14 @@ impl<'m> Root<'m> {
     /// All nodes as they are now, this one first.
     pub fn nodes(&self) -> Vec<NodeNow> {
         let (own, workers) = self.session.as_ref().map(Session::work).unwrap_or_default();
-        let mut nodes = vec![NodeNow { address: None, takes_part: true, work: Some(own) }];
+        let planned = self.session.as_ref().map(Session::planned_nodes).unwrap_or_default();
+        let mut nodes =
+            vec![NodeNow { address: None, takes_part: true, work: Some(own), planned: planned.first().copied() }];
         for (worker, address) in self.members.addresses().into_iter().enumerate() {
-            let found = workers.iter().find(|(place, _)| *place == worker);
-            let (takes_part, work) = (found.is_some(), found.and_then(|(_, work)| *work));
-            nodes.push(NodeNow { address: Some(address), takes_part, work });
+            let node = workers.iter().position(|(place, _)| *place == worker);
+            let work = node.and_then(|node| workers[node].1);
+            let planned = node.and_then(|node| planned.get(node + 1).copied());
+            nodes.push(NodeNow { address: Some(address), takes_part: node.is_some(), work, planned });
         }
         nodes
     }

@@ -20,6 +20,7 @@ use crate::net::{Address, Mesh, NetError, Stage, Traffic, dial};
 use dair_core::exec::{Batch, CacheCopy, Failure, Run};
 use dair_core::graph::Graph;
 use dair_core::plan::coordinator::Next;
+use dair_core::plan::cost::NodeCost;
 use dair_core::plan::membership::{self, culprits};
 use dair_core::plan::{self, Cut, STREAMED_BATCH, Share, Way};
 use dair_core::wire::dllama::Control;
@@ -69,6 +70,17 @@ pub(super) struct Session<'m> {
     own: Beat,
     /// What it and the workers had done when the plan was looked at last.
     looked_at: Vec<Beat>,
+}
+
+/// What a node has to do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NodePlan {
+    /// Of all weights.
+    pub share: f64,
+    /// Bytes that it needs.
+    pub memory_bytes: u64,
+    /// Seconds of a message from the root to it and back; `None` of the root.
+    pub round_trip_s: Option<f64>,
 }
 
 /// A worker that is left out from now on, and why.
@@ -134,13 +146,14 @@ impl Session<'_> {
         }
         let pass = Pass { epoch: self.epoch, wanted, runs: runs.iter().copied().collect() };
         native::announce(mesh, &pass, tokens, self.stages > 1).map_err(RootError::Net)?;
-        let (start, before) = (Instant::now(), mesh.traffic());
+        let (start, before, read) = (Instant::now(), mesh.traffic(), self.part.disk_wait());
         let mut links = NativeLinks { mesh, wanted, is_lossy: self.is_lossy, gathered };
         self.part.compute(|engine| engine.forward(&mut links, batch)).map_err(failed)?;
+        let (took, waits) = (start.elapsed(), links.mesh.traffic().since(before).exchanging);
+        self.own.spent.add(took, waits, self.part.disk_wait().saturating_sub(read));
         if tokens.len() == 1 {
             self.own.passes += 1;
-            let waits = links.mesh.traffic().since(before).exchanging;
-            self.own.busy_us += start.elapsed().saturating_sub(waits).as_micros() as u64;
+            self.own.busy_us += took.saturating_sub(waits).as_micros() as u64;
         }
         // A root that computes nothing itself has told nobody yet.
         links.mesh.flush().map_err(RootError::Net)
@@ -183,6 +196,7 @@ impl Session<'_> {
         let since = |(now, before): (&Beat, &Beat)| Beat {
             passes: now.passes.saturating_sub(before.passes),
             busy_us: now.busy_us.saturating_sub(before.busy_us),
+            spent: now.spent.since(&before.spent),
         };
         let lately: Vec<_> = now.iter().zip(&self.looked_at).map(since).collect();
         let longest = Duration::from_micros(lately.iter().map(|beat| beat.busy_us).max().unwrap_or(0));
@@ -210,6 +224,23 @@ impl Session<'_> {
         let mut all = [&self.called, back].concat();
         all.sort_by_key(|(worker, _)| *worker);
         Some([seconds(&self.called)?, seconds(&all)?])
+    }
+
+    /// What is planned for each node, the root's first, as far as the planner was asked.
+    pub fn planned_nodes(&self) -> Vec<NodePlan> {
+        let Some(planned) = &self.planned else { return Vec::new() };
+        let costs = &planned.proposal.costs;
+        let all: u64 = costs.iter().map(|cost| cost.weight_bytes).sum();
+        let facts = |node: usize| {
+            let worker = self.nodes.get(node.checked_sub(1)?)?;
+            self.called.iter().find(|(called, _)| called == worker).map(|(_, facts)| *facts)
+        };
+        let plan = |(node, cost): (usize, &NodeCost)| NodePlan {
+            share: cost.weight_bytes as f64 / all.max(1) as f64,
+            memory_bytes: cost.weight_bytes + cost.cache_bytes + cost.activation_bytes,
+            round_trip_s: facts(node).and_then(|facts| facts.round_trip_s),
+        };
+        costs.iter().enumerate().map(plan).collect()
     }
 
     /// What this node did, and what each worker did: its place among the workers, and nothing where it does not say.

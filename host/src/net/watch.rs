@@ -12,7 +12,7 @@ use dair_core::wire::native::{
     Beat, Failed, Message, Watch, write_beat, write_bye, write_failed, write_leaving, write_watch,
 };
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -285,8 +285,6 @@ pub struct Life {
     state: Mutex<LifeState>,
     /// Set before the link ends.
     is_over: Arc<AtomicBool>,
-    passes: AtomicU64,
-    busy_us: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -297,6 +295,8 @@ struct LifeState {
     failed: Option<Blame>,
     /// Since when nothing is to be computed.
     idle: Option<Instant>,
+    /// What was done so far.
+    did: Beat,
 }
 
 /// A worker that is about to end does so when there was nothing to be computed for so long: its root goes on without it.
@@ -305,8 +305,8 @@ const IDLE: Duration = Duration::from_secs(1);
 impl Life {
     /// Of a session whose root has this link.
     pub(super) fn new(root: Option<TcpStream>) -> Self {
-        let state = Mutex::new(LifeState { root, is_watched: false, failed: None, idle: None });
-        Self { state, is_over: Arc::default(), passes: AtomicU64::new(0), busy_us: AtomicU64::new(0) }
+        let state = Mutex::new(LifeState { root, is_watched: false, failed: None, idle: None, did: Beat::default() });
+        Self { state, is_over: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, LifeState> {
@@ -320,8 +320,7 @@ impl Life {
 
     /// What was done so far.
     pub fn did(&self, beat: Beat) {
-        self.passes.store(beat.passes, Ordering::Relaxed);
-        self.busy_us.store(beat.busy_us, Ordering::Relaxed);
+        self.lock().did = beat;
     }
 
     /// A session of `task` is over because of an error between nodes; the root hears whose fault it is, if that is known.
@@ -361,7 +360,7 @@ impl Life {
             let failed = self.lock().failed.take();
             let leaves = !has_told && is_leaving();
             has_told |= leaves;
-            let (passes, busy_us) = (self.passes.load(Ordering::Relaxed), self.busy_us.load(Ordering::Relaxed));
+            let did = self.lock().did;
             let told = root.write_with(Part::Message, |root| {
                 if let Some(Blame { node, reason }) = &failed {
                     write_failed(root, *node, reason)?;
@@ -369,7 +368,7 @@ impl Life {
                 if leaves {
                     write_leaving(root)?;
                 }
-                write_beat(root, &Beat { passes, busy_us })
+                write_beat(root, &did)
             });
             if let Err(error) = told {
                 break Err(error);

@@ -150,7 +150,7 @@ fn native_wire(root: &Path) {
         native::write_link(&mut all[6], &[3; 16], 5),
         native::write_pass(&mut all[7], &pass, &[1, 2, 3]),
         native::write_bye(&mut all[8]),
-        native::write_beat(&mut all[9], &native::Beat { passes: 7, busy_us: 8 }),
+        native::write_beat(&mut all[9], &native::Beat { passes: 7, busy_us: 8, spent: native::Spent::default() }),
         native::write_rest(&mut all[10]),
         native::write_verify(&mut all[11], &[4; 32]),
         native::write_hashing(&mut all[12], 9),

@@ -3,6 +3,8 @@
 use super::ask::Ended;
 use crate::cluster::root::NodeNow;
 use crate::net::Traffic;
+use crate::storage::stream::Reading;
+use dair_core::wire::native::Spent;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -13,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -35,6 +38,13 @@ struct Outcome {
     outcome: &'static str,
 }
 
+/// Seconds that a node has spent on something, in all passes of this session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeTime {
+    node: String,
+    on: &'static str,
+}
+
 /// A pass of the last seconds.
 #[derive(Clone, Copy, Debug)]
 struct Passed {
@@ -50,12 +60,15 @@ struct Recent {
     /// How long an answer takes, the last ones counting the most.
     answer: f64,
     traffic: Traffic,
-    nodes: Vec<NodeNow>,
+    nodes: Vec<Seen>,
+    reading: Option<Reading>,
     happened: VecDeque<(SystemTime, String)>,
 }
 
 /// What has happened is kept this far back.
 const EVENTS: usize = 100;
+
+type Seconds = Gauge<f64, AtomicU64>;
 
 /// All figures. The engine writes them, whoever wants reads them.
 pub struct Figures {
@@ -75,7 +88,8 @@ pub struct Figures {
     pass_rows: Histogram,
     sent: Gauge,
     received: Gauge,
-    exchanging: Gauge<f64, std::sync::atomic::AtomicU64>,
+    exchanging: Seconds,
+    nodes: Family<NodeTime, Seconds>,
     recent: Mutex<Recent>,
 }
 
@@ -113,6 +127,7 @@ impl Figures {
             sent: Gauge::default(),
             received: Gauge::default(),
             exchanging: Gauge::default(),
+            nodes: Family::default(),
             recent: Mutex::default(),
         };
         new.registered()
@@ -138,6 +153,7 @@ impl Figures {
         all.register_with_unit("network_sent", "To workers", Unit::Bytes, self.sent.clone());
         all.register_with_unit("network_received", "From workers", Unit::Bytes, self.received.clone());
         all.register_with_unit("network_exchanging", "Spent on exchanges", Unit::Seconds, self.exchanging.clone());
+        all.register_with_unit("node", "Spent by nodes on passes", Unit::Seconds, self.nodes.clone());
         self
     }
 
@@ -163,9 +179,24 @@ impl Figures {
         self.cached_tokens.set(now.cached_tokens as i64);
     }
 
-    /// Who computes.
-    pub(super) fn nodes(&self, nodes: Vec<NodeNow>) {
-        self.recent().nodes = nodes;
+    /// Who computes, and what this machine read from its disk, if not all weights are in memory.
+    pub(super) fn nodes(&self, nodes: Vec<NodeNow>, reading: Option<Reading>) {
+        let mut recent = self.recent();
+        recent.reading = reading;
+        let before = std::mem::take(&mut recent.nodes);
+        let seen = |now: NodeNow| {
+            let before = before.iter().find(|before| before.now.address == now.address);
+            Seen::new(now, before)
+        };
+        recent.nodes = nodes.into_iter().map(seen).collect();
+        for node in &recent.nodes {
+            let Some(spent) = node.now.work.map(|work| work.spent) else { continue };
+            for (on, micros) in [("compute", spent.compute_us), ("network", spent.exchange_us), ("disk", spent.disk_us)]
+            {
+                let label = NodeTime { node: node.name(), on };
+                self.nodes.get_or_create(&label).set(micros as f64 / 1e6);
+            }
+        }
     }
 
     /// Something has become of a worker: one line.
@@ -288,7 +319,11 @@ impl Figures {
             "network": (sent > 0).then(|| json!({
                 "sent_bytes": sent, "received_bytes": received, "exchanging_ms": exchanging.as_millis() as u64,
             })),
-            "nodes": recent.nodes.iter().map(node).collect::<Vec<_>>(),
+            "streaming": recent.reading.map(|Reading { bytes, waited, passes, experts }| json!({
+                "read_bytes": bytes, "waited_ms": waited.as_millis() as u64, "passes": passes,
+                "hit_rate": experts.rate(),
+            })),
+            "nodes": recent.nodes.iter().map(Seen::json).collect::<Vec<_>>(),
             "events": recent.happened.iter().map(|(at, what)| json!({
                 "at": humantime::format_rfc3339_seconds(*at).to_string(), "what": what,
             })).collect::<Vec<_>>(),
@@ -297,15 +332,43 @@ impl Figures {
     }
 }
 
-fn node(node: &NodeNow) -> Value {
-    let address = node.address.as_ref().map(ToString::to_string);
-    let passes = node.work.map(|work| work.passes);
-    let busy = node.work.filter(|work| work.passes > 0);
-    json!({
-        "name": address.as_deref().unwrap_or("root"), "address": address,
-        "state": if node.takes_part { "here" } else { "out" }, "passes": passes,
-        "busy_ms_per_token": busy.map(|work| work.busy_us as f64 / 1000.0 / work.passes as f64),
-    })
+/// A node as it was seen last, and how it spent its time between then and the time before.
+#[derive(Debug)]
+struct Seen {
+    now: NodeNow,
+    lately: Option<Spent>,
+}
+
+impl Seen {
+    /// Beside what was `before`, where that is known.
+    fn new(now: NodeNow, before: Option<&Self>) -> Self {
+        let spent = |node: &NodeNow| node.work.map(|work| work.spent);
+        let lately =
+            spent(&now).zip(before.and_then(|before| spent(&before.now))).map(|(now, before)| now.since(&before));
+        // Where it had nothing to do, what it did before is as good as ever.
+        let lately = lately.filter(|spent| spent.passes > 0).or(before.and_then(|before| before.lately));
+        Self { now, lately }
+    }
+
+    fn name(&self) -> String {
+        self.now.address.as_ref().map_or_else(|| "root".to_owned(), ToString::to_string)
+    }
+
+    fn json(&self) -> Value {
+        let NodeNow { address, takes_part, work, planned } = &self.now;
+        let each =
+            |micros: fn(&Spent) -> u64| self.lately.map(|spent| micros(&spent) as f64 / 1000.0 / spent.passes as f64);
+        let round_trip_s = planned.and_then(|plan| plan.round_trip_s);
+        json!({
+            "name": self.name(), "address": address.as_ref().map(ToString::to_string),
+            "state": if *takes_part { "here" } else { "out" },
+            "passes": work.map(|work| work.spent.passes),
+            "compute_ms": each(|spent| spent.compute_us), "network_ms": each(|spent| spent.exchange_us),
+            "disk_ms": each(|spent| spent.disk_us),
+            "share": planned.map(|plan| plan.share), "memory_bytes": planned.map(|plan| plan.memory_bytes),
+            "round_trip_ms": round_trip_s.map(|seconds| 1000.0 * seconds),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -325,7 +388,7 @@ mod tests {
         figures.ended(&Ended { why: Why::Stop, prompt: 10, cached: 4, drawn: 5, prefill, decode });
         figures.refused();
         figures.happened("left out: worker 10.0.0.2:9990".to_owned());
-        figures.nodes(vec![NodeNow { address: None, takes_part: true, work: None }]);
+        figures.nodes(vec![NodeNow { address: None, takes_part: true, work: None, planned: None }], None);
         let text = figures.prometheus().unwrap();
         for line in [
             "dair_requests_total{outcome=\"ended\"} 1",

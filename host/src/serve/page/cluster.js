@@ -104,14 +104,29 @@ function showHeader({ model, fingerprint, uptime_s }) {
   setText(byId("about"), `${fingerprint ?? UNKNOWN} · up for ${formatDuration(uptime_s)}`);
 }
 
-function nodeRow({ name, address, state, share, passes, busy_ms_per_token }) {
-  const numbers = [formatNumber(passes), formatRate(busy_ms_per_token)];
+function nodeRow({ name, address, state, share, memory_bytes, passes, compute_ms, network_ms, disk_ms, round_trip_ms }) {
+  const times = [compute_ms, network_ms, disk_ms, round_trip_ms];
+  const numbers = [formatBytes(memory_bytes), formatNumber(passes), ...times.map(formatRate)];
   return element("tr", {},
     element("th", { scope: "row" }, name ?? UNKNOWN),
     element("td", {}, address ?? UNKNOWN),
     element("td", {}, element("span", { className: state === "here" ? "state" : "state out" }, state ?? UNKNOWN)),
     element("td", { className: "right" }, shareBar(share), formatPercent(share)),
     ...numbers.map((number) => element("td", { className: "right" }, number)));
+}
+
+/** A plot of each node: where the time of its passes goes. */
+const nodePlots = new Map();
+
+function plotNodes(at, nodes) {
+  for (const { name, state, compute_ms, network_ms, disk_ms } of nodes) {
+    if (!nodePlots.has(name)) {
+      nodePlots.set(name, new Plot(`${name}, ms of a pass`, ["compute", "network", "disk"]));
+      byId("node-plots").append(nodePlots.get(name).element);
+    }
+    const times = state === "here" ? [compute_ms, network_ms, disk_ms] : [];
+    nodePlots.get(name).add(at, [0, 1, 2].map((index) => times[index] ?? NaN));
+  }
 }
 
 function shareBar(share) {
@@ -149,6 +164,7 @@ function show(state) {
   showNumbers(state);
   for (const [plot, paths] of PLOTS) plot.add(state.at, paths.map((path) => numberAt(state, path)));
   byId("nodes").replaceChildren(...listOf(state.nodes).map(nodeRow));
+  plotNodes(state.at, listOf(state.nodes));
   showEvents(listOf(state.events));
   before = state;
 }

@@ -291,13 +291,19 @@ impl Stream {
 
     /// What was read so far.
     pub fn reading(&self) -> Reading {
-        let Shared { bytes, passes, waited_ns, lanes, .. } = &*self.shared;
+        let Shared { bytes, passes, .. } = &*self.shared;
         Reading {
             bytes: bytes.load(Ordering::Relaxed),
             passes: passes.load(Ordering::Relaxed),
-            waited: Duration::from_nanos(waited_ns.load(Ordering::Relaxed) / *lanes as u64),
+            waited: self.waited(),
             experts: self.shared.state().experts.hits(),
         }
+    }
+
+    /// Time that lanes have waited so far, per lane.
+    pub fn waited(&self) -> Duration {
+        let Shared { waited_ns, lanes, .. } = &*self.shared;
+        Duration::from_nanos(waited_ns.load(Ordering::Relaxed) / *lanes as u64)
     }
 }
 
