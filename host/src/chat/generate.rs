@@ -1,6 +1,7 @@
 //! Prompt in, text out: prefill, then sample and feed token by token, or several of them where they can be [guessed](super::speculate),
 //! until something ends the answer.
 
+use super::grammar::FormError;
 use super::speculate::{Proposed, Room, Speculation};
 use super::template::TemplateError;
 use super::tokenizer::TextError;
@@ -122,6 +123,8 @@ pub enum GenerateError {
     Root(RootError),
     /// The logits are broken.
     Sample(SampleError),
+    /// The answer can't go on in its form.
+    Form(FormError),
 }
 
 impl fmt::Display for GenerateError {
@@ -142,6 +145,7 @@ impl fmt::Display for GenerateError {
             Self::Encode(error) => error.fmt(f),
             Self::Root(error) => error.fmt(f),
             Self::Sample(error) => error.fmt(f),
+            Self::Form(error) => error.fmt(f),
         }
     }
 }
@@ -163,6 +167,12 @@ impl From<TextError> for GenerateError {
 impl From<RootError> for GenerateError {
     fn from(error: RootError) -> Self {
         Self::Root(error)
+    }
+}
+
+impl From<FormError> for GenerateError {
+    fn from(error: FormError) -> Self {
+        Self::Form(error)
     }
 }
 

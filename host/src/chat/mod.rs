@@ -2,14 +2,16 @@
 //!
 //! In the order in which a turn flows: a [`conversation`] holds the messages, a [`template`] lays them out as one text, the
 //! [`tokenizer`] turns it into tokens, and [`generate`] feeds what the KV cache does not have yet and samples the answer, faster
-//! where [`speculate`] guesses what it will say.
+//! where [`speculate`] guesses what it will say. A [`grammar`] keeps an answer in a form; [`tools`] tells calls of tools from text.
 
 pub mod conversation;
 pub mod generate;
+pub mod grammar;
 pub mod special;
 pub mod speculate;
 pub mod template;
 #[cfg(test)]
 mod tests;
 pub mod tokenizer;
+pub mod tools;
 pub mod wording;

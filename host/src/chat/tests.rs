@@ -23,6 +23,14 @@ pub struct Tokens<'t> {
     pub eos: u32,
 }
 
+/// A tokenizer of these tokens that is never given back; conversations start with its BOS.
+pub fn lasting(tokens: &Tokens<'_>) -> &'static Tokenizer<'static> {
+    let bytes = Box::leak(file(tokens, None, true).into_boxed_slice());
+    let file = TokenizerFile::parse(bytes).unwrap();
+    let index = Box::leak(vec![0; Vocabulary::index_len(file.header().vocab_size)].into_boxed_slice());
+    Box::leak(Box::new(Tokenizer::new(&file, index).unwrap()))
+}
+
 /// Hands a vocabulary of these tokens to `body`; conversations start with its BOS.
 pub fn with_vocabulary<R>(tokens: &Tokens<'_>, body: impl FnOnce(&Vocabulary<'_>) -> R) -> R {
     with_file(tokens, None, true, body)
@@ -35,6 +43,14 @@ pub fn with_file<R>(
     add_bos: bool,
     body: impl FnOnce(&Vocabulary<'_>) -> R,
 ) -> R {
+    let bytes = file(tokens, chat_template, add_bos);
+    let file = TokenizerFile::parse(&bytes).unwrap();
+    let mut index = vec![0; Vocabulary::index_len(file.header().vocab_size)];
+    body(&Vocabulary::new(&file, &mut index))
+}
+
+/// The bytes of such a file.
+fn file(tokens: &Tokens<'_>, chat_template: Option<&str>, add_bos: bool) -> Vec<u8> {
     let bos = 256 + tokens.regular.len() as u32;
     let texts = tokens.regular.iter().chain(tokens.special);
     let header = TokenizerHeader {
@@ -48,9 +64,7 @@ pub fn with_file<R>(
     let mut writer = TokenizerWriter::new(Vec::new(), &header).unwrap();
     (0..=255u8).for_each(|byte| writer.push(0.0, &[byte]).unwrap());
     texts.for_each(|text| writer.push(0.0, text.as_bytes()).unwrap());
-    let bytes = writer.finish().unwrap();
-    let mut index = vec![0; Vocabulary::index_len(header.vocab_size)];
-    body(&Vocabulary::new(&TokenizerFile::parse(&bytes).unwrap(), &mut index))
+    writer.finish().unwrap()
 }
 
 /// Hands a root of two threads, which `stop` ends, and a tokenizer to `body`. Nobody trained the model: what it says is

@@ -12,7 +12,7 @@ use crate::machine::terminal;
 use crate::model::{Model, identity};
 use crate::net::Stage;
 use crate::serve::engine::{Ask, Engine, Figures};
-use crate::serve::http::{self, Defaults, Doors, KeyRing, Server, Texts};
+use crate::serve::http::{self, Defaults, Doors, KeyRing, Server, Texts, Tls};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
@@ -53,6 +53,12 @@ pub struct Args {
     /// A file of API keys, as dair api-key makes them: who has none of them is refused
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     api_keys: Option<PathBuf>,
+    /// Encrypt connections with these certificates (PEM, the server's own first)
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "Server")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "Server")]
+    tls_key: Option<PathBuf>,
     /// Listen beyond this machine without API keys
     #[arg(long, conflicts_with = "api_keys", help_heading = "Server")]
     insecure: bool,
@@ -158,6 +164,9 @@ impl Args {
     fn doors(&self) -> Result<(TcpListener, Doors), Failure> {
         let keys = self.api_keys.as_deref().map(KeyRing::read).transpose().map_err(|error| error.to_string())?;
         let keys = keys.unwrap_or_default();
+        let tls = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
+        let tls =
+            tls.map(|(certificate, key)| Tls::new(certificate, key)).transpose().map_err(|error| error.to_string())?;
         let refused = |error: &dyn std::fmt::Display| {
             let (host, port) = (&self.host, self.port);
             format!("cannot listen on {host}:{port}: {error}; name another --host or --port of this machine")
@@ -183,6 +192,7 @@ impl Args {
             is_local,
             body_bytes: (self.max_body_mib as usize) << 20,
             connections: self.connections as usize,
+            tls,
         };
         Ok((listener, doors))
     }
@@ -247,6 +257,7 @@ impl Args {
             .max_blocking_threads(TEXTS)
             .thread_name("texts")
             .build()?;
+        let scheme = if doors.tls.is_some() { "https" } else { "http" };
         let http = std::thread::Builder::new().name("http".into()).spawn(move || {
             runtime.block_on(async move {
                 match tokio::net::TcpListener::from_std(listener) {
@@ -256,7 +267,7 @@ impl Args {
             });
         })?;
         interrupt::catch();
-        terminal::print_line(format_args!("http://{address}"))?;
+        terminal::print_line(format_args!("{scheme}://{address}"))?;
         engine.run(heard, interrupt::is_set);
         // Nobody listens where the thread has gone.
         let _ = end.send(true);

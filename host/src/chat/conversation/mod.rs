@@ -10,7 +10,7 @@ mod reasoning;
 mod tests;
 
 pub use message::{Message, Role};
-pub use reasoning::{Piece, Splitter};
+pub use reasoning::{CLOSE as REASONING_CLOSES, Piece, Splitter, is_open as is_reasoning};
 
 use super::generate::{Answer, Event, Finish, GenerateError, Generator, Request};
 use super::template::{Context, Rendered, Template};

@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 const OPEN: &str = "<think>";
-const CLOSE: &str = "</think>";
+/// What it ends with.
+pub const CLOSE: &str = "</think>";
 
 /// What happens on the way to an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,11 @@ pub struct Splitter {
     answer: String,
 }
 
+/// Whether a prompt leaves the model reasoning.
+pub fn is_open(prompt: &str) -> bool {
+    prompt.trim_end().ends_with(OPEN)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Nothing but blanks and the beginning of a tag so far.
@@ -44,7 +50,7 @@ enum State {
 impl Splitter {
     /// A splitter for what follows `prompt`.
     pub fn new(prompt: &str) -> Self {
-        let inside = prompt.trim_end().ends_with(OPEN);
+        let inside = is_open(prompt);
         Self {
             state: if inside { State::BeforeReasoning } else { State::Start },
             held_back: String::new(),

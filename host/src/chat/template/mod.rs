@@ -23,6 +23,7 @@ pub use error::TemplateError;
 
 use super::conversation::Message;
 use super::special::SpecialTexts;
+use super::tools::Family;
 use dair_core::text::{MAX_TEXT_BYTES, Vocabulary};
 use minijinja::value::Serde;
 use minijinja::{Environment, Value};
@@ -102,6 +103,8 @@ pub struct Template {
     tokens: TokenTexts,
     /// It takes reasoning apart from the content, instead of cutting it out of the content itself.
     takes_reasoning: bool,
+    /// How it lays out calls of tools, if it knows of tools.
+    tools: Option<Family>,
 }
 
 impl Template {
@@ -116,7 +119,13 @@ impl Template {
             Ok(environment)
         };
         let environment = with_room(name, compile)?;
-        Ok(Self { environment, name: name.to_owned(), tokens, takes_reasoning: source.contains("reasoning_content") })
+        Ok(Self {
+            environment,
+            name: name.to_owned(),
+            tokens,
+            takes_reasoning: source.contains("reasoning_content"),
+            tools: Family::of_template(source),
+        })
     }
 
     /// A built-in one. It always writes BOS and EOS, so those are empty that the vocabulary has not; and BOS also where
@@ -131,6 +140,11 @@ impl Template {
     /// What it is called in messages to the user.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How the model writes calls of tools, if the template tells it of tools at all.
+    pub fn tools(&self) -> Option<Family> {
+        self.tools
     }
 
     /// Messages as this template wants them.

@@ -1,5 +1,6 @@
 //! What the engine is asked for, and what it answers with.
 
+use crate::chat::grammar::Constraint;
 use dair_core::text::{Looks, Sampler};
 use std::fmt;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub struct Choice {
     pub bias: Vec<(u32, f32)>,
     /// The probabilities of drawn tokens are told, and of so many others.
     pub logprobs: Option<u32>,
+    /// The form that the answer must have.
+    pub constraint: Option<Constraint>,
 }
 
 impl Choice {
@@ -68,7 +71,7 @@ impl Choice {
 
     /// Whether the sampler does all of it.
     pub fn is_plain(&self) -> bool {
-        self.bias.is_empty() && self.logprobs.is_none()
+        self.bias.is_empty() && self.logprobs.is_none() && self.constraint.is_none()
     }
 }
 

@@ -126,7 +126,7 @@ impl<'e, 'm> Engine<'e, 'm> {
         self.figures.now(Now { running, waiting, cached_tokens: cached });
         if self.looked.elapsed() > LOOK {
             self.looked = Instant::now();
-            self.figures.nodes(self.root.nodes());
+            self.figures.nodes(self.root.nodes(), self.root.reading());
         }
     }
 

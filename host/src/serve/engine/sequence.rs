@@ -91,13 +91,21 @@ impl Sequence {
         }
         let seq_len = root.seq_len();
         let (token, logprob) = self.draw((root, row), (vocab, candidates))?;
+        let is_complete = match &mut self.ask.choice.constraint {
+            Some(constraint) => constraint.push(token)?,
+            None => false,
+        };
         self.first.get_or_insert_with(Instant::now);
         self.drawn += 1;
         self.tokens.push(token);
         let (stop, text) = self.wording.push(vocab, token);
-        let text = text.to_owned();
+        let mut text = text.to_owned();
+        if stop == Stop::No && is_complete {
+            text.push_str(self.wording.rest());
+        }
         let why = match stop {
             Stop::Yes => Some(Why::Stop),
+            Stop::No if is_complete => Some(Why::Stop),
             Stop::No if self.drawn >= self.ask.max_tokens || self.fed >= seq_len => Some(Why::Length),
             Stop::No => None,
         };
@@ -112,8 +120,9 @@ impl Sequence {
         (root, row): (&mut Root<'_>, u32),
         (vocab, candidates): (&Vocabulary<'_>, &mut [Candidate]),
     ) -> Result<(u32, Option<Logprobs>), GenerateError> {
-        let Choice { sampler, bias, logprobs } = &mut self.ask.choice;
-        if bias.is_empty() && logprobs.is_none() {
+        let is_plain = self.ask.choice.is_plain();
+        let Choice { sampler, bias, logprobs, constraint } = &mut self.ask.choice;
+        if is_plain {
             return Ok((generate::sample(vocab, sampler, &self.tokens, candidates, (root, row))?, None));
         }
         let logits = with_text(vocab, root.logits_of(row))?;
@@ -124,6 +133,9 @@ impl Sequence {
             if let Some(logit) = logits.get_mut(*id as usize) {
                 *logit += bias;
             }
+        }
+        if let Some(constraint) = constraint {
+            constraint.narrow(logits)?;
         }
         let token = sampler.sample(logits, &self.tokens, candidates)?;
         let logprob = told.take().zip(before).map(|((sum, top), before)| {

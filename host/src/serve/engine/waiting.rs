@@ -65,7 +65,8 @@ mod tests {
 
     fn ask(client: &str, tokens: u32) -> (Ask, UnboundedReceiver<Event>) {
         let (listener, heard) = unbounded_channel();
-        let choice = Choice { sampler: Sampler::new(0.0, 0.0, 1).unwrap(), bias: Vec::new(), logprobs: None };
+        let sampler = Sampler::new(0.0, 0.0, 1).unwrap();
+        let choice = Choice { sampler, bias: Vec::new(), logprobs: None, constraint: None };
         let ask = Ask {
             prompt: vec![1],
             max_tokens: tokens,

@@ -4,6 +4,7 @@ use super::error::ApiError;
 use super::keys::KeyRing;
 use super::routes;
 use super::server::{Client, Server};
+use super::tls::Tls;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -15,7 +16,8 @@ use hyper_util::service::TowerToHyperService;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{Any, CorsLayer};
 use tower_http::timeout::RequestBodyTimeoutLayer;
@@ -33,10 +35,12 @@ pub struct Doors {
     pub body_bytes: usize,
     /// Most connections at a time.
     pub connections: usize,
+    /// With a certificate connections are encrypted.
+    pub tls: Option<Tls>,
 }
 
 /// A client must have sent the head of a request after so long, and the next piece of its body.
-const HEAD: Duration = Duration::from_secs(30);
+pub(super) const HEAD: Duration = Duration::from_secs(30);
 const BODY: Duration = Duration::from_secs(30);
 /// Most bytes of the head of a request.
 const HEAD_BYTES: usize = 64 << 10;
@@ -51,6 +55,7 @@ const OPEN: &[&str] = &["/health"];
 /// Answers requests, until `is_over`.
 pub async fn serve(listener: TcpListener, server: Arc<Server>, doors: Doors, mut is_over: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(doors.connections));
+    let tls = doors.tls.clone();
     let app = app(server, doors);
     let all = GracefulShutdown::new();
     loop {
@@ -64,12 +69,19 @@ pub async fn serve(listener: TcpListener, server: Arc<Server>, doors: Doors, mut
         };
         // Where too many are connected, the next one hears nothing until another one goes.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
-        let connection = connection(stream, peer, app.clone());
-        let Some(connection) = connection else { continue };
-        let connection = all.watch(connection);
+        // Small pieces of a stream are not to wait for more.
+        let _ = stream.set_nodelay(true);
+        let (app, watcher, tls) = (app.clone(), all.watcher(), tls.clone());
         tokio::spawn(async move {
             // Who breaks off has told so already.
-            let _ = connection.await;
+            match tls {
+                None => drop(watcher.watch(connection(stream, peer, app)).await),
+                Some(tls) => {
+                    if let Some(stream) = tls.greet(stream).await {
+                        drop(watcher.watch(connection(stream, peer, app)).await);
+                    }
+                }
+            }
             drop(place);
         });
     }
@@ -77,15 +89,17 @@ pub async fn serve(listener: TcpListener, server: Arc<Server>, doors: Doors, mut
     let _ = tokio::time::timeout(LEAVE, all.shutdown()).await;
 }
 
-type Connection = hyper::server::conn::http1::Connection<TokioIo<TcpStream>, TowerToHyperService<Router>>;
+type Connection<S> = hyper::server::conn::http1::Connection<TokioIo<S>, TowerToHyperService<Router>>;
 
 /// A connection, whose requests are known by who makes them.
-fn connection(stream: TcpStream, peer: SocketAddr, app: Router) -> Option<Connection> {
-    stream.set_nodelay(true).ok()?;
+fn connection<S>(stream: S, peer: SocketAddr, app: Router) -> Connection<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let app = app.layer(axum::Extension(Peer(peer.ip())));
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
-    Some(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)))
+    http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
 }
 
 /// The address of who asks.
@@ -175,7 +189,7 @@ mod tests {
 
     fn doors(is_local: bool, origins: &[&str]) -> Doors {
         let origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
-        Doors { keys: KeyRing::default(), origins, is_local, body_bytes: 1000, connections: 1 }
+        Doors { keys: KeyRing::default(), origins, is_local, body_bytes: 1000, connections: 1, tls: None }
     }
 
     fn check(doors: &Doors, host: &str, origin: Option<&str>) -> bool {

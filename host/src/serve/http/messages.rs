@@ -105,23 +105,41 @@ fn calls(name: &str, calls: &Value) -> Result<Value, ApiError> {
     list.iter().enumerate().map(call).collect::<Result<Vec<_>, _>>().map(Value::Array)
 }
 
+/// Most tools, and the longest name of one.
+const TOOLS_MAX: usize = 256;
+const TOOL_NAME_MAX: usize = 128;
+
 /// The tools that an answer may call, as templates take them.
 ///
 /// # Errors
 /// Names what is wrong.
-pub fn tools(fields: &Fields) -> Result<Option<Value>, ApiError> {
-    let Some(list) = fields.list("tools")?.filter(|list| !list.is_empty()) else { return Ok(None) };
+pub fn tools(fields: &Fields) -> Result<Vec<Value>, ApiError> {
+    let Some(list) = fields.list("tools")? else { return Ok(Vec::new()) };
+    if list.len() > TOOLS_MAX {
+        return Err(ApiError::field("tools", format!("tools has {}; at most {TOOLS_MAX} go", list.len())));
+    }
     for (at, tool) in list.iter().enumerate() {
         let function = &tool["function"];
-        if tool["type"] != "function" || !function["name"].is_string() {
+        let name = function["name"].as_str();
+        if tool["type"] != "function" || name.is_none() {
             let found = kind(function);
             let line = format!(
                 "tools[{at}] must have the type \"function\" and a function with a name; its function is {found}"
             );
             return Err(ApiError::field(format!("tools[{at}]"), line));
         }
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "_-.:/".contains(c);
+        if !name.is_some_and(|name| (1..=TOOL_NAME_MAX).contains(&name.len()) && name.chars().all(is_name)) {
+            let field = format!("tools[{at}].function.name");
+            let line = format!("{field} must have 1 to {TOOL_NAME_MAX} letters, digits, or any of _-.:/");
+            return Err(ApiError::field(field, line));
+        }
+        let parameters = &function["parameters"];
+        if !parameters.is_null() && !parameters.is_object() {
+            return Err(wrong(&format!("tools[{at}].function.parameters"), parameters, "a JSON schema"));
+        }
     }
-    Ok(Some(Value::Array(list.clone())))
+    Ok(list.clone())
 }
 
 #[cfg(test)]

@@ -4,9 +4,11 @@
 //! nothing of models, sessions and passes.
 
 mod content;
+mod conversation;
 mod door;
 mod error;
 mod fields;
+mod form;
 mod frames;
 mod keys;
 mod messages;
@@ -18,7 +20,9 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod tls;
 mod tokens;
+mod words;
 
 pub use door::{Doors, serve};
 pub use error::ApiError;
@@ -26,6 +30,7 @@ pub use keys::{KeyRing, KeysError, new_key};
 pub use sampling::Defaults;
 pub use server::{Client, Server, now};
 pub use texts::Texts;
+pub use tls::{Tls, TlsError};
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};

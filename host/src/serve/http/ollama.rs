@@ -1,13 +1,15 @@
 //! The calls of Ollama's API, which many clients speak and nothing else.
 
 use super::content::Content;
+use super::conversation::{Conversation, Tools, constraint};
 use super::error::ApiError;
 use super::fields::Fields;
+use super::form;
 use super::frames::{self, Frames, Gone, Shape};
-use super::openai::{Words, context};
 use super::sampling::{OLLAMA, Sampling};
 use super::server::{Answer, Client, Piece, Server};
 use super::texts::{Prompt, apart};
+use super::words::{Called, Delta, Message, Words};
 use crate::serve::engine::Ended;
 use axum::Json;
 use axum::body::Bytes;
@@ -31,6 +33,7 @@ struct Request {
     is_stream: bool,
     sampling: Sampling,
     prompt: Prompt,
+    tools: Option<Tools>,
     max_tokens: u32,
 }
 
@@ -38,21 +41,23 @@ impl Request {
     fn parse(server: &Server, call: Call, body: &[u8]) -> Result<Self, ApiError> {
         let fields = Fields::of(body)?;
         check_model(server, &fields)?;
-        for name in ["format", "images", "suffix"] {
+        for name in ["images", "suffix"] {
             let is_asked = fields.get(name).is_some_and(|value| *value != "" && *value != json!([]));
             if is_asked {
                 return Err(ApiError::field(name, format!("{name} is not offered here; leave it out")));
             }
         }
         let options = fields.object("options")?.unwrap_or_else(|| Fields::within(Map::new()));
-        let sampling = Sampling::of(&options, OLLAMA, server)?;
-        let prompt = match call {
-            Call::Chat => server.texts.conversation(context(&fields)?)?,
-            Call::Generate => generate_prompt(server, &fields)?,
+        let mut sampling = Sampling::of(&options, OLLAMA, server)?;
+        let form = form::of_ollama(&fields)?;
+        let Conversation { prompt, tools, constraint } = match call {
+            Call::Chat => Conversation::of(server, &fields, form)?,
+            Call::Generate => generate_prompt(server, &fields, form)?,
         };
+        sampling.constraint = constraint;
         let field = if call == Call::Chat { "messages" } else { "prompt" };
         let max_tokens = server.room(field, &prompt, sampling.max_tokens)?;
-        Ok(Self { call, is_stream: fields.flag("stream")?.unwrap_or(true), sampling, prompt, max_tokens })
+        Ok(Self { call, is_stream: fields.flag("stream")?.unwrap_or(true), sampling, prompt, tools, max_tokens })
     }
 }
 
@@ -68,10 +73,12 @@ fn check_model(server: &Server, fields: &Fields) -> Result<(), ApiError> {
 }
 
 /// A prompt stands in the template as a question, unless it is `raw`.
-fn generate_prompt(server: &Server, fields: &Fields) -> Result<Prompt, ApiError> {
+fn generate_prompt(server: &Server, fields: &Fields, form: form::Asked) -> Result<Conversation, ApiError> {
     let text = fields.text("prompt")?.unwrap_or_default();
     if fields.flag("raw")?.unwrap_or(false) {
-        return server.texts.text("prompt", text, EncodeOptions { start: true, special: true });
+        let prompt = server.texts.text("prompt", text, EncodeOptions { start: true, special: true })?;
+        let constraint = constraint(server, form, &prompt)?;
+        return Ok(Conversation { prompt, tools: None, constraint });
     }
     let mut messages = Vec::new();
     if let Some(system) = fields.text("system")?.filter(|system| !system.is_empty()) {
@@ -83,7 +90,7 @@ fn generate_prompt(server: &Server, fields: &Fields) -> Result<Prompt, ApiError>
     if let Some(think) = fields.flag("think")? {
         all.insert("think".into(), think.into());
     }
-    server.texts.conversation(context(&Fields::within(all))?)
+    Conversation::of(server, &Fields::within(all), form)
 }
 
 /// A body, or why it did not come.
@@ -124,7 +131,8 @@ async fn begin(call: Call, server: Arc<Server>, client: &Client, body: Bytes) ->
     let choice = request.sampling.choice(0, None)?;
     let mut answer = server.ask(client, request.prompt.tokens, (&request.sampling, choice, request.max_tokens))?;
     answer.begun().await?;
-    let asked = Asked { server, call: request.call, start, prompt: request.prompt.text, answer };
+    let (prompt, tools) = (request.prompt.text, request.tools);
+    let asked = Asked { server, call: request.call, start, prompt, tools, answer };
     if !request.is_stream {
         return asked.whole().await;
     }
@@ -136,23 +144,27 @@ struct Asked {
     call: Call,
     start: Instant,
     prompt: String,
+    tools: Option<Tools>,
     answer: Answer,
 }
 
 impl Asked {
     /// An object with a part of the answer.
-    fn object(&self, text: &str, thinking: Option<&str>, is_done: bool) -> Value {
+    fn object(&self, part: Message, is_done: bool) -> Value {
         let mut object = json!({ "model": self.server.model, "created_at": stamp() });
         match self.call {
             Call::Chat => {
-                object["message"] = json!({ "role": "assistant", "content": text });
-                if let Some(thinking) = thinking {
+                object["message"] = json!({ "role": "assistant", "content": part.text });
+                if let Some(thinking) = part.reasoning {
                     object["message"]["thinking"] = thinking.into();
+                }
+                if !part.calls.is_empty() {
+                    object["message"]["tool_calls"] = part.calls.iter().map(called).collect();
                 }
             }
             Call::Generate => {
-                object["response"] = text.into();
-                if let Some(thinking) = thinking {
+                object["response"] = part.text.into();
+                if let Some(thinking) = part.reasoning {
                     object["thinking"] = thinking.into();
                 }
             }
@@ -162,8 +174,8 @@ impl Asked {
     }
 
     /// The last one, with figures.
-    fn last(&self, text: &str, thinking: Option<&str>, ended: &Ended) -> Value {
-        let mut object = self.object(text, thinking, true);
+    fn last(&self, part: Message, ended: &Ended) -> Value {
+        let mut object = self.object(part, true);
         let nanos = |time: Duration| time.as_nanos() as u64;
         object["done_reason"] = ended.why.name().into();
         object["total_duration"] = nanos(self.start.elapsed()).into();
@@ -176,43 +188,46 @@ impl Asked {
     }
 
     async fn whole(mut self) -> Result<Response, ApiError> {
-        let mut words = Words::new(&self.prompt);
+        let mut words = Words::new(&self.prompt, self.tools.as_ref());
         let ended = loop {
             match self.answer.next().await? {
-                Piece::Token(token) => words.push(&token.text, &mut |_| ()),
+                Piece::Token(token) => drop(words.push(&token.text)),
                 Piece::Ended(ended) => break ended,
             }
         };
-        words.finish(&mut |_| ());
-        let (thinking, text) = words.into_parts();
-        Ok(Json(self.last(&text, thinking.as_deref(), &ended)).into_response())
+        words.finish();
+        Ok(Json(self.last(words.into_message(), &ended)).into_response())
     }
 
     async fn stream(mut self, frames: &Frames) -> Result<(), Gone> {
-        let mut words = Words::new(&self.prompt);
+        let mut words = Words::new(&self.prompt, self.tools.as_ref());
         loop {
-            let mut deltas = Vec::new();
-            let mut say = |delta: Value| deltas.push(delta);
-            let ended = match self.answer.next().await {
-                Ok(Piece::Token(token)) => {
-                    words.push(&token.text, &mut say);
-                    None
-                }
-                Ok(Piece::Ended(ended)) => {
-                    words.finish(&mut say);
-                    Some(ended)
-                }
+            let (deltas, ended) = match self.answer.next().await {
+                Ok(Piece::Token(token)) => (words.push(&token.text), None),
+                Ok(Piece::Ended(ended)) => (words.finish(), Some(ended)),
                 Err(error) => return frames.send(&error.ollama()).await,
             };
             for delta in deltas {
-                let text = delta["content"].as_str().unwrap_or_default();
-                frames.send(&self.object(text, delta["reasoning_content"].as_str(), false)).await?;
+                let part = match delta {
+                    Delta::Reasoning(text) => Message { reasoning: Some(text), ..Message::default() },
+                    Delta::Text(text) => Message { text, ..Message::default() },
+                    // They come whole, with the last object.
+                    Delta::Call(..) | Delta::Arguments(_) => continue,
+                };
+                frames.send(&self.object(part, false)).await?;
             }
             if let Some(ended) = ended {
-                return frames.send(&self.last("", None, &ended)).await;
+                let calls = words.into_message().calls;
+                return frames.send(&self.last(Message { calls, ..Message::default() }, &ended)).await;
             }
         }
     }
+}
+
+/// A call as Ollama has it: the arguments are an object.
+fn called(call: &Called) -> Value {
+    let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_else(|_| call.arguments.clone().into());
+    json!({ "id": call.id, "function": { "name": call.tool, "arguments": arguments } })
 }
 
 fn details(server: &Server) -> Value {
@@ -256,7 +271,7 @@ pub async fn show(State(server): State<Arc<Server>>, body: Body) -> Response {
     }
     let arch = &server.arch;
     Json(json!({
-        "details": details(&server), "capabilities": ["completion"], "template": "", "parameters": "",
+        "details": details(&server), "capabilities": ["completion", "tools"], "template": "", "parameters": "",
         "model_info": { "general.architecture": arch, format!("{arch}.context_length"): server.seq_len },
     }))
     .into_response()

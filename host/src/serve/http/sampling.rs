@@ -3,6 +3,7 @@
 use super::error::ApiError;
 use super::fields::{Fields, wrong};
 use super::server::Server;
+use crate::chat::grammar::{Constraint, NEVER};
 use crate::serve::engine::Choice;
 use dair_core::text::{Filters, Sampler};
 
@@ -25,6 +26,9 @@ const STOP_BYTES_MAX: usize = 1024;
 pub const TOP_LOGPROBS_MAX: i64 = 20;
 /// Seeds that JSON keeps everywhere.
 const SEEDS: std::ops::RangeInclusive<i64> = -(1 << 53)..=1 << 53;
+
+/// What makes a token as good as impossible, and more probable than one that the form of an answer does not allow.
+const BANNED: f32 = NEVER / 10.0;
 
 /// Where fields have other names than OpenAI's.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +62,8 @@ pub struct Sampling {
     pub max_tokens: Option<u32>,
     /// Go on after an EOS token.
     pub ignore_eos: bool,
+    /// The form of the answer; whoever reads the request sets it.
+    pub constraint: Option<Constraint>,
 }
 
 impl Sampling {
@@ -113,6 +119,7 @@ impl Sampling {
             stop,
             max_tokens: max_tokens.and_then(|most| u32::try_from(most).ok()).filter(|most| *most > 0),
             ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
+            constraint: None,
         })
     }
 
@@ -124,7 +131,8 @@ impl Sampling {
         let seed = self.seed.wrapping_add(index.into());
         let sampler = Sampler::new(self.temperature, self.top_p, seed)
             .map_err(|error| ApiError::field("temperature", error.to_string()))?;
-        Ok(Choice { sampler: sampler.with(self.filters), bias: self.bias.clone(), logprobs })
+        let (sampler, bias) = (sampler.with(self.filters), self.bias.clone());
+        Ok(Choice { sampler, bias, logprobs, constraint: self.constraint.clone() })
     }
 }
 
@@ -143,7 +151,7 @@ fn bias(fields: &Fields, server: &Server) -> Result<Vec<(u32, f32)>, ApiError> {
         let number = value.as_f64().filter(|number| (-100.0..=100.0).contains(number));
         let number = number.ok_or_else(|| wrong("logit_bias", value, "numbers from -100 to 100, by token"))?;
         // As in OpenAI's API, that is never and always.
-        let number = if number == -100.0 { f32::MIN / 4.0 } else { number as f32 };
+        let number = if number == -100.0 { BANNED } else { number as f32 };
         all.push((token, number));
     }
     Ok(all)

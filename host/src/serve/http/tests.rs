@@ -44,7 +44,7 @@ impl Calls {
             bytes: 7,
             arch: "llama".into(),
             weights: "q40".into(),
-            seq_len: 100,
+            seq_len: 2000,
             texts,
             defaults: Defaults { temperature: 0.8, top_p: 0.9, filters: Filters::OFF },
             figures: Arc::new(Figures::new()),
@@ -53,7 +53,7 @@ impl Calls {
             asks: Mutex::new(Some(sender)),
             waiting: Arc::new(AtomicU32::new(0)),
         };
-        let doors = Doors { keys, origins: Vec::new(), is_local: true, body_bytes: 10_000, connections: 9 };
+        let doors = Doors { keys, origins: Vec::new(), is_local: true, body_bytes: 10_000, connections: 9, tls: None };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { app: app(Arc::new(server), doors), asks, runtime }
     }
@@ -202,6 +202,100 @@ fn ollama_has_a_line_for_each_piece() {
     assert!(calls.json(missing)["error"].as_str().unwrap().contains("\"other\" not found"));
 }
 
+/// A question to a model that may call a tool.
+fn with_tool() -> Value {
+    let mut body = question();
+    let parameters = json!({ "type": "object", "properties": { "city": { "type": "string" } } });
+    body["tools"] = json!([{ "type": "function", "function": { "name": "weather", "parameters": parameters } }]);
+    body
+}
+
+/// The model calls it.
+fn call_weather(ask: &Ask) {
+    assert!(ask.choice.constraint.is_none(), "it does so by itself");
+    say(
+        ask,
+        &["I look.\n<tool", "_call>{\"name\": \"weather\", \"arguments\": {\"ci", "ty\": \"Paris\"}}</tool_call>"],
+    );
+}
+
+#[test]
+fn a_call_of_a_tool_has_the_shape_of_openai() {
+    let calls = Calls::new(9, KeyRing::default());
+    let got = calls.json(calls.answered("/v1/chat/completions", &with_tool(), call_weather));
+    let choice = &got["choices"][0];
+    let mut call = choice["message"]["tool_calls"][0].clone();
+    assert!(call["id"].take().as_str().unwrap().starts_with("call_"));
+    let function = json!({ "name": "weather", "arguments": "{\"city\": \"Paris\"}" });
+    assert_eq!(call, json!({ "id": null, "type": "function", "function": function }));
+    assert_eq!((&choice["finish_reason"], &choice["message"]["content"]), (&"tool_calls".into(), &"I look.".into()));
+
+    let mut body = with_tool();
+    body["stream"] = true.into();
+    let text = calls.text(calls.answered("/v1/chat/completions", &body, call_weather));
+    let chunks = text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").unwrap());
+    let chunks: Vec<Value> = chunks.filter_map(|chunk| serde_json::from_str(chunk).ok()).collect();
+    let deltas: Vec<&Value> = chunks.iter().map(|chunk| &chunk["choices"][0]["delta"]).collect();
+    let parts: Vec<&Value> = deltas.iter().filter_map(|delta| delta["tool_calls"].get(0)).collect();
+    assert_eq!(
+        (&parts[0]["index"], &parts[0]["type"], &parts[0]["function"]["name"]),
+        (&0.into(), &"function".into(), &"weather".into())
+    );
+    let arguments: String = parts.iter().filter_map(|part| part["function"]["arguments"].as_str()).collect();
+    assert_eq!((parts.len(), &arguments[..]), (3, "{\"city\": \"Paris\"}"));
+    assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "tool_calls");
+}
+
+#[test]
+fn a_call_of_a_tool_has_the_shape_of_ollama() {
+    let calls = Calls::new(9, KeyRing::default());
+    let mut body = with_tool();
+    for is_stream in [false, true] {
+        body["stream"] = is_stream.into();
+        let text = calls.text(calls.answered("/api/chat", &body, call_weather));
+        let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        let function = json!({ "name": "weather", "arguments": { "city": "Paris" } });
+        assert_eq!(last["message"]["tool_calls"][0]["function"], function);
+        assert_eq!((&last["done"], text.contains("I look.")), (&true.into(), true));
+    }
+}
+
+#[test]
+fn a_form_reaches_the_engine_and_tools_can_be_forced_or_kept_away() {
+    let calls = Calls::new(9, KeyRing::default());
+    let constrained = |ask: &Ask| {
+        assert!(ask.choice.constraint.is_some());
+        say(ask, &["{}"]);
+    };
+    let with = |field: &str, value: Value| {
+        let mut body = with_tool();
+        body[field] = value;
+        body
+    };
+    for body in [
+        with("tool_choice", json!("required")),
+        with("tool_choice", json!({ "type": "function", "function": { "name": "weather" } })),
+        with("parallel_tool_calls", json!(false)),
+        with("response_format", json!({ "type": "json_object" })),
+    ] {
+        assert_eq!(calls.answered("/v1/chat/completions", &body, constrained).status(), StatusCode::OK, "{body}");
+    }
+    let body = json!({ "prompt": "a", "structured_outputs": { "choice": ["x", "y"] } });
+    assert_eq!(calls.answered("/v1/completions", &body, constrained).status(), StatusCode::OK);
+    let body = json!({ "prompt": "a", "format": { "type": "object" } });
+    assert_eq!(calls.answered("/api/generate", &body, constrained).status(), StatusCode::OK);
+    // Who may not call says what looks like a call.
+    let got = calls.json(calls.answered("/v1/chat/completions", &with("tool_choice", json!("none")), call_weather));
+    assert!(got["choices"][0]["message"]["content"].as_str().unwrap().contains("<tool_call>"));
+    let both = with("tool_choice", json!("required"));
+    let both = {
+        let mut both = both;
+        both["response_format"] = json!({ "type": "json_object" });
+        both
+    };
+    assert_eq!(calls.json(calls.post("/v1/chat/completions", &both))["error"]["param"], "response_format");
+}
+
 #[test]
 fn what_is_asked_for_reaches_the_engine() {
     let calls = Calls::new(9, KeyRing::default());
@@ -272,10 +366,18 @@ fn nonsense_is_refused_by_field() {
         ("/v1/chat/completions", with("top_logprobs", json!(2)), "top_logprobs"),
         ("/v1/chat/completions", with("tools", json!([{}])), "tools[0]"),
         ("/v1/chat/completions", with("tool_choice", json!("required")), "tool_choice"),
-        ("/v1/chat/completions", with("response_format", json!({ "type": "json_object" })), "response_format"),
+        (
+            "/v1/chat/completions",
+            with("tools", json!([{"type": "function", "function": {"name": "a b"}}])),
+            "tools[0].function.name",
+        ),
+        ("/v1/chat/completions", with("tool_choice", json!("sometimes")), "tool_choice"),
+        ("/v1/chat/completions", with("response_format", json!({ "type": "xml" })), "response_format"),
+        ("/v1/chat/completions", with("json_schema", json!({ "type": "elephant" })), "json_schema"),
+        ("/v1/completions", json!({ "prompt": "a", "grammar": "start: nobody" }), "grammar"),
         ("/v1/completions", json!({ "prompt": [1.5] }), "prompt"),
         ("/v1/completions", json!({ "prompt": [300] }), "prompt"),
-        ("/v1/completions", json!({ "prompt": "a".repeat(500) }), "prompt"),
+        ("/v1/completions", json!({ "prompt": "a".repeat(5000) }), "prompt"),
         ("/v1/completions", json!({ "prompt": "a", "suffix": "b" }), "suffix"),
         ("/tokenize", json!({}), "content"),
         ("/detokenize", json!({ "tokens": [300] }), "tokens"),

@@ -1,10 +1,13 @@
 //! Messages and texts to tokens: what needs no engine, and may take a while.
 
 use super::error::ApiError;
+use crate::chat::grammar::{Constraint, Form, FormError, Forms};
 use crate::chat::template::{Context, Rendered, Template};
 use crate::chat::tokenizer::Tokenizer;
+use crate::chat::tools::Family;
 use axum::http::StatusCode;
 use dair_core::text::{EncodeOptions, Vocabulary};
+use std::sync::OnceLock;
 
 /// Does what may take a while, as templates and tokenizers do, where it holds up no other request.
 ///
@@ -22,6 +25,8 @@ pub async fn apart<T: Send + 'static>(
 pub struct Texts {
     tokenizer: &'static Tokenizer<'static>,
     template: Option<Template>,
+    /// Made when they are asked for first.
+    forms: OnceLock<Result<Forms, FormError>>,
 }
 
 /// A prompt that is ready to be computed.
@@ -36,12 +41,26 @@ pub struct Prompt {
 impl Texts {
     /// Of a tokenizer that lives as long as the process.
     pub const fn new(tokenizer: &'static Tokenizer<'static>, template: Option<Template>) -> Self {
-        Self { tokenizer, template }
+        Self { tokenizer, template, forms: OnceLock::new() }
     }
 
     /// The tokens of the model.
     pub fn vocabulary(&self) -> &Vocabulary<'static> {
         self.tokenizer.vocabulary()
+    }
+
+    /// How the model writes calls of tools, if its template is told of tools.
+    pub fn family(&self) -> Option<Family> {
+        self.template.as_ref()?.tools()
+    }
+
+    /// Reads the form of an answer, as [`Forms::read`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn constraint(&self, form: &Form, reasoning_ends: Option<&str>) -> Result<Constraint, FormError> {
+        let forms = self.forms.get_or_init(|| Forms::new(self.tokenizer));
+        forms.as_ref().map_err(Clone::clone)?.read(form, reasoning_ends)
     }
 
     /// Lays out a conversation.

@@ -1,24 +1,22 @@
 //! `POST /v1/chat/completions`.
 
 use super::super::content::Content;
+use super::super::conversation::{Conversation, Tools};
 use super::super::error::ApiError;
 use super::super::fields::Fields;
+use super::super::form;
 use super::super::frames::{self, Frames, Gone, Shape};
-use super::super::messages::{messages, tools};
 use super::super::sampling::{OPENAI, Sampling, TOP_LOGPROBS_MAX};
 use super::super::server::{Answer, Client, Piece, Server, new_id, now};
 use super::super::texts::{Prompt, apart};
+use super::super::words::{Called, Delta, Message, Words};
 use super::usage::Usage;
-use super::{Streaming, answers, check_offered, logprobs};
-use crate::chat::conversation::{self, Splitter};
-use crate::chat::template::Context;
+use super::{Streaming, answers, logprobs};
 use crate::serve::engine::{Ended, Logprobs, Why};
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use minijinja::value::{Serde, Value as TemplateValue};
 use serde_json::{Value, json};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// A request that was read.
@@ -26,6 +24,7 @@ struct Request {
     streaming: Streaming,
     sampling: Sampling,
     prompt: Prompt,
+    tools: Option<Tools>,
     max_tokens: u32,
     answers: u32,
     logprobs: Option<u32>,
@@ -34,38 +33,18 @@ struct Request {
 impl Request {
     fn parse(server: &Server, body: &[u8]) -> Result<Self, ApiError> {
         let fields = Fields::of(body)?;
-        check_offered(&fields)?;
         let streaming = Streaming::of(&fields)?;
-        let sampling = Sampling::of(&fields, OPENAI, server)?;
-        let prompt = server.texts.conversation(context(&fields)?)?;
+        let mut sampling = Sampling::of(&fields, OPENAI, server)?;
+        let Conversation { prompt, tools, constraint } = Conversation::of(server, &fields, form::of_openai(&fields)?)?;
+        sampling.constraint = constraint;
         let max_tokens = server.room("messages", &prompt, sampling.max_tokens)?;
         let logprobs = match (fields.flag("logprobs")?, fields.integer("top_logprobs", 0..=TOP_LOGPROBS_MAX)?) {
             (Some(true), top) => Some(top.unwrap_or(0) as u32),
             (_, Some(1..)) => return Err(ApiError::field("top_logprobs", "top_logprobs needs logprobs: true")),
             _ => None,
         };
-        Ok(Self { streaming, prompt, max_tokens, answers: answers(&fields)?, logprobs, sampling })
+        Ok(Self { streaming, prompt, tools, max_tokens, answers: answers(&fields)?, logprobs, sampling })
     }
-}
-
-/// What the template is given.
-pub fn context(fields: &Fields) -> Result<Context, ApiError> {
-    let is_none = fields.get("tool_choice").is_some_and(|choice| choice == "none");
-    let extra = fields.object("chat_template_kwargs")?;
-    let mut think = match &extra {
-        Some(extra) => extra.flag("enable_thinking")?,
-        None => None,
-    };
-    // Ollama's name for it.
-    if fields.get("think").is_some_and(Value::is_boolean) {
-        think = fields.flag("think")?;
-    }
-    Ok(Context {
-        messages: TemplateValue::from(Serde(messages(fields)?)),
-        tools: tools(fields)?.filter(|_| !is_none).map(|tools| TemplateValue::from(Serde(tools))),
-        think,
-        add_generation_prompt: true,
-    })
 }
 
 /// The answers to a request, and what all of their objects have in common.
@@ -75,6 +54,7 @@ struct Asked {
     created: u64,
     seed: u64,
     prompt: String,
+    tools: Option<Tools>,
     answers: Vec<Answer>,
     has_logprobs: bool,
 }
@@ -97,6 +77,7 @@ pub async fn chat(
         answers: Vec::new(),
         has_logprobs: request.logprobs.is_some(),
         prompt: request.prompt.text,
+        tools: request.tools,
         server,
     };
     for index in 0..request.answers {
@@ -130,26 +111,21 @@ impl Asked {
             if index > 0 {
                 answer.begun().await?;
             }
-            let mut words = Words::new(&self.prompt);
+            let mut words = Words::new(&self.prompt, self.tools.as_ref());
             let mut logprobs = Vec::new();
             let ended = loop {
                 match answer.next().await? {
                     Piece::Token(token) => {
-                        words.push(&token.text, &mut |_| ());
+                        words.push(&token.text);
                         logprobs.extend(token.logprob.map(|one| logprobs::of_chat(&self.server.texts, &one)));
                     }
                     Piece::Ended(ended) => break ended,
                 }
             };
-            words.finish(&mut |_| ());
+            words.finish();
             usage.add(&ended);
-            let (reasoning, content) = words.into_parts();
-            let mut message = json!({ "role": "assistant", "content": content, "refusal": null });
-            if let Some(reasoning) = reasoning {
-                message["reasoning_content"] = reasoning.into();
-            }
             choices.push(json!({
-                "index": index, "message": message, "finish_reason": ended.why.name(),
+                "index": index, "finish_reason": reason(ended.why, words.has_called()), "message": message(words.into_message()),
                 "logprobs": self.has_logprobs.then(|| json!({ "content": logprobs })),
             }));
         }
@@ -195,11 +171,11 @@ impl Asked {
         {
             return Ok(Err(error));
         }
-        let chunk = |delta: Value, logprobs: Option<&Logprobs>, why: Option<Why>| {
+        let chunk = |delta: Value, logprobs: Option<&Logprobs>, why: Option<&str>| {
             let mut object = self.object("chat.completion.chunk");
             let logprobs = logprobs.map(|one| json!({ "content": [logprobs::of_chat(&self.server.texts, one)] }));
             object["choices"] = json!([{
-                "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": why.map(Why::name),
+                "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": why,
             }]);
             if has_usage {
                 // It comes with the last chunk, and is nothing in all others.
@@ -208,16 +184,15 @@ impl Asked {
             object
         };
         frames.send(&chunk(json!({ "role": "assistant", "content": "", "refusal": null }), None, None)).await?;
-        let mut words = Words::new(&self.prompt);
+        let (mut words, mut calls) = (Words::new(&self.prompt, self.tools.as_ref()), 0);
         loop {
-            let mut deltas = Vec::new();
             let piece = match answer.next().await {
                 Ok(piece) => piece,
                 Err(error) => return Ok(Err(error)),
             };
             match piece {
                 Piece::Token(token) => {
-                    words.push(&token.text, &mut |delta| deltas.push(delta));
+                    let mut deltas = deltas(words.push(&token.text), &mut calls);
                     if token.logprob.is_some() && deltas.is_empty() {
                         deltas.push(json!({}));
                     }
@@ -228,11 +203,10 @@ impl Asked {
                     }
                 }
                 Piece::Ended(ended) => {
-                    words.finish(&mut |delta| deltas.push(delta));
-                    for delta in deltas {
+                    for delta in deltas(words.finish(), &mut calls) {
                         frames.send(&chunk(delta, None, None)).await?;
                     }
-                    frames.send(&chunk(json!({}), None, Some(ended.why))).await?;
+                    frames.send(&chunk(json!({}), None, Some(reason(ended.why, words.has_called())))).await?;
                     return Ok(Ok(ended));
                 }
             }
@@ -240,36 +214,41 @@ impl Asked {
     }
 }
 
-/// The text of an answer as deltas of a message: reasoning apart from the rest.
-pub struct Words(Splitter);
-
-impl Words {
-    /// Of what follows a prompt.
-    pub fn new(prompt: &str) -> Self {
-        Self(Splitter::new(prompt))
-    }
-
-    /// The next text.
-    pub fn push(&mut self, text: &str, say: &mut impl FnMut(Value)) {
-        let _ = self.0.push(text, &mut |piece| said(piece, say));
-    }
-
-    /// No more comes.
-    pub fn finish(&mut self, say: &mut impl FnMut(Value)) {
-        self.0.finish(&mut |piece| said(piece, say));
-    }
-
-    /// Reasoning, if there is any, and the answer.
-    pub fn into_parts(self) -> (Option<String>, String) {
-        self.0.into_parts()
+/// Why an answer ended, for clients: what they are to do next.
+fn reason(why: Why, has_called: bool) -> &'static str {
+    match why {
+        Why::Stop if has_called => "tool_calls",
+        why => why.name(),
     }
 }
 
-fn said(piece: conversation::Piece<'_>, say: &mut impl FnMut(Value)) -> ControlFlow<()> {
-    match piece {
-        conversation::Piece::Prompt(..) => {}
-        conversation::Piece::Reasoning(text) => say(json!({ "reasoning_content": text })),
-        conversation::Piece::Answer(text) => say(json!({ "content": text })),
+/// A whole message.
+fn message(Message { reasoning, text, calls }: Message) -> Value {
+    let content = if text.is_empty() && !calls.is_empty() { Value::Null } else { text.into() };
+    let mut message = json!({ "role": "assistant", "content": content, "refusal": null });
+    if let Some(reasoning) = reasoning {
+        message["reasoning_content"] = reasoning.into();
     }
-    ControlFlow::Continue(())
+    if !calls.is_empty() {
+        let call = |Called { id, tool, arguments }: Called| json!({ "id": id, "type": "function", "function": { "name": tool, "arguments": arguments } });
+        message["tool_calls"] = calls.into_iter().map(call).collect();
+    }
+    message
+}
+
+/// Parts of a message; `calls` counts the calls in it.
+fn deltas(deltas: Vec<Delta>, calls: &mut u32) -> Vec<Value> {
+    let one = |delta| match delta {
+        Delta::Reasoning(text) => json!({ "reasoning_content": text }),
+        Delta::Text(text) => json!({ "content": text }),
+        Delta::Call(id, tool) => {
+            *calls += 1;
+            let function = json!({ "name": tool, "arguments": "" });
+            json!({ "tool_calls": [{ "index": *calls - 1, "id": id, "type": "function", "function": function }] })
+        }
+        Delta::Arguments(more) => {
+            json!({ "tool_calls": [{ "index": calls.saturating_sub(1), "function": { "arguments": more } }] })
+        }
+    };
+    deltas.into_iter().map(one).collect()
 }

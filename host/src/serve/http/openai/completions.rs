@@ -1,8 +1,10 @@
 //! `POST /v1/completions`.
 
 use super::super::content::Content;
+use super::super::conversation::constraint;
 use super::super::error::ApiError;
 use super::super::fields::{Fields, wrong};
+use super::super::form;
 use super::super::frames::{self, Frames, Gone, Shape};
 use super::super::sampling::{OPENAI, Sampling};
 use super::super::server::{Answer, Client, Piece, Server, new_id, now};
@@ -49,6 +51,9 @@ impl Request {
             let room = server.room("prompt", &prompt, sampling.max_tokens)?;
             prompts.push((prompt, room));
         }
+        // Texts that go on have no reasoning to wait for.
+        let plain = Prompt { text: String::new(), tokens: Vec::new() };
+        sampling.constraint = constraint(server, form::of_openai(&fields)?, &plain)?;
         Ok(Self {
             streaming: Streaming::of(&fields)?,
             sampling,

@@ -6,7 +6,7 @@ mod logprobs;
 mod models;
 mod usage;
 
-pub use chat::{Words, chat, context};
+pub use chat::chat;
 pub use completions::completions;
 pub use models::{embeddings, model, models};
 
@@ -26,20 +26,6 @@ impl Streaming {
         let has_usage = options.map(|options| options.flag("include_usage")).transpose()?.flatten().unwrap_or(false);
         Ok(Self { is_on: fields.flag("stream")?.unwrap_or(false), has_usage })
     }
-}
-
-/// Refuses what would change the answer and is not there yet: an answer that only looks as if it had been heard is worse than none.
-fn check_offered(fields: &Fields) -> Result<(), ApiError> {
-    let format = fields.object("response_format")?;
-    let kind = format.as_ref().map(|format| format.text("type")).transpose()?.flatten();
-    if kind.is_some_and(|kind| kind != "text") {
-        return Err(ApiError::field("response_format", "response_format: answers are text here; leave it out"));
-    }
-    let is_forced = fields.get("tool_choice").is_some_and(|choice| choice != "auto" && choice != "none");
-    if is_forced {
-        return Err(ApiError::field("tool_choice", "tool_choice: no tool can be forced here; auto and none go"));
-    }
-    Ok(())
 }
 
 /// Most answers to one request.

@@ -1,0 +1,473 @@
+//! Calls told from text, in an answer that comes in pieces.
+
+use super::Family;
+use super::members::Members;
+use super::parameters::Types;
+use serde_json::Value;
+
+/// Part of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Text.
+    Text(&'a str),
+    /// A call of this tool begins.
+    Call(&'a str),
+    /// More of the arguments of the call that has begun last: together they are JSON, as far as the model wrote such.
+    Arguments(&'a str),
+}
+
+/// Finds calls in the text of an answer. What only looks like one is text.
+#[derive(Debug)]
+pub struct Calls {
+    family: Family,
+    types: Types,
+    state: State,
+    /// Text that is not sure yet.
+    held_back: String,
+    has_text: bool,
+    begun: u32,
+}
+
+#[derive(Debug)]
+enum State {
+    Text,
+    /// Behind what opens calls; so many calls had begun there.
+    Between(u32),
+    /// An object with a name and arguments; how much of the arguments was given on, if the call has begun.
+    Object(Members, Option<usize>),
+    /// Arguments of a call that has begun; how much of them was given on.
+    Arguments(Members, usize),
+    /// Parameters of a tool between tags; how many were given on.
+    Parameters(String, u32),
+}
+
+use State::{Arguments, Between, Object, Parameters, Text};
+
+/// What was found between calls.
+enum Next {
+    Text,
+    Between(u32),
+    Object,
+    /// The name of a tool, before its arguments.
+    Named(String),
+    /// The name of a tool, before its parameters.
+    Parameters(String),
+}
+
+impl Next {
+    fn state(self) -> State {
+        match self {
+            Self::Text => Text,
+            Self::Between(before) => Between(before),
+            Self::Object => Object(Members::default(), None),
+            Self::Named(_) => Arguments(Members::default(), 0),
+            Self::Parameters(tool) => Parameters(tool, 0),
+        }
+    }
+}
+
+/// Names of the arguments in an object.
+const ARGUMENTS: [&str; 2] = ["arguments", "parameters"];
+/// Members that a call may have.
+const MEMBERS: [&str; 6] = ["name", "arguments", "parameters", "type", "function", "id"];
+/// Longest text between what opens calls and the first one, in bytes: a name, and marks.
+const HEAD_MAX: usize = 512;
+
+impl Calls {
+    /// For an answer that may call these tools, which are written as in the OpenAI API.
+    pub fn new(family: Family, tools: &[Value]) -> Self {
+        let types = Types::of(tools);
+        Self { family, types, state: Text, held_back: String::new(), has_text: false, begun: 0 }
+    }
+
+    /// How many calls have begun.
+    pub fn count(&self) -> u32 {
+        self.begun
+    }
+
+    /// Takes the next piece of text and gives on what is sure.
+    pub fn push(&mut self, text: &str, say: &mut impl FnMut(Piece<'_>)) {
+        self.held_back.push_str(text);
+        while self.step(say) {}
+    }
+
+    /// Gives on what was held back: nothing more comes.
+    pub fn finish(&mut self, say: &mut impl FnMut(Piece<'_>)) {
+        let rest = std::mem::take(&mut self.held_back);
+        match std::mem::replace(&mut self.state, Text) {
+            Text => self.text(&rest, say),
+            Between(before) if before == self.begun => self.text(&format!("{}{rest}", self.family.opens()), say),
+            Object(members, None) => self.no_call(members.text(), say),
+            Between(_) | Object(..) | Arguments(..) | Parameters(..) => {}
+        }
+    }
+
+    /// One step; whether there may be another.
+    fn step(&mut self, say: &mut impl FnMut(Piece<'_>)) -> bool {
+        match std::mem::replace(&mut self.state, Text) {
+            Text => self.step_text(say),
+            Between(before) => self.step_between(before, say),
+            Object(members, given) => self.step_object(members, given, say),
+            Arguments(members, given) => self.step_arguments(members, given, say),
+            Parameters(tool, given) => self.step_parameters(tool, given, say),
+        }
+    }
+
+    /// Text up to what opens calls; a mark that may become whole is held back, and blanks that may stand before it.
+    fn step_text(&mut self, say: &mut impl FnMut(Piece<'_>)) -> bool {
+        let opens = self.family.opens();
+        let is_start = self.family == Family::Llama && !self.has_text;
+        if is_start && self.held_back.trim_start().starts_with('{') {
+            self.state = Between(self.begun);
+            return true;
+        }
+        if let Some((before, behind)) = self.held_back.split_once(opens) {
+            let (before, behind) = (before.trim_end().to_owned(), behind.to_owned());
+            self.held_back = behind;
+            self.text(&before, say);
+            self.state = Between(self.begun);
+            return true;
+        }
+        let sure = self.held_back.len() - partial(&self.held_back, opens);
+        let sure = self.held_back[..sure].trim_end().len();
+        let rest = self.held_back.split_off(sure);
+        let text = std::mem::replace(&mut self.held_back, rest);
+        self.text(&text, say);
+        false
+    }
+
+    fn step_between(&mut self, before: u32, say: &mut impl FnMut(Piece<'_>)) -> bool {
+        let is_filling = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '[' | ']' | '`');
+        let text = match self.family {
+            // Its tags begin with a bracket, too.
+            Family::MistralArgs => self.held_back.trim_start().to_owned(),
+            _ => self.held_back.trim_start_matches(is_filling).to_owned(),
+        };
+        if let Some((behind, next)) = self.behind(&text, before) {
+            if let Next::Named(name) = &next {
+                self.call(name, say);
+            }
+            self.held_back = behind.to_owned();
+            self.state = next.state();
+            return true;
+        }
+        if self.may_open(&text) && text.len() <= HEAD_MAX {
+            self.state = Between(before);
+            return false;
+        }
+        let opens = if before == self.begun { self.family.opens() } else { "" };
+        let text = format!("{opens}{}", std::mem::take(&mut self.held_back));
+        self.text(&text, say);
+        // It is none that begins a call.
+        self.has_text = true;
+        false
+    }
+
+    /// What comes next in calls, and what lies behind its mark.
+    fn behind<'t>(&self, text: &'t str, before: u32) -> Option<(&'t str, Next)> {
+        if text.starts_with('{') {
+            return Some((text, Next::Object));
+        }
+        let strip = |mark: &str, next: Next| text.strip_prefix(mark).map(|behind| (behind, next));
+        match self.family {
+            Family::Hermes | Family::QwenCoder => strip("</tool_call>", Next::Text).or_else(|| {
+                let (tool, behind) = text.strip_prefix("<function=")?.split_once('>')?;
+                Some((behind, Next::Parameters(tool.trim().to_owned())))
+            }),
+            Family::Llama => strip(self.family.opens(), Next::Between(before)),
+            Family::Mistral | Family::MistralArgs | Family::DeepSeek => {
+                let marks = [self.family.opens(), "<｜tool▁calls▁end｜>"];
+                marks.into_iter().find_map(|mark| strip(mark, Next::Between(before))).or_else(|| {
+                    let (head, _) = text.split_once('{')?;
+                    let name = name(head);
+                    if name.is_empty() { None } else { Some((&text[head.len()..], Next::Named(name))) }
+                })
+            }
+        }
+    }
+
+    /// Whether more text may make a call, or the end of calls, of this.
+    fn may_open(&self, text: &str) -> bool {
+        let may_become = |tag: &str| tag.starts_with(text) || text.starts_with(tag);
+        match self.family {
+            Family::Hermes | Family::QwenCoder => ["</tool_call>", "<function="].into_iter().any(may_become),
+            Family::Llama => self.family.opens().starts_with(text),
+            Family::Mistral | Family::MistralArgs | Family::DeepSeek => true,
+        }
+    }
+
+    fn step_object(&mut self, mut members: Members, mut given: Option<usize>, say: &mut impl FnMut(Piece<'_>)) -> bool {
+        let text = std::mem::take(&mut self.held_back);
+        self.held_back = members.push(&text).to_owned();
+        let is_call = members.first().is_none_or(|first| MEMBERS.contains(&&first.key[..]));
+        if given.is_none()
+            && is_call
+            && let Some(tool) = members.string("name").or_else(|| members.string("function"))
+        {
+            // An answer of a Llama may be JSON about something else that has a name.
+            if self.family != Family::Llama || self.types.names().any(|name| name == tool) {
+                self.call(&tool, say);
+                given = Some(0);
+            }
+        }
+        let is_over = members.is_whole() || !is_call;
+        match given {
+            None if is_over => {
+                let text = members.text().to_owned();
+                self.no_call(&text, say);
+                return true;
+            }
+            None => {}
+            Some(before) => {
+                let (arguments, is_there) = members.value(&ARGUMENTS).unwrap_or(("", is_over));
+                let now = match arguments.chars().next() {
+                    Some('{') => arguments[before.min(arguments.len())..].to_owned(),
+                    // JSON within a text; or none at all.
+                    Some('"') if is_there && before == 0 => serde_json::from_str(arguments).unwrap_or_default(),
+                    Some(_) if is_there && before == 0 && arguments != "null" => arguments.to_owned(),
+                    _ if is_over && before == 0 => "{}".to_owned(),
+                    _ => String::new(),
+                };
+                if !now.is_empty() {
+                    say(Piece::Arguments(&now));
+                }
+                given = Some(before + now.len());
+            }
+        }
+        self.state = if is_over { Between(self.begun.saturating_sub(1)) } else { Object(members, given) };
+        is_over
+    }
+
+    fn step_arguments(&mut self, mut members: Members, given: usize, say: &mut impl FnMut(Piece<'_>)) -> bool {
+        let text = std::mem::take(&mut self.held_back);
+        self.held_back = members.push(&text).to_owned();
+        let now = &members.text()[given..];
+        if !now.is_empty() {
+            say(Piece::Arguments(now));
+        }
+        let (is_whole, given) = (members.is_whole(), members.text().len());
+        self.state = if is_whole { Between(self.begun.saturating_sub(1)) } else { Arguments(members, given) };
+        is_whole
+    }
+
+    fn step_parameters(&mut self, tool: String, given: u32, say: &mut impl FnMut(Piece<'_>)) -> bool {
+        if given == 0 && self.held_back.is_empty() {
+            self.state = Parameters(tool, given);
+            return false;
+        }
+        let text = self.held_back.trim_start();
+        if let Some(behind) = text.strip_prefix("</function>") {
+            let behind = behind.to_owned();
+            if given == 0 {
+                self.call(&tool, say);
+            }
+            say(Piece::Arguments(if given == 0 { "{}" } else { "}" }));
+            self.held_back = behind;
+            self.state = Between(self.begun.saturating_sub(1));
+            return true;
+        }
+        let parameter = text.strip_prefix("<parameter=").and_then(|text| text.split_once('>'));
+        let whole = parameter.and_then(|(key, text)| Some((key, text.split_once("</parameter>")?)));
+        let Some((key, (value, behind))) = whole else {
+            self.state = Parameters(tool, given);
+            return false;
+        };
+        let value = value.strip_prefix('\n').unwrap_or(value);
+        let value = value.strip_suffix('\n').unwrap_or(value);
+        let (key, value) = (key.trim(), self.types.json(&tool, key.trim(), value));
+        let member = format!("{}{}: {value}", if given == 0 { "{" } else { ", " }, Value::from(key));
+        let behind = behind.to_owned();
+        if given == 0 {
+            self.call(&tool, say);
+        }
+        say(Piece::Arguments(&member));
+        self.held_back = behind;
+        self.state = Parameters(tool, given + 1);
+        true
+    }
+
+    fn call(&mut self, tool: &str, say: &mut impl FnMut(Piece<'_>)) {
+        self.begun += 1;
+        say(Piece::Call(tool));
+    }
+
+    /// An object turned out to be none.
+    fn no_call(&mut self, object: &str, say: &mut impl FnMut(Piece<'_>)) {
+        let opens = if self.family == Family::Llama { "" } else { self.family.opens() };
+        self.state = Text;
+        self.has_text = true;
+        self.text(&format!("{opens}{object}"), say);
+    }
+
+    /// Text; blanks beside calls are none.
+    fn text(&mut self, text: &str, say: &mut impl FnMut(Piece<'_>)) {
+        if text.is_empty() || self.begun > 0 && text.trim().is_empty() {
+            return;
+        }
+        self.has_text |= !text.trim().is_empty();
+        say(Piece::Text(text));
+    }
+}
+
+/// How much at the end of a text may be the beginning of a mark, in bytes.
+fn partial(text: &str, mark: &str) -> usize {
+    let mut lens = mark.char_indices().rev().map(|(at, _)| at);
+    lens.find(|len| text.ends_with(&mark[..*len])).unwrap_or(0)
+}
+
+/// The name of a tool in what stands before its arguments, between marks of all kinds.
+fn name(head: &str) -> String {
+    let mut head = head.trim();
+    for mark in ["<｜tool▁call▁end｜>", "<｜tool▁call▁begin｜>", "function<｜tool▁sep｜>"] {
+        head = head.strip_prefix(mark).unwrap_or(head).trim_start();
+    }
+    let end = ["[ARGS]", "[CALL_ID]", "<｜tool▁sep｜>", "\n", "```"].iter().filter_map(|mark| head.find(mark)).min();
+    head[..end.unwrap_or(head.len())].trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn tools() -> Vec<Value> {
+        let parameters =
+            json!({"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}});
+        vec![
+            json!({"type": "function", "function": {"name": "weather", "parameters": parameters}}),
+            json!({"type": "function", "function": {"name": "time"}}),
+        ]
+    }
+
+    /// Text, and calls with their arguments.
+    fn read(family: Family, answer: &str, cut: usize) -> (String, Vec<(String, String)>) {
+        let mut calls = Calls::new(family, &tools());
+        let (mut text, mut found) = (String::new(), Vec::<(String, String)>::new());
+        let mut say = |piece: Piece<'_>| match piece {
+            Piece::Text(more) => text.push_str(more),
+            Piece::Call(name) => found.push((name.to_owned(), String::new())),
+            Piece::Arguments(more) => found.last_mut().unwrap().1.push_str(more),
+        };
+        let chars: Vec<char> = answer.chars().collect();
+        chars.chunks(cut).for_each(|piece| calls.push(&piece.iter().collect::<String>(), &mut say));
+        calls.finish(&mut say);
+        assert_eq!(calls.count() as usize, found.len());
+        (text, found)
+    }
+
+    #[track_caller]
+    fn check(family: Family, answer: &str, text: &str, calls: &[(&str, Value)]) {
+        for cut in 1..=answer.chars().count() {
+            let (got, found) = read(family, answer, cut);
+            let found: Vec<(&str, Value)> = found
+                .iter()
+                .map(|(name, arguments)| {
+                    (&name[..], serde_json::from_str(arguments).unwrap_or_else(|error| panic!("{arguments}: {error}")))
+                })
+                .collect();
+            assert_eq!((&got[..], &found[..]), (text, calls), "{answer}, cut every {cut}");
+        }
+    }
+
+    #[test]
+    fn calls_of_all_families_are_found_wherever_the_text_is_cut() {
+        let paris = json!({"city": "Paris", "days": 2});
+        let both = [("weather", paris.clone()), ("time", json!({}))];
+        let one = &both[..1];
+        use Family::*;
+        check(
+            Hermes,
+            "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Paris\", \"days\": 2}}\n</tool_call>",
+            "",
+            one,
+        );
+        check(
+            Hermes,
+            "Let me see.\n<tool_call>{\"arguments\": {\"city\": \"Paris\", \"days\": 2}, \"name\": \"weather\"}</tool_call>\n\
+             <tool_call>{\"name\": \"time\"}</tool_call>\n",
+            "Let me see.",
+            &both,
+        );
+        check(
+            Hermes,
+            "<tool_call>[{\"name\": \"weather\", \"arguments\": {\"city\": \"Paris\", \"days\": 2}}, {\"name\": \"time\", \"arguments\": {}}]</tool_call>",
+            "",
+            &both,
+        );
+        check(
+            Hermes,
+            "<tool_call>{\"name\": \"weather\", \"arguments\": \"{\\\"city\\\": \\\"Paris\\\", \\\"days\\\": 2}\"}</tool_call>",
+            "",
+            one,
+        );
+        check(
+            QwenCoder,
+            "I look.\n<tool_call>\n<function=weather>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n2\n</parameter>\n\
+             </function>\n</tool_call>\n<tool_call>\n<function=time>\n</function>\n</tool_call>",
+            "I look.",
+            &both,
+        );
+        check(Llama, "{\"name\": \"weather\", \"parameters\": {\"city\": \"Paris\", \"days\": 2}}", "", one);
+        check(
+            Llama,
+            "<|python_tag|>{\"type\": \"function\", \"name\": \"weather\", \"parameters\": {\"city\": \"Paris\", \"days\": 2}}; {\"name\": \"time\", \"parameters\": {}}",
+            "",
+            &both,
+        );
+        check(
+            Mistral,
+            "[TOOL_CALLS] [{\"name\": \"weather\", \"arguments\": {\"city\": \"Paris\", \"days\": 2}}, {\"name\": \"time\", \"arguments\": {}}]",
+            "",
+            &both,
+        );
+        check(
+            MistralArgs,
+            "[TOOL_CALLS]weather[ARGS]{\"city\": \"Paris\", \"days\": 2}[TOOL_CALLS]time[CALL_ID]abcdefghi[ARGS]{}",
+            "",
+            &both,
+        );
+        check(
+            DeepSeek,
+            "Well.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{\"city\": \"Paris\", \"days\": 2}\n```\
+             <｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>time<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+            "Well.",
+            &both,
+        );
+    }
+
+    #[test]
+    fn what_only_looks_like_a_call_is_text() {
+        use Family::*;
+        for (family, answer) in [
+            (Hermes, "a < b, and <tool> is no <tool_call"),
+            (Hermes, "<tool_call>not JSON</tool_call>"),
+            (Hermes, "<tool_call>{\"city\": \"Paris\"}"),
+            (Llama, "{\"city\": \"Paris\", \"name\": \"time\"}"),
+            (Llama, "{\"name\": \"somebody else\", \"age\": 3}"),
+            (Llama, "Use {\"name\": \"time\"}."),
+            (Mistral, "[TOOL"),
+            (DeepSeek, "x <｜tool"),
+        ] {
+            for cut in [1, 2, 5, 100] {
+                assert_eq!(read(family, answer, cut), (answer.to_owned(), Vec::new()), "cut every {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn arguments_come_as_they_are_written() {
+        let mut calls = Calls::new(Family::Hermes, &tools());
+        let mut pieces = Vec::new();
+        for piece in
+            ["<tool_call>{\"name\": \"wea", "ther\", \"arguments\": {\"ci", "ty\": \"Pa", "ris\"}}</tool_call>"]
+        {
+            calls.push(piece, &mut |piece| pieces.push(format!("{piece:?}")));
+        }
+        let want =
+            ["Call(\"weather\")", "Arguments(\"{\\\"ci\")", "Arguments(\"ty\\\": \\\"Pa\")", "Arguments(\"ris\\\"}\")"];
+        assert_eq!(pieces, want);
+        // An answer that was cut off in the middle.
+        let (text, found) = read(Family::Hermes, "<tool_call>{\"name\": \"time\", \"arguments\": {\"a", 4);
+        assert_eq!((&text[..], &found[..]), ("", &[("time".to_owned(), "{\"a".to_owned())][..]));
+    }
+}
