@@ -3,7 +3,8 @@
 use dair_core::kernels::KvType;
 use dair_core::plan::Share;
 use dair_core::text::{Filters, Sampler, Vocabulary};
-use dair_host::chat::tokenizer::TokenizerBytes;
+use dair_host::chat::grammar::{Form, Forms};
+use dair_host::chat::tokenizer::{Tokenizer, TokenizerBytes};
 use dair_host::cluster::choose::Wish;
 use dair_host::cluster::error::RootError;
 use dair_host::cluster::node::OwnModel;
@@ -15,6 +16,7 @@ use dair_host::serve::engine::{Ask, Choice, Engine, Event, Failed, Figures, Toke
 use dair_host::synthetic::{preset, tokenizer_bytes, write_model};
 use dair_tests::relay::Relay;
 use dair_tests::worker::{PATIENT, Worker};
+use serde_json::json;
 use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -31,9 +33,14 @@ struct Files {
 
 impl Files {
     fn new() -> Self {
+        Self::of(96)
+    }
+
+    /// With a context of so many positions.
+    fn of(seq_len: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (model, tokenizer) = (folder.path().join("m.m"), folder.path().join("m.t"));
-        let header = dair_core::format::Header { seq_len: 96, ..preset("tiny-llama").unwrap() };
+        let header = dair_core::format::Header { seq_len, ..preset("tiny-llama").unwrap() };
         write_model(&model, &header, 5).unwrap();
         std::fs::write(&tokenizer, tokenizer_bytes(header.vocab_size)).unwrap();
         Self { _folder: folder, model, tokenizer }
@@ -245,5 +252,46 @@ fn a_server_that_ends_finishes_what_it_is_at_and_turns_the_others_away() {
     assert_eq!(said(heard.next().unwrap()), alone(&files, 0..1)[0]);
     for mut turned_away in heard {
         assert_eq!(turned_away.try_recv(), Ok(Event::Failed(Failed::Ending)));
+    }
+}
+
+/// Answers in a form are that, whatever the model wants to say: this one wants anything.
+#[test]
+fn a_thousand_answers_have_the_form_that_was_asked_for() {
+    let files = Files::of(512);
+    let bytes = Box::leak(Box::new(TokenizerBytes::open(&files.tokenizer).unwrap()));
+    let tokenizer: &'static Tokenizer<'static> = Box::leak(Box::new(bytes.tokenizer(None).unwrap()));
+    let forms = Forms::new(tokenizer).unwrap();
+    let (name, age) = (json!({"type": "string", "maxLength": 12}), json!({"type": "integer", "minimum": 0, "maximum": 150}));
+    let schemas = [
+        json!({"type": "object", "properties": {"name": name, "age": age}, "required": ["name", "age"], "additionalProperties": false}),
+        json!({"type": "array", "items": {"enum": ["red", "green", 7, null, false]}, "minItems": 1, "maxItems": 5}),
+        json!({"$defs": {"node": {"type": "object", "properties": {"value": age, "next": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/leaf"}]}},
+            "required": ["value", "next"], "additionalProperties": false}, "leaf": {"type": "object", "properties": {"value": age},
+            "required": ["value"], "additionalProperties": false}}, "$ref": "#/$defs/node"}),
+        json!({"type": "string", "pattern": "^[A-Z]{2}-[0-9]{4}$"}),
+        json!({"type": "object", "properties": {"at": {"type": "string", "format": "date-time"}, "ok": {"type": "boolean"}},
+            "required": ["at", "ok"], "additionalProperties": false}),
+    ];
+    let constraints: Vec<_> = schemas.iter().map(|schema| forms.read(&Form::Schema(schema.clone()), None).unwrap()).collect();
+    let validators: Vec<_> = schemas.iter().map(|schema| jsonschema::validator_for(schema).unwrap()).collect();
+    let (heard, _) = run(&files, &Options { slots: 8, ..Options::alone(2) }, &|_| (), |sender| {
+        let one = |seed: u32| {
+            let (mut ask, heard) = ask(seed, LONG);
+            // Some choose the most probable token, which is often the same again and again: no blank ends a form.
+            ask.choice.sampler = Sampler::new([1.0, 0.6, 0.0][seed as usize % 3], [1.0, 0.9][seed as usize % 2], seed.into()).unwrap();
+            ask.choice.bias.clear();
+            ask.choice.constraint = Some(constraints[seed as usize % constraints.len()].clone());
+            (ask.max_tokens, ask.stop) = (400, Vec::new());
+            sender.send(ask).unwrap();
+            heard
+        };
+        (0..1000).map(one).collect::<Vec<_>>()
+    });
+    for (seed, heard) in heard.into_iter().enumerate() {
+        let said = said(heard);
+        let text: String = said.tokens.iter().map(|token| &token.text[..]).collect();
+        let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{seed}: {text:?}: {error}"));
+        assert!(said.why == Why::Stop && validators[seed % schemas.len()].is_valid(&value), "{seed}: {text}");
     }
 }
