@@ -4,7 +4,7 @@
 //!
 //! | floor | holds |
 //! |---|---|
-//! | [`cli`] | the command line |
+//! | [`cli`], [`llm`] | the command line; the short way to all of this for programs |
 //! | [`serve`] | what programs and browsers talk to: HTTP, and the engine behind it |
 //! | [`chat`] | conversations: text to tokens and back, the loop that generates an answer |
 //! | [`cluster`] | who computes: a root, alone or with workers, and what a worker does |
@@ -20,6 +20,7 @@ pub mod bench;
 pub mod chat;
 pub mod cli;
 pub mod cluster;
+pub mod llm;
 pub mod machine;
 pub mod model;
 pub mod net;

@@ -12,7 +12,7 @@ use dair_host::cluster::options::{Dialect, Options};
 use dair_host::cluster::root::with_root;
 use dair_host::model::Model;
 use dair_host::net::Stage;
-use dair_host::serve::engine::{Ask, Choice, Engine, Event, Failed, Figures, Token, Why};
+use dair_host::serve::engine::{Ask, Choice, Engine, Event, Failed, Figures, Timeline, Token, Why};
 use dair_host::synthetic::{preset, tokenizer_bytes, write_model};
 use dair_tests::relay::Relay;
 use dair_tests::worker::{PATIENT, Worker};
@@ -68,7 +68,7 @@ fn ask(seed: u32, patience: Duration) -> (Ask, UnboundedReceiver<Event>) {
     let (prompt, choice, max_tokens, stop) = question(seed);
     let (listener, heard) = unbounded_channel();
     let (client, deadline) = (format!("client {}", seed % 3), Instant::now() + patience);
-    (Ask { prompt, max_tokens, choice, stop, ignore_eos: false, deadline, client, listener, ticket: None }, heard)
+    (Ask { prompt, max_tokens, choice, stop, ignore_eos: false, deadline, client, listener, ticket: None, timeline: Timeline::begin("test", 0) }, heard)
 }
 
 const LONG: Duration = Duration::from_secs(600);

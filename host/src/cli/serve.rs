@@ -12,6 +12,7 @@ use crate::machine::terminal;
 use crate::model::{Model, identity};
 use crate::net::Stage;
 use crate::serve::engine::{Ask, Engine, Figures};
+use crate::serve::trace::Trace;
 use crate::serve::http::{self, Defaults, Doors, KeyRing, Server, Texts, Tls};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -81,6 +82,9 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     choice: ChoiceArgs,
+    /// Write a timeline of requests and passes to this file, for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    trace: Option<PathBuf>,
     /// Print the address and nothing else
     #[arg(short, long)]
     quiet: bool,
@@ -110,6 +114,10 @@ fn origin(text: &str) -> Result<String, String> {
 /// One line for the user.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (listener, doors) = args.doors()?;
+    let trace = args.trace.as_deref().map(|path| {
+        Trace::begin(path).map_err(|error| format!("--trace {}: {error}", path.display()))
+    });
+    let _trace = trace.transpose()?;
     let files = args.model.files(args.quiet)?;
     let model = Model::open(&files.model)?;
     let tokenizer = tokenizer(&files.tokenizer, &model)?;

@@ -155,6 +155,11 @@ impl<'m> Root<'m> {
         self.ensure().map(|_| ())
     }
 
+    /// Whether a worker of the session is known to be lost: [`Self::session`] leaves it out.
+    pub fn misses_somebody(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| !session.is_well())
+    }
+
     /// The session; forms one where there is none.
     fn ensure(&mut self) -> Result<&mut Session<'m>, RootError> {
         if self.session.is_none() {

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
+use tracing::field::Empty;
+use tracing::{Span, info_span};
 
 /// One answer that is asked for.
 #[derive(Debug)]
@@ -29,6 +31,42 @@ pub struct Ask {
     pub listener: UnboundedSender<Event>,
     /// It counts among those who wait as long as it has this.
     pub ticket: Option<Ticket>,
+    /// Its timeline.
+    pub timeline: Timeline,
+}
+
+/// The time of a request in spans, for whoever listens to [`tracing`].
+#[derive(Debug)]
+pub struct Timeline {
+    request: Span,
+    /// What it is at now: it waits, its prompt is computed, or its answer.
+    phase: Span,
+}
+
+impl Timeline {
+    /// A request has come, with so many tokens.
+    pub fn begin(client: &str, prompt: usize) -> Self {
+        let request = info_span!(parent: None, "request", client, prompt, cached = Empty, drawn = Empty, ended = Empty);
+        let phase = info_span!(parent: &request, "waits");
+        Self { request, phase }
+    }
+
+    /// It has got its place; so many tokens need not be computed.
+    pub(super) fn seated(&mut self, cached: u32) {
+        self.request.record("cached", cached);
+        self.phase = info_span!(parent: &self.request, "prompt");
+    }
+
+    /// The first token is there.
+    pub(super) fn first_token(&mut self) {
+        self.phase = info_span!(parent: &self.request, "answer");
+    }
+
+    /// It is over, after so many tokens.
+    pub(super) fn over(&self, drawn: u32, how: &str) {
+        self.request.record("drawn", drawn);
+        self.request.record("ended", how);
+    }
 }
 
 /// A place in the queue.

@@ -14,7 +14,7 @@ mod seats;
 mod sequence;
 mod waiting;
 
-pub use ask::{Ask, Choice, Ended, Event, Failed, Logprob, Logprobs, Ticket, Token, Why};
+pub use ask::{Ask, Choice, Ended, Event, Failed, Logprob, Logprobs, Ticket, Timeline, Token, Why};
 pub use figures::{Figures, Now};
 
 use crate::cluster::error::RootError;
@@ -27,6 +27,7 @@ use sequence::Sequence;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
+use tracing::{Span, info_span};
 use waiting::Waiting;
 
 /// While nothing is to be done, this often it is looked whether the server is to end, and whether workers live.
@@ -49,6 +50,8 @@ pub struct Engine<'e, 'm> {
     whose: Vec<usize>,
     /// When it was looked last who computes.
     looked: Instant,
+    /// The timeline of passes.
+    span: Span,
 }
 
 /// This often it is looked who computes.
@@ -76,6 +79,7 @@ impl<'e, 'm> Engine<'e, 'm> {
             tokens: Vec::new(),
             whose: Vec::new(),
             looked: Instant::now(),
+            span: info_span!(parent: None, "engine", slots),
         })
     }
 
@@ -109,6 +113,9 @@ impl<'e, 'm> Engine<'e, 'm> {
             self.show();
             match asks.recv_timeout(IDLE) {
                 Ok(ask) => self.waiting.push(ask),
+                // Who is lost while nobody asks is left out now, and whoever asks next need not wait for that. What fails then
+                // fails for him, too, and he is told.
+                Err(RecvTimeoutError::Timeout) if self.root.misses_somebody() => drop(self.root.session()),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
@@ -191,13 +198,15 @@ impl<'e, 'm> Engine<'e, 'm> {
         let wanted = self.whose.iter().zip(&self.runs).filter(|(_, run)| run.logits != Logits::None);
         let looks = wanted.map(|(index, _)| self.running[*index].choice().looks_at()).reduce(both);
         self.root.want(looks.unwrap_or(Looks::Best(1)), self.vocab.vocab_size());
+        let answers = self.answers();
+        let prompts = (self.tokens.len() - answers) as u32;
+        let span = info_span!(parent: &self.span, "pass", answers, prompts).entered();
         let start = Instant::now();
         if let Err(error) = self.root.pass(&self.runs, &self.tokens) {
             return self.fail_all(&error);
         }
         let time = start.elapsed();
-        let answers = self.answers();
-        let prompts = (self.tokens.len() - answers) as u32;
+        drop(span);
         self.ration.took(answers, prompts, time);
         self.figures.passed([answers as u32, prompts], time, self.root.traffic().unwrap_or_default());
         self.draw();

@@ -33,6 +33,7 @@ impl Sequence {
         let ends: &[u32] = if ask.ignore_eos { &[] } else { &vocab.header().eos };
         let wording = Wording::new(vocab, ends, &ask.stop);
         ask.ticket = None;
+        ask.timeline.seated(seat.reused);
         let tokens = std::mem::take(&mut ask.prompt);
         let (slot, cached) = (seat.slot, seat.reused);
         let new =
@@ -95,7 +96,10 @@ impl Sequence {
             Some(constraint) => constraint.push(token)?,
             None => false,
         };
-        self.first.get_or_insert_with(Instant::now);
+        if self.first.is_none() {
+            self.first = Some(Instant::now());
+            self.ask.timeline.first_token();
+        }
         self.drawn += 1;
         self.tokens.push(token);
         let (stop, text) = self.wording.push(vocab, token);
@@ -162,12 +166,14 @@ impl Sequence {
             prefill: first.duration_since(self.begun),
             decode: first.elapsed(),
         };
+        self.ask.timeline.over(self.drawn, why.name());
         self.say(Event::Ended(ended));
         ended
     }
 
     /// It can't go on.
     pub fn fail(self, failed: Failed) {
+        self.ask.timeline.over(self.drawn, "failed");
         self.say(Event::Failed(failed));
     }
 

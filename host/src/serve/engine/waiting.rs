@@ -58,7 +58,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::engine::{Choice, Event};
+    use crate::serve::engine::{Choice, Event, Timeline};
     use dair_core::text::Sampler;
     use std::time::Instant;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -77,6 +77,7 @@ mod tests {
             client: client.into(),
             listener,
             ticket: None,
+            timeline: Timeline::begin(client, 1),
         };
         (ask, heard)
     }

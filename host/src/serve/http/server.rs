@@ -3,7 +3,7 @@
 use super::error::ApiError;
 use super::sampling::{Defaults, Sampling};
 use super::texts::{Prompt, Texts};
-use crate::serve::engine::{Ask, Choice, Ended, Event, Failed, Figures, Ticket, Token};
+use crate::serve::engine::{Ask, Choice, Ended, Event, Failed, Figures, Ticket, Timeline, Token};
 use axum::http::StatusCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
@@ -121,6 +121,7 @@ impl Server {
         (sampling, choice, max_tokens): (&Sampling, Choice, u32),
     ) -> Result<Answer, ApiError> {
         let ticket = Ticket::take(&self.waiting, self.queue).ok_or_else(|| self.busy())?;
+        let timeline = Timeline::begin(client, prompt.len());
         let (listener, events) = unbounded_channel();
         let ask = Ask {
             prompt,
@@ -130,6 +131,7 @@ impl Server {
             ignore_eos: sampling.ignore_eos,
             deadline: Instant::now() + self.patience,
             client: client.clone(),
+            timeline,
             listener,
             ticket: Some(ticket),
         };
