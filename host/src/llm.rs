@@ -243,7 +243,8 @@ mod tests {
         });
         assert_eq!(together, alone);
         let form = Some(Form::Schema(json!({ "type": "integer", "minimum": 0, "maximum": 99 })));
-        let number: String = llm.complete("n = ", Wish { form, ..Wish::default() }).unwrap().map(Result::unwrap).collect();
+        let number: String =
+            llm.complete("n = ", Wish { form, ..Wish::default() }).unwrap().map(Result::unwrap).collect();
         assert!(number.parse::<u32>().unwrap() < 100, "{number}");
         // This tokenizer has no template, and the context is short.
         let error = llm.chat(&[Message::new(Role::User, "Hi")], Wish::default()).unwrap_err();

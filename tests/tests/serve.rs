@@ -68,7 +68,21 @@ fn ask(seed: u32, patience: Duration) -> (Ask, UnboundedReceiver<Event>) {
     let (prompt, choice, max_tokens, stop) = question(seed);
     let (listener, heard) = unbounded_channel();
     let (client, deadline) = (format!("client {}", seed % 3), Instant::now() + patience);
-    (Ask { prompt, max_tokens, choice, stop, ignore_eos: false, deadline, client, listener, ticket: None, timeline: Timeline::begin("test", 0) }, heard)
+    (
+        Ask {
+            prompt,
+            max_tokens,
+            choice,
+            stop,
+            ignore_eos: false,
+            deadline,
+            client,
+            listener,
+            ticket: None,
+            timeline: Timeline::begin("test", 0),
+        },
+        heard,
+    )
 }
 
 const LONG: Duration = Duration::from_secs(600);
@@ -262,7 +276,8 @@ fn a_thousand_answers_have_the_form_that_was_asked_for() {
     let bytes = Box::leak(Box::new(TokenizerBytes::open(&files.tokenizer).unwrap()));
     let tokenizer: &'static Tokenizer<'static> = Box::leak(Box::new(bytes.tokenizer(None).unwrap()));
     let forms = Forms::new(tokenizer).unwrap();
-    let (name, age) = (json!({"type": "string", "maxLength": 12}), json!({"type": "integer", "minimum": 0, "maximum": 150}));
+    let (name, age) =
+        (json!({"type": "string", "maxLength": 12}), json!({"type": "integer", "minimum": 0, "maximum": 150}));
     let schemas = [
         json!({"type": "object", "properties": {"name": name, "age": age}, "required": ["name", "age"], "additionalProperties": false}),
         json!({"type": "array", "items": {"enum": ["red", "green", 7, null, false]}, "minItems": 1, "maxItems": 5}),
@@ -273,13 +288,15 @@ fn a_thousand_answers_have_the_form_that_was_asked_for() {
         json!({"type": "object", "properties": {"at": {"type": "string", "format": "date-time"}, "ok": {"type": "boolean"}},
             "required": ["at", "ok"], "additionalProperties": false}),
     ];
-    let constraints: Vec<_> = schemas.iter().map(|schema| forms.read(&Form::Schema(schema.clone()), None).unwrap()).collect();
+    let constraints: Vec<_> =
+        schemas.iter().map(|schema| forms.read(&Form::Schema(schema.clone()), None).unwrap()).collect();
     let validators: Vec<_> = schemas.iter().map(|schema| jsonschema::validator_for(schema).unwrap()).collect();
     let (heard, _) = run(&files, &Options { slots: 8, ..Options::alone(2) }, &|_| (), |sender| {
         let one = |seed: u32| {
             let (mut ask, heard) = ask(seed, LONG);
             // Some choose the most probable token, which is often the same again and again: no blank ends a form.
-            ask.choice.sampler = Sampler::new([1.0, 0.6, 0.0][seed as usize % 3], [1.0, 0.9][seed as usize % 2], seed.into()).unwrap();
+            ask.choice.sampler =
+                Sampler::new([1.0, 0.6, 0.0][seed as usize % 3], [1.0, 0.9][seed as usize % 2], seed.into()).unwrap();
             ask.choice.bias.clear();
             ask.choice.constraint = Some(constraints[seed as usize % constraints.len()].clone());
             (ask.max_tokens, ask.stop) = (400, Vec::new());

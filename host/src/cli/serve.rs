@@ -12,8 +12,8 @@ use crate::machine::terminal;
 use crate::model::{Model, identity};
 use crate::net::Stage;
 use crate::serve::engine::{Ask, Engine, Figures};
-use crate::serve::trace::Trace;
 use crate::serve::http::{self, Defaults, Doors, KeyRing, Server, Texts, Tls};
+use crate::serve::trace::Trace;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
@@ -114,9 +114,10 @@ fn origin(text: &str) -> Result<String, String> {
 /// One line for the user.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (listener, doors) = args.doors()?;
-    let trace = args.trace.as_deref().map(|path| {
-        Trace::begin(path).map_err(|error| format!("--trace {}: {error}", path.display()))
-    });
+    let trace = args
+        .trace
+        .as_deref()
+        .map(|path| Trace::begin(path).map_err(|error| format!("--trace {}: {error}", path.display())));
     let _trace = trace.transpose()?;
     let files = args.model.files(args.quiet)?;
     let model = Model::open(&files.model)?;

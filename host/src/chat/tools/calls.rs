@@ -97,7 +97,8 @@ impl Calls {
         match std::mem::replace(&mut self.state, Text) {
             Text => self.text(&rest, say),
             Between(before) if before == self.begun => self.text(&format!("{}{rest}", self.family.opens()), say),
-            Object(members, None) => self.no_call(members.text(), say),
+            // Half a call behind others is none, and no text.
+            Object(members, None) if self.begun == 0 => self.no_call(members.text(), say),
             Between(_) | Object(..) | Arguments(..) | Parameters(..) => {}
         }
     }
@@ -467,6 +468,9 @@ mod tests {
             ["Call(\"weather\")", "Arguments(\"{\\\"ci\")", "Arguments(\"ty\\\": \\\"Pa\")", "Arguments(\"ris\\\"}\")"];
         assert_eq!(pieces, want);
         // An answer that was cut off in the middle.
+        let one = "<tool_call>{\"name\": \"time\"}</tool_call>";
+        let (text, found) = read(Family::Hermes, &format!("{one}{}", &one[..20]), 4);
+        assert_eq!((&text[..], found.len()), ("", 1));
         let (text, found) = read(Family::Hermes, "<tool_call>{\"name\": \"time\", \"arguments\": {\"a", 4);
         assert_eq!((&text[..], &found[..]), ("", &[("time".to_owned(), "{\"a".to_owned())][..]));
     }

@@ -24,6 +24,11 @@ pub fn forced(family: Family, want: Want<'_>, vocab: &Vocabulary<'_>) -> Form {
     Form::Grammar(Writer { family, vocab, want }.grammar())
 }
 
+/// Most calls of an answer: small models repeat themselves without an end.
+const MOST: u32 = 16;
+/// How often a call may follow another one.
+const MORE: &str = "{0,15}";
+
 struct Writer<'w> {
     family: Family,
     vocab: &'w Vocabulary<'w>,
@@ -52,7 +57,7 @@ impl Writer<'_> {
             Family::MistralArgs => (Some("[TOOL_CALLS]"), call.to_owned(), None),
             Family::DeepSeek => {
                 let ends = self.mark("<｜tool▁calls▁end｜>");
-                let repeat = if several { "(/\\n/ call)*" } else { "" };
+                let repeat = if several { format!("(/\\n/ call){MORE}") } else { String::new() };
                 (Some("<｜tool▁calls▁begin｜>"), format!("{call} {repeat} {ends}"), None)
             }
         };
@@ -61,21 +66,21 @@ impl Writer<'_> {
         let repeats = several && !matches!(family, Family::Mistral | Family::DeepSeek);
         let start = match (opens, more) {
             (Some(opens), _) if want.is_forced => {
-                let again = if repeats { format!("(/\\s?/ {} body)*", self.mark(opens)) } else { String::new() };
+                let again = if repeats { format!("(/\\s?/ {} body){MORE}", self.mark(opens)) } else { String::new() };
                 format!("{} body {again}", self.mark(opens))
             }
             (Some(opens), _) if let Some(form) = want.form => {
-                let again = if repeats { format!("(/\\s?/ {} body)*", self.mark(opens)) } else { String::new() };
+                let again = if repeats { format!("(/\\s?/ {} body){MORE}", self.mark(opens)) } else { String::new() };
                 let _ = writeln!(text, "answer: {}", form.rule());
                 format!("{} body {again} | answer", self.mark(opens))
             }
             (Some(opens), _) => {
                 let _ = writeln!(text, "TEXT: /(?s:.*)/\nopened{}: TEXT {}", self.lazily(opens), self.mark(opens));
-                let times = if repeats { "*" } else { "?" };
+                let times = if repeats { format!("{{0,{MOST}}}") } else { "?".to_owned() };
                 format!("(opened body){times} TEXT")
             }
             (None, more) => {
-                let again = more.filter(|_| repeats).map(|more| format!("({more} body)*")).unwrap_or_default();
+                let again = more.filter(|_| repeats).map(|more| format!("({more} body){MORE}")).unwrap_or_default();
                 match want.form {
                     _ if want.is_forced => format!("body {again}"),
                     Some(form) => {
@@ -137,9 +142,7 @@ impl Writer<'_> {
             Family::Llama => format!("call: {}\n", json(&self.object("parameters"))),
             Family::Mistral => {
                 let mut list = json!({ "type": "array", "items": self.object("arguments"), "minItems": 1 });
-                if !self.want.may_repeat {
-                    list["maxItems"] = 1.into();
-                }
+                list["maxItems"] = if self.want.may_repeat { MOST } else { 1 }.into();
                 format!("calls: {}\n", json(&list))
             }
             Family::MistralArgs => {

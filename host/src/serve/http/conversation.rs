@@ -73,7 +73,9 @@ impl Conversation {
         let tools = is_told.then(|| Tools { family, list: list.clone() });
 
         let is_strict = |tool: &Value| tool["function"]["strict"] == true;
-        let may_repeat = fields.flag("parallel_tool_calls")?.unwrap_or(true);
+        // Who asks for one tool wants one call.
+        let is_one = matches!(calling, Calling::This(_));
+        let may_repeat = !is_one && fields.flag("parallel_tool_calls")?.unwrap_or(true);
         let is_forced = matches!(calling, Calling::Always | Calling::This(_));
         let has_form = is_forced || form.is_some() || list.iter().any(is_strict) || !may_repeat;
         let asked = if is_told && has_form {
