@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -127,14 +127,14 @@ fn cors(origins: &[String]) -> CorsLayer {
 /// Refuses pages of other sites, and those who have no key; says who the others are.
 async fn let_in(State(doors): State<Arc<Doors>>, mut request: Request, next: Next) -> Response {
     if let Err(error) = check_origin(&doors, request.headers()) {
-        return error.into_response();
+        return error.respond_at(request.uri().path());
     }
     let peer = request.extensions().get::<Peer>().map_or_else(|| "?".to_owned(), |Peer(ip)| ip.to_string());
     let is_open = request.method() == Method::GET && is_open(request.uri().path());
     let client = match name_of(&doors.keys, request.headers()) {
         Some(name) => format!("key {name}"),
         None if doors.keys.is_empty() || is_open => format!("address {peer}"),
-        None => return unknown().into_response(),
+        None => return unknown().respond_at(request.uri().path()),
     };
     request.extensions_mut().insert(Client(client));
     next.run(request).await

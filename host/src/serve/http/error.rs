@@ -73,6 +73,11 @@ impl ApiError {
         json!({ "error": self.message })
     }
 
+    /// In the shape of the API that a path belongs to.
+    pub fn respond_at(&self, path: &str) -> Response {
+        self.respond(if path.starts_with("/api/") { self.ollama() } else { self.openai() })
+    }
+
     /// With the body that the client's API has for it.
     pub fn respond(&self, body: Value) -> Response {
         let mut response = (self.status, Json(body)).into_response();

@@ -33,7 +33,7 @@ pub use texts::Texts;
 pub use tls::{Tls, TlsError};
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -88,14 +88,15 @@ async fn cluster(State(server): State<Arc<Server>>) -> Json<Value> {
     Json(object)
 }
 
-async fn nothing(uri: axum::http::Uri) -> ApiError {
+async fn nothing(uri: Uri) -> Response {
     let line = format!(
         "there is nothing at {}; the calls are those of OpenAI's API below /v1, and of Ollama's below /api",
         uri.path()
     );
-    ApiError::new(StatusCode::NOT_FOUND, line)
+    ApiError::new(StatusCode::NOT_FOUND, line).respond_at(uri.path())
 }
 
-async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let line = format!("{} does not take {method}", uri.path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, line).respond_at(uri.path())
 }

@@ -436,3 +436,29 @@ fn with_keys_only_the_page_and_health_are_for_all() {
     }
     assert_eq!(get("/v1/models", &[("authorization", &bearer), ("origin", "https://evil.example")]), 403);
 }
+
+#[test]
+fn errors_have_the_shape_of_the_api_that_their_path_belongs_to() {
+    let calls = Calls::new(9, KeyRing::default());
+    for (path, status) in [("/api/nothing", 404), ("/api/tags", 405), ("/api/chat", 400)] {
+        let response = calls.send(request(path, "{".into()));
+        assert_eq!(response.status().as_u16(), status, "{path}");
+        assert!(calls.json(response)["error"].is_string(), "{path}");
+    }
+    let nobody = Request::get("/v1/models/%FF").header(header::HOST, "localhost").body(Body::empty()).unwrap();
+    let response = calls.send(nobody);
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert!(calls.json(response)["error"]["message"].is_string());
+}
+
+#[test]
+fn a_seed_is_told_as_it_was_given() {
+    let calls = Calls::new(9, KeyRing::default());
+    for seed in [-7_i64, 0, 1 << 53] {
+        let body = json!({ "prompt": "a", "seed": seed });
+        assert_eq!(calls.json(calls.answered("/v1/completions", &body, hello))["seed"], seed);
+        let mut body = question();
+        body["seed"] = seed.into();
+        assert_eq!(calls.json(calls.answered("/v1/chat/completions", &body, hello))["seed"], seed);
+    }
+}

@@ -11,7 +11,7 @@ use super::super::server::{Answer, Client, Piece, Server, new_id, now};
 use super::super::texts::{Prompt, apart};
 use super::super::words::{Called, Delta, Message, Words};
 use super::usage::Usage;
-use super::{Streaming, answers, logprobs};
+use super::{Streaming, answers, logprobs, signed};
 use crate::serve::engine::{Ended, Logprobs, Why};
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
@@ -105,7 +105,7 @@ impl Asked {
     /// All answers, when they are all there.
     async fn whole(mut self) -> Result<axum::Json<Value>, ApiError> {
         let mut object = self.object("chat.completion");
-        object["seed"] = self.seed.into();
+        object["seed"] = signed(self.seed).into();
         let (mut choices, mut usage) = (Vec::new(), Usage::default());
         for (index, mut answer) in std::mem::take(&mut self.answers).into_iter().enumerate() {
             if index > 0 {

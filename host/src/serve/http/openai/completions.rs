@@ -10,7 +10,7 @@ use super::super::sampling::{OPENAI, Sampling};
 use super::super::server::{Answer, Client, Piece, Server, new_id, now};
 use super::super::texts::{Prompt, apart};
 use super::usage::Usage;
-use super::{Streaming, answers, logprobs};
+use super::{Streaming, answers, logprobs, signed};
 use crate::serve::engine::{Ended, Why};
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
@@ -151,7 +151,7 @@ impl Asked {
 
     async fn whole(mut self) -> Result<axum::Json<Value>, ApiError> {
         let mut object = self.object();
-        object["seed"] = self.seed.into();
+        object["seed"] = signed(self.seed).into();
         let mut choices = Vec::new();
         let mut usages = vec![Usage::default(); self.answers.len() / self.each];
         for (index, (mut answer, mut text)) in std::mem::take(&mut self.answers).into_iter().enumerate() {

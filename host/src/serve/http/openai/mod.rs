@@ -28,6 +28,11 @@ impl Streaming {
     }
 }
 
+/// A seed as it was given: negative ones go, too.
+const fn signed(seed: u64) -> i64 {
+    seed.cast_signed()
+}
+
 /// Most answers to one request.
 const ANSWERS_MAX: i64 = 16;
 

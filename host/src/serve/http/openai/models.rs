@@ -3,6 +3,7 @@
 use super::super::error::ApiError;
 use super::super::server::Server;
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -21,7 +22,14 @@ pub async fn models(State(server): State<Arc<Server>>) -> Json<Value> {
 }
 
 /// `GET /v1/models/NAME`.
-pub async fn model(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+///
+/// # Errors
+/// There is none of that name.
+pub async fn model(
+    State(server): State<Arc<Server>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Path(name) = name.map_err(|rejection| ApiError::new(rejection.status(), rejection.body_text()))?;
     if name == server.model {
         return Ok(Json(entry(&server)));
     }
