@@ -49,8 +49,8 @@ const LEAVE: Duration = Duration::from_secs(5);
 /// After an error of the system (no descriptors, mostly) nobody is let in for so long.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What is open to all: the page, which has no secrets, and whether the server is well.
-const OPEN: &[&str] = &["/health"];
+/// What is open to all, besides the page: none of it has secrets.
+const OPEN: &[&str] = &["/health", "/openapi.json"];
 
 /// Answers requests, until `is_over`.
 pub async fn serve(listener: TcpListener, server: Arc<Server>, doors: Doors, mut is_over: watch::Receiver<bool>) {

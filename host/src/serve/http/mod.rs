@@ -35,34 +35,48 @@ pub use tls::{Tls, TlsError};
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// All calls.
+/// All calls, by their paths; openapi.json describes them.
+fn calls() -> [(&'static str, MethodRouter<Arc<Server>>); 17] {
+    [
+        ("/v1/chat/completions", post(openai::chat)),
+        ("/v1/completions", post(openai::completions)),
+        ("/v1/embeddings", post(openai::embeddings)),
+        ("/v1/models", get(openai::models)),
+        ("/v1/models/{*name}", get(openai::model)),
+        ("/api/chat", post(ollama::chat)),
+        ("/api/generate", post(ollama::generate)),
+        ("/api/tags", get(ollama::tags)),
+        ("/api/ps", get(ollama::running)),
+        ("/api/show", post(ollama::show)),
+        ("/api/version", get(ollama::version)),
+        ("/tokenize", post(tokens::tokenize)),
+        ("/detokenize", post(tokens::detokenize)),
+        ("/health", get(health)),
+        ("/metrics", get(metrics)),
+        ("/cluster", get(cluster)),
+        ("/openapi.json", get(document)),
+    ]
+}
+
+/// The calls, the page, and what is said where there is nothing.
 fn routes(server: Arc<Server>) -> Router {
-    Router::new()
-        .route("/v1/chat/completions", post(openai::chat))
-        .route("/v1/completions", post(openai::completions))
-        .route("/v1/embeddings", post(openai::embeddings))
-        .route("/v1/models", get(openai::models))
-        .route("/v1/models/{*name}", get(openai::model))
-        .route("/api/chat", post(ollama::chat))
-        .route("/api/generate", post(ollama::generate))
-        .route("/api/tags", get(ollama::tags))
-        .route("/api/ps", get(ollama::running))
-        .route("/api/show", post(ollama::show))
-        .route("/api/version", get(ollama::version))
-        .route("/tokenize", post(tokens::tokenize))
-        .route("/detokenize", post(tokens::detokenize))
-        .route("/health", get(health))
-        .route("/metrics", get(metrics))
-        .route("/cluster", get(cluster))
+    calls()
+        .into_iter()
+        .fold(Router::new(), |router, (path, call)| router.route(path, call))
         .merge(page::routes())
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
         .with_state(server)
+}
+
+/// `GET /openapi.json`: all calls, for programs.
+async fn document() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
 }
 
 /// `GET /health`: whether questions are answered.

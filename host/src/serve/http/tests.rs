@@ -3,17 +3,18 @@
 use super::door::{Doors, app};
 use super::keys::{KeyRing, new_key};
 use super::server::{Server, now};
-use super::{Defaults, Texts};
+use super::{Defaults, Texts, calls};
 use crate::chat::template;
 use crate::chat::tokenizer::Tokenizer;
 use crate::serve::engine::{Ask, Ended, Event, Failed, Figures, Logprob, Logprobs, Token, Why};
 use crate::synthetic;
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{Request, Response, StatusCode, header};
+use axum::http::{Method, Request, Response, StatusCode, header};
 use dair_core::format::tokenizer::TokenizerFile;
 use dair_core::text::{Filters, Vocabulary};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -431,7 +432,7 @@ fn with_keys_only_the_page_and_health_are_for_all() {
         assert_eq!(get(path, &[("authorization", &bearer)]), 200, "{path}");
         assert_eq!(get(path, &[("x-api-key", &key)]), 200, "{path}");
     }
-    for path in ["/", "/app.js", "/style.css", "/health"] {
+    for path in ["/", "/app.js", "/style.css", "/health", "/openapi.json"] {
         assert_eq!(get(path, &[]), 200, "{path}");
     }
     assert_eq!(get("/v1/models", &[("authorization", &bearer), ("origin", "https://evil.example")]), 403);
@@ -461,4 +462,65 @@ fn a_seed_is_told_as_it_was_given() {
         body["seed"] = seed.into();
         assert_eq!(calls.json(calls.answered("/v1/chat/completions", &body, hello))["seed"], seed);
     }
+}
+
+/// What `GET /openapi.json` gives.
+fn document() -> Value {
+    serde_json::from_str(include_str!("openapi.json")).unwrap()
+}
+
+#[test]
+fn the_document_has_all_calls_and_no_others() {
+    let document = document();
+    let paths = document["paths"].as_object().unwrap();
+    let there: BTreeSet<String> = calls().into_iter().map(|(path, _)| path.replace("{*", "{")).collect();
+    assert_eq!(paths.keys().cloned().collect::<BTreeSet<_>>(), there);
+
+    let folder = tempfile::tempdir().unwrap();
+    let (key, line) = new_key("ann").unwrap();
+    std::fs::write(folder.path().join("keys"), line).unwrap();
+    let calls = Calls::new(9, KeyRing::read(&folder.path().join("keys")).unwrap());
+    for (path, item) in paths {
+        for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            let status = |key: &str| {
+                let request = Request::builder().method(&method).uri(path.replace("{name}", "tiny"));
+                let request = request.header(header::HOST, "localhost").header("x-api-key", key);
+                calls.send(request.body(Body::from("{")).unwrap()).status()
+            };
+            let (known, stranger) = (status(&key), status("somebody"));
+            let Some(call) = item.get(method.as_str().to_lowercase()) else {
+                assert_eq!(known, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
+                continue;
+            };
+            let has = |status: StatusCode| call["responses"].get(status.as_str()).is_some();
+            assert!(has(known), "{method} {path} gives {known}");
+            assert_eq!(has(StatusCode::UNAUTHORIZED), stranger == StatusCode::UNAUTHORIZED, "{method} {path}");
+            assert_eq!(has(StatusCode::UNAUTHORIZED), call["security"].is_null(), "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn what_the_document_refers_to_is_there_and_nothing_else() {
+    let document = document();
+    let mut wanted = BTreeSet::new();
+    references(&document, &mut wanted);
+    let components = document["components"].as_object().unwrap();
+    let kinds = components.iter().filter(|(kind, _)| *kind != "securitySchemes");
+    let there = kinds
+        .flat_map(|(kind, all)| all.as_object().unwrap().keys().map(move |name| format!("#/components/{kind}/{name}")));
+    assert_eq!(wanted, there.collect::<BTreeSet<_>>());
+    let named = document["security"].as_array().unwrap().iter().flat_map(|way| way.as_object().unwrap().keys());
+    let schemes = components["securitySchemes"].as_object().unwrap();
+    assert_eq!(named.collect::<BTreeSet<_>>(), schemes.keys().collect::<BTreeSet<_>>());
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+}
+
+fn references(value: &Value, found: &mut BTreeSet<String>) {
+    if let Some(reference) = value["$ref"].as_str() {
+        found.insert(reference.to_owned());
+    }
+    let within =
+        value.as_array().into_iter().flatten().chain(value.as_object().into_iter().flat_map(|all| all.values()));
+    within.for_each(|value| references(value, found));
 }
