@@ -246,9 +246,11 @@ mod tests {
         let number: String =
             llm.complete("n = ", Wish { form, ..Wish::default() }).unwrap().map(Result::unwrap).collect();
         assert!(number.parse::<u32>().unwrap() < 100, "{number}");
-        // This tokenizer has no template, and the context is short.
-        let error = llm.chat(&[Message::new(Role::User, "Hi")], Wish::default()).unwrap_err();
-        assert!(!error.to_string().is_empty());
+        let wish = Wish { max_tokens: 9, ..Wish::default() };
+        let chat = llm.chat(&[Message::new(Role::User, "Hi")], wish).unwrap().collect::<Result<String, _>>();
+        assert!(!chat.unwrap().is_empty());
+        // Whoever goes away is not computed for.
+        drop(llm.complete("Once", Wish::default()).unwrap());
         let error = llm.complete(&"a".repeat(600), Wish::default()).unwrap_err().to_string();
         assert!(error.contains("the context holds 1 to 512"), "{error}");
         assert!(Llm::load(&folder.path().join("none.m"), &Options::alone(1)).is_err());

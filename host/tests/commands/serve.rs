@@ -67,7 +67,8 @@ fn a_server_answers_as_the_command_line_does_and_ends_when_it_is_told_to() {
     let files = Files::new("tiny-llama", 4);
     let flags = ["--prompt", "one two", "--max-tokens", "12", "--temperature", "0.7", "--seed", "9", "--json"];
     let want = dair(&[&["generate", "--model", &files.model, "--threads", "1"], &flags[..]].concat()).json();
-    let server = Server::start(&files, &["--slots", "2"]);
+    let trace = files.path("trace.json");
+    let server = Server::start(&files, &["--slots", "2", "--trace", &trace]);
     let body = json!({ "prompt": "one two", "max_tokens": 12, "temperature": 0.7, "seed": 9 });
     for _ in 0..2 {
         let got = server.json("/v1/completions", &body);
@@ -79,8 +80,18 @@ fn a_server_answers_as_the_command_line_does_and_ends_when_it_is_told_to() {
     assert!(status == 200 && health.contains("\"status\":\"ok\""), "{health}");
     assert!(server.ask("/metrics", None).1.contains("dair_requests_total{outcome=\"ended\"} 3"));
     assert_eq!(server.json("/v1/completions", &json!({ "prompt": "x", "max_tokens": 1 }))["object"], "text_completion");
+    let form = json!({ "prompt": "x", "max_tokens": 9, "structured_outputs": { "choice": ["yes", "no"] } });
+    let text = server.json("/v1/completions", &form)["choices"][0]["text"].take();
+    assert!(text == "yes" || text == "no", "{text}");
     let (code, said) = server.end();
     assert_eq!(code, Some(0), "{said}");
+    // The timeline has all requests, from their waiting to their end, and the passes.
+    let spans: Value = serde_json::from_str(&std::fs::read_to_string(trace).expect("it was written")).expect("JSON");
+    let begun = |name: &str| {
+        spans.as_array().expect("a list").iter().filter(|span| span["ph"] == "b" && span["name"] == name).count()
+    };
+    assert_eq!(["request", "waits", "prompt", "answer"].map(begun), [5; 4]);
+    assert!(begun("pass") >= 12, "{}", begun("pass"));
 }
 
 #[test]
@@ -88,6 +99,11 @@ fn what_is_in_the_way_of_a_server_is_said_at_its_start() {
     let files = Files::new("tiny-llama", 4);
     dair(&["serve", "--model", &files.model, "--host", "0.0.0.0"]).misused(&["--api-keys", "--insecure"]);
     dair(&["serve", "--model", &files.path("none.m")]).refused(&["none.m"]);
+    let pem = files.path("none.pem");
+    dair(&["serve", "--model", &files.model, "--tls-cert", &pem, "--tls-key", &pem]).refused(&["none.pem"]);
+    dair(&["serve", "--model", &files.model, "--tls-cert", &pem]).misused(&["--tls-key"]);
+    dair(&["serve", "--model", &files.model, "--port", "0", "--trace", &files.path("no/such.json")])
+        .refused(&["--trace", "such.json"]);
     dair(&["serve", "--model", &files.model, "--api-keys", &files.path("none")]).refused(&["cannot read the API keys"]);
     dair(&["api-key", "a b", "--file", &files.path("keys")]).refused(&["no blanks"]);
     let key = dair(&["api-key", "ann", "--file", &files.path("keys")]).quiet_success();

@@ -79,3 +79,62 @@ impl Tls {
         match self.never {}
     }
 }
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use super::*;
+    use rustls::pki_types::ServerName;
+    use rustls::pki_types::pem::PemObject;
+    use std::sync::Arc;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    #[test]
+    fn clients_that_trust_the_certificate_are_heard_and_strangers_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, secret) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(&chain, made.cert.pem()).unwrap();
+        std::fs::write(&secret, made.signing_key.serialize_pem()).unwrap();
+        let tls = Tls::new(&chain, &secret).unwrap();
+
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(rustls::pki_types::CertificateDer::from_pem_file(&chain).unwrap()).unwrap();
+        let client = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let serve = async {
+                let (stream, _) = listener.accept().await.unwrap();
+                tls.greet(stream).await.unwrap().write_all(b"hello").await.unwrap();
+                // Somebody who knows nothing of encryption.
+                let (stream, _) = listener.accept().await.unwrap();
+                assert!(tls.greet(stream).await.is_none());
+            };
+            let ask = async {
+                let stream = TcpStream::connect(address).await.unwrap();
+                let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+                let mut said = [0; 5];
+                stream.read_exact(&mut said).await.unwrap();
+                assert_eq!(&said, b"hello");
+                let mut plain = TcpStream::connect(address).await.unwrap();
+                plain.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+            };
+            tokio::join!(serve, ask);
+        });
+        for (chain, secret, word) in [
+            (folder.path().join("none.pem"), secret.clone(), "none.pem"),
+            (secret.clone(), secret.clone(), "no certificate in it"),
+            (chain.clone(), chain.clone(), "chain.pem"),
+        ] {
+            let error = Tls::new(&chain, &secret).unwrap_err().to_string();
+            assert!(error.contains(word) && error.lines().count() == 1, "{error}");
+        }
+    }
+}
