@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
 """What concurrency comes to in `dair serve`: many clients beside one, a beginning that is shared, a long prompt beside streams.
 
-    serve.py --dair PROGRAM --model FILE.m [--clients 8] [--rounds 5] [--tokens 64] [--json FILE] [flags of dair serve behind --]
+    serve.py --dair PROGRAM --model FILE.m [--clients 8] [--rounds 5] [--tokens 64] [--only KIND] [--json FILE]
+             [--llama llama-server --gguf FILE.gguf] [flags of dair serve behind --]
 
-Rounds of each kind are interleaved; figures are medians, with the ratio that they are about beside them. Standard library only.
+With --llama, llama.cpp's server, which holds the same weights (gguf_of_m.py), has as many slots and takes turns with ours. Rounds of each
+kind are interleaved; figures are medians, with the ratio that they are about beside them. Standard library only.
 """
 
 import argparse
 import http.client
 import json
+import os
 import random
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -25,19 +29,29 @@ parser.add_argument("--rounds", type=int, default=5)
 parser.add_argument("--tokens", type=int, default=64)
 parser.add_argument("--prefix", type=int, default=2048)
 parser.add_argument("--long", type=int, default=4096)
+parser.add_argument("--only", choices=["clients", "prefix", "stall"])
+parser.add_argument("--llama")
+parser.add_argument("--gguf")
+parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
 parser.add_argument("--json")
 parser.add_argument("flags", nargs="*")
 
 
 class Server:
     def __init__(self, args):
-        flags = ["--slots", str(args.clients), "--port", "0", "--quiet", "--max-seq-len", "8192", *args.flags]
+        flags = ["--slots", str(args.clients), "--port", "0", "--quiet", "--max-seq-len", "8192", "--threads", str(args.threads), *args.flags]
         self.process = subprocess.Popen([args.dair, "serve", "--model", args.model, *flags], stdout=subprocess.PIPE, text=True)
         self.address = self.process.stdout.readline().strip().removeprefix("http://")
 
     def end(self):
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
+
+    def ask(self, prompt, tokens):
+        """An answer of so many tokens, whole."""
+        body = {"prompt": prompt, "max_tokens": tokens, "ignore_eos": True, "temperature": 0}
+        answer = post(self.address, "/v1/completions", body)
+        assert answer["usage"]["completion_tokens"] == tokens, answer["usage"]
 
     def stream(self, prompt, tokens):
         """The times at which the tokens of an answer come, from the request on."""
@@ -53,6 +67,48 @@ class Server:
                 times.append(time.perf_counter() - start)
         assert len(times) == tokens, (len(times), tokens)
         return times
+
+
+class Llama:
+    """llama.cpp's server, with as much context for each slot."""
+
+    def __init__(self, args):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        threads = ["--threads", str(args.threads), "--threads-batch", str(args.threads)]
+        slots = ["--parallel", str(args.clients), "--ctx-size", str(1024 * args.clients)]
+        command = [args.llama, "--model", args.gguf, "--host", "127.0.0.1", "--port", str(port), *threads, *slots]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.address = f"127.0.0.1:{port}"
+        while not self.is_ready():
+            assert self.process.poll() is None, "llama.cpp's server has ended"
+            time.sleep(0.2)
+
+    def is_ready(self):
+        try:
+            connection = http.client.HTTPConnection(self.address, timeout=5)
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+
+    def end(self):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(60)
+
+    def ask(self, prompt, tokens):
+        body = {"prompt": prompt, "n_predict": tokens, "ignore_eos": True, "temperature": 0, "cache_prompt": False}
+        answer = post(self.address, "/completion", body)
+        assert answer["tokens_predicted"] == tokens, answer["tokens_predicted"]
+
+
+def post(address, path, body):
+    connection = http.client.HTTPConnection(address, timeout=600)
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert answer.status == 200, answer.read()
+    return json.load(answer)
 
 
 def ids(seed, count):
@@ -77,7 +133,7 @@ def together(calls):
 def clients(server, args, seed):
     """Tokens per second of one client, and of many together, prompts of 16 tokens included."""
     def rate(count):
-        calls = [lambda index=index: server.stream(ids(seed * 100 + index, 16), args.tokens) for index in range(count)]
+        calls = [lambda index=index: server.ask(ids(seed * 100 + index, 16), args.tokens) for index in range(count)]
         _, seconds = together(calls)
         return count * args.tokens / seconds
 
@@ -117,22 +173,38 @@ def stall(server, args, seed):
 def main():
     args = parser.parse_args()
     server = Server(args)
-    seen = {"clients": [], "prefix": [], "stall": []}
+    llama = Llama(args) if args.llama else None
+    kinds = [("clients", server, clients), ("llama", llama, clients), ("prefix", server, prefix), ("stall", server, stall)]
+    kinds = [kind for kind in kinds if kind[1] and args.only in (None, kind[2].__name__)]
+    seen = {name: [] for name, _, _ in kinds}
     try:
-        server.stream(ids(1, 16), 8)
+        for one in filter(None, (server, llama)):
+            one.ask(ids(1, 16), 8)
         for seed in range(1, args.rounds + 1):
-            for name, measure in (("clients", clients), ("prefix", prefix), ("stall", stall)):
-                seen[name].append(measure(server, args, seed))
+            for name, which, measure in kinds:
+                seen[name].append(measure(which, args, seed))
                 print(name, " ".join(f"{value:.4g}" for value in seen[name][-1]), file=sys.stderr, flush=True)
     finally:
-        server.end()
+        for one in filter(None, (server, llama)):
+            one.end()
+    report(args, seen)
+
+
+def report(args, seen):
     median = lambda name, index: statistics.median(row[index] for row in seen[name])
-    one, many = median("clients", 0), median("clients", 1)
-    print(f"1 client {one:.1f} tokens/s, {args.clients} clients {many:.1f} together: {many / one:.2f} x")
-    cold, warm = median("prefix", 0), median("prefix", 1)
-    print(f"prompt of {args.prefix + 8} tokens: {cold:.2f} s cold, {warm:.3f} s where {args.prefix} are shared: {100 * warm / cold:.1f} %")
-    alone, beside, worst = (median("stall", index) for index in range(3))
-    print(f"a token of two streams {1000 * alone:.1f} ms, beside a prompt of {args.long} {1000 * beside:.1f} ms: {beside / alone:.2f} x (95 of 100 within {worst / alone:.2f} x)")
+    for name, whose in (("clients", "dair"), ("llama", "llama.cpp")):
+        if name in seen:
+            one, many = median(name, 0), median(name, 1)
+            print(f"{whose}: 1 client {one:.1f} tokens/s, {args.clients} clients {many:.1f} together: {many / one:.2f} x")
+    if "llama" in seen:
+        ratios = [statistics.median(a[index] / b[index] for a, b in zip(seen["clients"], seen["llama"])) for index in range(2)]
+        print(f"dair to llama.cpp: {ratios[0]:.2f} with one client, {ratios[1]:.2f} with {args.clients}")
+    if "prefix" in seen:
+        cold, warm = median("prefix", 0), median("prefix", 1)
+        print(f"prompt of {args.prefix + 8} tokens: {cold:.2f} s cold, {warm:.3f} s where {args.prefix} are shared: {100 * warm / cold:.1f} %")
+    if "stall" in seen:
+        alone, beside, worst = (median("stall", index) for index in range(3))
+        print(f"a token of two streams {1000 * alone:.1f} ms, beside a prompt of {args.long} {1000 * beside:.1f} ms: {beside / alone:.2f} x (95 of 100 within {worst / alone:.2f} x)")
     if args.json:
         with open(args.json, "w") as out:
             json.dump(seen, out, indent=1)

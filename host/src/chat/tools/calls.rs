@@ -156,12 +156,11 @@ impl Calls {
             self.state = Between(before);
             return false;
         }
+        // It was none that opens calls: what follows is looked at as any text.
         let opens = if before == self.begun { self.family.opens() } else { "" };
-        let text = format!("{opens}{}", std::mem::take(&mut self.held_back));
-        self.text(&text, say);
-        // It is none that begins a call.
         self.has_text = true;
-        false
+        self.text(opens, say);
+        true
     }
 
     /// What comes next in calls, and what lies behind its mark.
@@ -214,8 +213,9 @@ impl Calls {
         let is_over = members.is_whole() || !is_call;
         match given {
             None if is_over => {
-                let text = members.text().to_owned();
-                self.no_call(&text, say);
+                // It was none. It may have a call within.
+                self.held_back.insert_str(0, members.text());
+                self.no_call("", say);
                 return true;
             }
             None => {}
@@ -473,5 +473,42 @@ mod tests {
         assert_eq!((&text[..], found.len()), ("", 1));
         let (text, found) = read(Family::Hermes, "<tool_call>{\"name\": \"time\", \"arguments\": {\"a", 4);
         assert_eq!((&text[..], &found[..]), ("", &[("time".to_owned(), "{\"a".to_owned())][..]));
+    }
+
+    const SCRAPS: [&str; 22] = [
+        "<tool_call>",
+        "</tool_call>",
+        "<function=time>",
+        "</function>",
+        "<parameter=a>",
+        "</parameter>",
+        "[TOOL_CALLS]",
+        "[ARGS]",
+        "<|python_tag|>",
+        "<｜tool▁calls▁begin｜>",
+        "<｜tool▁call▁begin｜>",
+        "<｜tool▁sep｜>",
+        "<｜tool▁call▁end｜>",
+        "{",
+        "}",
+        "[",
+        "\"name\"",
+        ": ",
+        "\"time\"",
+        "\"arguments\"",
+        ", ",
+        "é\n",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_and_the_same_wherever_it_is_cut(
+            scraps in proptest::collection::vec(proptest::sample::select(&SCRAPS[..]), 0..14),
+            family in proptest::sample::select(&[Family::Hermes, Family::QwenCoder, Family::Llama, Family::Mistral, Family::MistralArgs, Family::DeepSeek][..]),
+            cut in 1usize..12,
+        ) {
+            let text = scraps.concat();
+            proptest::prop_assert_eq!(read(family, &text, cut), read(family, &text, text.len().max(1)));
+        }
     }
 }
