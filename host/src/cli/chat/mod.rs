@@ -2,16 +2,18 @@
 //! so each turn feeds only what is new.
 //!
 //! [`input`] reads, on a terminal by [`editor`] ([`keys`], [`paste`], [`tty`]); [`command`] tells questions from commands; [`session`]
-//! acts on both, shows the [`answer`], and lets [`keep`] write the conversation to the user's state [`folder`], in the
+//! acts on both, asks who answers ([`answerer`]: [`local`]), shows the [`answer`], and lets [`keep`] write the conversation to the user's state [`folder`], in the
 //! format of [`save`].
 
 mod answer;
+mod answerer;
 mod command;
 mod editor;
 mod folder;
 mod input;
 mod keep;
 mod keys;
+mod local;
 mod paste;
 mod save;
 mod session;
@@ -19,6 +21,7 @@ mod tally;
 mod tty;
 
 pub use answer::AnswerStream;
+use answerer::Answerer;
 
 use super::Failure;
 use super::model_args::ModelArgs;
@@ -26,11 +29,13 @@ use super::model_files::note_rule;
 use super::sample_args::SampleArgs;
 use super::speculate_args::SpeculateArgs;
 use super::template_args::TemplateArgs;
+use crate::chat::conversation::Messages;
 use crate::chat::generate::Generator;
 use crate::chat::tokenizer::TokenizerBytes;
 use crate::model::Model;
 use input::Source;
 use keep::Keeper;
+use local::Local;
 use save::SavedChat;
 use session::Session;
 use std::path::PathBuf;
@@ -115,30 +120,24 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let vocab = tokenizer.vocabulary();
     let speculator = args.speculate.open(&args.model, &model, vocab, u32::MAX, args.quiet)?;
     let mut conversation = args.template.conversation(vocab, None, args.quiet)?;
-    if let Some(chat) = loaded {
-        conversation.restore(chat.messages);
-    }
-    if args.system.is_some() {
-        conversation.set_system(args.system.clone());
-    }
+    args.set_out(conversation.messages_mut(), loaded);
     // From here on what is typed waits for the first question.
     let mut source = Source::new(args.json, !args.no_history);
     args.model.with_root(&model, u32::MAX, super::progress::Words::of(args.quiet, args.json), |root| {
         speculator.with(root.pool(), |speculation| {
-            let mut session = Session {
-                args,
+            let local = Local {
+                root,
                 tokenizer: &tokenizer,
                 generator: Generator::new(vocab, sampler, args.sample.stop.clone()).with(speculation),
-                seed,
                 conversation,
-                keeper: Keeper::new(if args.no_history { None } else { folder::chats() }),
+                model: args.model.model.file_name().unwrap_or_default().to_string_lossy().into(),
+                sample: &args.sample,
+                seed,
+                max_tokens: args.max_tokens.unwrap_or(u32::MAX),
                 load: start.elapsed(),
-                context_full: args.context_full,
-                is_full: false,
-                lost: None,
-                tally: Tally::default(),
+                before: None,
             };
-            session.run(root, &mut source)
+            args.session(local).run(&mut source)
         })
     })
 }
@@ -148,5 +147,28 @@ impl Args {
     fn loaded(&self) -> Result<Option<SavedChat>, String> {
         let path = if self.resume { Some(keep::last(folder::chats())?) } else { self.load.clone() };
         path.map(|path| SavedChat::read(&path)).transpose()
+    }
+
+    /// What stands at the beginning of the conversation.
+    fn set_out(&self, messages: &mut Messages, loaded: Option<SavedChat>) {
+        if let Some(chat) = loaded {
+            messages.restore(chat.messages);
+        }
+        if self.system.is_some() {
+            messages.set_system(self.system.clone());
+        }
+    }
+
+    /// A chat with whoever answers.
+    fn session<A: Answerer>(&self, answerer: A) -> Session<'_, A> {
+        Session {
+            args: self,
+            answerer,
+            keeper: Keeper::new(if self.no_history { None } else { folder::chats() }),
+            context_full: self.context_full,
+            is_full: false,
+            lost: None,
+            tally: Tally::default(),
+        }
     }
 }
