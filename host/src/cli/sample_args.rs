@@ -143,7 +143,8 @@ impl ChoiceArgs {
     /// What was given, as fields of JSON that servers know, too.
     fn given(&self) -> Map<String, Value> {
         // The digits that the user wrote, not those of the double next to a float.
-        let number = |value: Option<f32>| value.map(|value| json!(value.to_string().parse::<f64>().unwrap_or_default()));
+        let number =
+            |value: Option<f32>| value.map(|value| json!(value.to_string().parse::<f64>().unwrap_or_default()));
         let fields = [
             ("temperature", number(self.temperature)),
             ("top_p", number(self.top_p)),

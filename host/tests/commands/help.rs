@@ -76,6 +76,13 @@ fn wrong_usage_is_named_and_ends_with_two() {
     dair(&with_model(&["generate", "--prompt", "a", "--system", "b"])).misused(&["--chat"]);
     dair(&with_model(&["generate", "--prompt", "a", "--json", "--quiet"])).misused(&["--json", "--quiet"]);
     dair(&with_model(&["chat", "--template", "llama9"])).misused(&["llama9", "chatml"]);
+    dair(&["chat"]).misused(&["--model", "--server"]);
+    dair(&with_model(&["chat", "--server", "box"])).misused(&["--server", "--model"]);
+    for flag in ["--threads", "--workers", "--memory", "--draft", "--template", "--tools"] {
+        dair(&["chat", "--server", "box", flag, "2"]).misused(&[flag]);
+    }
+    dair(&with_model(&["chat", "--name", "a"])).misused(&["--name", "--model"]);
+    dair(&["chat", "--server", "ftp://box"]).misused(&["--server", "ftp://"]);
     dair(&with_model(&["perplexity", "--prompt", "a", "--seed", "1"])).misused(&["--seed"]);
     for (flag, value) in [
         ("--threads", "0"),

@@ -56,9 +56,15 @@ fn answers_do_not_depend_on_what_the_cache_holds() {
         check(&mut chat, "a third", 1000);
         assert!(chat.messages_mut().drop_oldest_turn());
         check(&mut chat, "a fourth", 1000);
-        assert_eq!((chat.messages().system(), chat.messages()[1].content.as_str()), (Some("be long"), "and another one"));
+        assert_eq!(
+            (chat.messages().system(), chat.messages()[1].content.as_str()),
+            (Some("be long"), "and another one")
+        );
         chat.messages_mut().clear();
-        assert_eq!((chat.messages().len(), chat.messages_mut().drop_oldest_turn(), chat.messages_mut().pop_turn()), (1, false, None));
+        assert_eq!(
+            (chat.messages().len(), chat.messages_mut().drop_oldest_turn(), chat.messages_mut().pop_turn()),
+            (1, false, None)
+        );
         check(&mut chat, "name a fruit", 1000);
         chat.messages_mut().set_system(None);
         check(&mut chat, "x", 1000);

@@ -249,7 +249,8 @@ impl<A: Answerer> Session<'_, A> {
         let before = self.answerer.messages().to_vec();
         let half = self.answerer.messages().questions() / 2;
         let max_tokens = self.args.max_tokens.unwrap_or(u32::MAX);
-        let is_tight = |needed: Needed| needed.positions + max_tokens.min(needed.seq_len / 4) as usize > needed.seq_len as usize;
+        let is_tight =
+            |needed: Needed| needed.positions + max_tokens.min(needed.seq_len / 4) as usize > needed.seq_len as usize;
         let (mut needed, mut dropped) = (needed, 0);
         while needed.map_or(dropped < half, is_tight) && self.answerer.messages_mut().drop_oldest_turn() {
             dropped += 1;
@@ -267,7 +268,7 @@ impl<A: Answerer> Session<'_, A> {
 
     /// Has the question answered, and shows the answer as it comes.
     fn stream(&mut self) -> Result<Result<Turn, NoAnswer>, Failure> {
-        let mut stream = AnswerStream::new(self.args.json);
+        let mut stream = AnswerStream::new(self.args.json).with_markdown(!self.args.plain);
         let mut draft = self.saved();
         let (keeper, mut kept) = (&mut self.keeper, Instant::now());
         let (mut bar, hidden) = (None, self.args.quiet || self.args.json);
@@ -315,6 +316,7 @@ impl<A: Answerer> Session<'_, A> {
         let note = match turn.answer.finish {
             Finish::Context => ", the context is full",
             Finish::Interrupted => ", interrupted",
+            Finish::MaxTokens if self.args.max_tokens.is_none() => ", cut by the server",
             Finish::MaxTokens => ", cut at --max-tokens",
             Finish::Stop => "",
         };

@@ -23,8 +23,11 @@ impl Tally {
         self.answers += 1;
         self.proposed += answer.proposed;
         for (sum, phase) in [(&mut self.prefill, answer.prefill), (&mut self.decode, answer.decode)] {
-            sum.tokens = sum.tokens.saturating_add(phase.tokens);
-            sum.time += phase.time;
+            // Servers do not say how many tokens an answer had that was interrupted.
+            if phase.tokens > 0 {
+                sum.tokens = sum.tokens.saturating_add(phase.tokens);
+                sum.time += phase.time;
+            }
         }
     }
 
