@@ -3,11 +3,12 @@
 use crate::run::dair;
 use std::collections::BTreeSet;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "convert",
     "generate",
     "chat",
     "serve",
+    "top",
     "perplexity",
     "render",
     "inspect",
@@ -83,6 +84,7 @@ fn wrong_usage_is_named_and_ends_with_two() {
     }
     dair(&with_model(&["chat", "--name", "a"])).misused(&["--name", "--model"]);
     dair(&["chat", "--server", "ftp://box"]).misused(&["--server", "ftp://"]);
+    dair(&["top", "http://box:99999"]).misused(&["URL", "http://HOST:PORT"]);
     dair(&with_model(&["perplexity", "--prompt", "a", "--seed", "1"])).misused(&["--seed"]);
     for (flag, value) in [
         ("--threads", "0"),

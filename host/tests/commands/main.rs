@@ -27,4 +27,5 @@ mod server;
 mod streaming;
 mod survival;
 mod tokens;
+mod top;
 mod typing;
