@@ -5,6 +5,7 @@
 //! | floor | holds |
 //! |---|---|
 //! | [`cli`], [`llm`] | the command line; the short way to all of this for programs |
+//! | [`client`] | a server as its clients see it: what the command line asks one over HTTP |
 //! | [`serve`] | what programs and browsers talk to: HTTP, and the engine behind it |
 //! | [`chat`] | conversations: text to tokens and back, the loop that generates an answer |
 //! | [`cluster`] | who computes: a root, alone or with workers, and what a worker does |
@@ -19,6 +20,7 @@
 pub mod bench;
 pub mod chat;
 pub mod cli;
+pub mod client;
 pub mod cluster;
 pub mod llm;
 pub mod machine;

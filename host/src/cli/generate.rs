@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if args.chat {
         let mut conversation = args.template.conversation(vocab, args.system.clone(), args.quiet)?;
         conversation.set_ignore_eos(args.ignore_eos);
-        conversation.push_question(&text);
+        conversation.messages_mut().push_question(&text);
         let tokens = tokenizer.encode_rendered(&conversation.render(&tokenizer)?)?;
         args.model.check_fits(&model, "prompt", tokens.len())?;
         return args.model.with_root(&model, args.max_tokens, words, |root| {

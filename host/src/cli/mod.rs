@@ -33,6 +33,7 @@ mod table;
 mod template_args;
 mod text_args;
 mod tokenize;
+mod top;
 mod verify;
 mod worker_args;
 pub mod worker_log;
@@ -68,6 +69,7 @@ enum Command {
     Generate(generate::Args),
     Chat(chat::Args),
     Serve(serve::Args),
+    Top(top::Args),
     Perplexity(perplexity::Args),
     Render(render::Args),
     Inspect(inspect::Args),
@@ -102,6 +104,7 @@ pub fn run() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -26,6 +26,8 @@ use std::time::Duration;
 /// Which model, and what it runs on.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Model")]
+// Where all of this is optional, it is there if a model is named.
+#[group(arg = "model")]
 pub struct ModelArgs {
     /// Model: a .m file made by `dair convert`; a GGUF file or a Hugging Face folder is converted, once, into the cache
     #[arg(short, long, value_name = "FILE")]

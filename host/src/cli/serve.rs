@@ -225,7 +225,7 @@ impl Args {
     }
 
     fn defaults(&self) -> Defaults {
-        Defaults { temperature: self.choice.temperature, top_p: self.choice.top_p, filters: self.choice.filters() }
+        Defaults { temperature: self.choice.temperature(), top_p: self.choice.top_p(), filters: self.choice.filters() }
     }
 
     /// A word for all that an answer depends on besides the request: two servers with the same one give the same answers.

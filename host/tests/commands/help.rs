@@ -3,11 +3,12 @@
 use crate::run::dair;
 use std::collections::BTreeSet;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "convert",
     "generate",
     "chat",
     "serve",
+    "top",
     "perplexity",
     "render",
     "inspect",
@@ -76,6 +77,14 @@ fn wrong_usage_is_named_and_ends_with_two() {
     dair(&with_model(&["generate", "--prompt", "a", "--system", "b"])).misused(&["--chat"]);
     dair(&with_model(&["generate", "--prompt", "a", "--json", "--quiet"])).misused(&["--json", "--quiet"]);
     dair(&with_model(&["chat", "--template", "llama9"])).misused(&["llama9", "chatml"]);
+    dair(&["chat"]).misused(&["--model", "--server"]);
+    dair(&with_model(&["chat", "--server", "box"])).misused(&["--server", "--model"]);
+    for flag in ["--threads", "--workers", "--memory", "--draft", "--template", "--tools"] {
+        dair(&["chat", "--server", "box", flag, "2"]).misused(&[flag]);
+    }
+    dair(&with_model(&["chat", "--name", "a"])).misused(&["--name", "--model"]);
+    dair(&["chat", "--server", "ftp://box"]).misused(&["--server", "ftp://"]);
+    dair(&["top", "http://box:99999"]).misused(&["URL", "http://HOST:PORT"]);
     dair(&with_model(&["perplexity", "--prompt", "a", "--seed", "1"])).misused(&["--seed"]);
     for (flag, value) in [
         ("--threads", "0"),

@@ -19,7 +19,11 @@ pub const CONFIG: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/config");
 
 /// Keeps keys of the user who runs a test away from a command.
 pub fn without_key(command: &mut Command) -> &mut Command {
-    command.env_remove("DAIR_KEY").env_remove("DAIR_KEY_FILE").env_remove("CREDENTIALS_DIRECTORY");
+    command
+        .env_remove("DAIR_KEY")
+        .env_remove("DAIR_API_KEY")
+        .env_remove("DAIR_KEY_FILE")
+        .env_remove("CREDENTIALS_DIRECTORY");
     command.env("XDG_CONFIG_HOME", CONFIG)
 }
 

@@ -1,6 +1,6 @@
 //! A pseudo-terminal with `dair` on it, as a person has it before them.
 
-use crate::run::without_key;
+use crate::run::{signal, without_key};
 use nix::pty::{Winsize, openpty};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -58,6 +58,11 @@ impl Screen {
     /// Types or pastes.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.keyboard.write_all(bytes.as_ref()).expect("the terminal takes it");
+    }
+
+    /// Sends a signal to the program.
+    pub fn signal(&self, name: &str) {
+        signal(&self.process, name);
     }
 
     /// Waits until `text` is written, behind what earlier calls have waited for.

@@ -1,66 +1,9 @@
 //! The server as a process: what it prints, what it answers, how it ends.
 
 use crate::model::Files;
-use crate::run::{CACHE, dair, signal, without_key};
-use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
-
-/// A server that ends with the test.
-struct Server {
-    process: Child,
-    /// Without `http://`.
-    address: String,
-}
-
-impl Server {
-    fn start(files: &Files, flags: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dair"));
-        command.args(["serve", "--model", &files.model, "--port", "0", "--template", "chatml", "--threads", "1"]);
-        without_key(&mut command).args(flags).env("DAIR_CACHE", CACHE);
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
-        let address = line.trim_end().strip_prefix("http://").unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Self { process, address }
-    }
-
-    fn ask(&self, path: &str, body: Option<&Value>) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).expect("it listens");
-        let (method, body) = body.map_or(("GET", String::new()), |body| ("POST", body.to_string()));
-        let (host, len) = (&self.address, body.len());
-        let head =
-            format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n");
-        stream.write_all((head + &body).as_bytes()).expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        (head[9..12].parse().expect("a status"), body.to_owned())
-    }
-
-    fn json(&self, path: &str, body: &Value) -> Value {
-        let (status, answer) = self.ask(path, Some(body));
-        assert_eq!(status, 200, "{answer}");
-        serde_json::from_str(&answer).expect("JSON")
-    }
-
-    /// Ends it, and gives its exit code and what it complained about.
-    fn end(mut self) -> (Option<i32>, String) {
-        signal(&self.process, "TERM");
-        let status = self.process.wait().expect("it ends");
-        let mut said = String::new();
-        self.process.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
-        (status.code(), said)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use crate::run::dair;
+use crate::server::Server;
+use serde_json::json;
 
 #[test]
 fn a_server_answers_as_the_command_line_does_and_ends_when_it_is_told_to() {

@@ -5,11 +5,13 @@
 //! else into the last one, and a change of earlier messages costs only what differs.
 
 mod message;
+mod messages;
 mod reasoning;
 #[cfg(test)]
 mod tests;
 
 pub use message::{Message, Role};
+pub use messages::Messages;
 pub use reasoning::{CLOSE as REASONING_CLOSES, Piece, Splitter, is_open as is_reasoning};
 
 use super::generate::{Answer, Event, Finish, GenerateError, Generator, Request};
@@ -30,6 +32,16 @@ pub struct Turn {
     pub reasoning: Option<String>,
 }
 
+impl Turn {
+    /// Adds the answer to the messages, unless it was interrupted before its first word.
+    pub fn keep(&self, messages: &mut Messages) {
+        let unheard = self.answer.finish == Finish::Interrupted && self.text.is_empty() && self.reasoning.is_none();
+        if !unheard {
+            messages.push_answer(self.text.clone(), self.reasoning.clone());
+        }
+    }
+}
+
 /// Messages and cache of one conversation.
 #[derive(Debug)]
 pub struct Conversation {
@@ -37,7 +49,7 @@ pub struct Conversation {
     tools: Option<Value>,
     think: Option<bool>,
     ignore_eos: bool,
-    messages: Vec<Message>,
+    messages: Messages,
     /// Positions of the context that the last turn has left in use.
     position: u32,
 }
@@ -45,9 +57,9 @@ pub struct Conversation {
 impl Conversation {
     /// A conversation without questions yet.
     pub fn new(template: Template, system: Option<String>) -> Self {
-        let mut new = Self { template, tools: None, think: None, ignore_eos: false, messages: Vec::new(), position: 0 };
-        new.set_system(system);
-        new
+        let mut messages = Messages::default();
+        messages.set_system(system);
+        Self { template, tools: None, think: None, ignore_eos: false, messages, position: 0 }
     }
 
     /// Gives the template a list of tools, as in the OpenAI API; what a model makes of it, is up to its template.
@@ -70,56 +82,14 @@ impl Conversation {
         &self.template
     }
 
-    /// All messages, the system's first if there is one.
-    pub fn messages(&self) -> &[Message] {
+    /// What was said.
+    pub fn messages(&self) -> &Messages {
         &self.messages
     }
 
-    /// Instructions that stand above it.
-    pub fn system(&self) -> Option<&str> {
-        self.messages.first().filter(|first| first.role == Role::System).map(|first| first.content.as_str())
-    }
-
-    /// Replaces or removes the instructions; the questions and answers stay.
-    pub fn set_system(&mut self, system: Option<String>) {
-        if self.system().is_some() {
-            self.messages.remove(0);
-        }
-        if let Some(system) = system {
-            self.messages.insert(0, Message::new(Role::System, system));
-        }
-    }
-
-    /// Forgets everything but the instructions.
-    pub fn clear(&mut self) {
-        self.messages.truncate(self.first_turn());
-    }
-
-    /// Goes on from these messages, those of a saved conversation, say.
-    pub fn restore(&mut self, messages: Vec<Message>) {
-        self.messages = messages;
-    }
-
-    /// Takes back the last question with everything after it, to be asked again or not.
-    pub fn pop_turn(&mut self) -> Option<String> {
-        let last = self.messages.iter().rposition(|message| message.role == Role::User)?;
-        let question = self.messages[last].content.clone();
-        self.messages.truncate(last);
-        Some(question)
-    }
-
-    /// Drops the oldest question with its answer, and says whether there was one besides the last.
-    pub fn drop_oldest_turn(&mut self) -> bool {
-        let first = self.first_turn();
-        let mut turns = (first..self.messages.len()).filter(|&i| self.messages[i].role == Role::User);
-        let Some(second) = turns.nth(1) else { return false };
-        self.messages.drain(first..second);
-        true
-    }
-
-    /// The last question where no answer follows it: after a failure, or an interruption before the first word.
-    pub fn unanswered(&self) -> Option<&str> {
-        self.messages.last().filter(|last| last.role == Role::User).map(|last| last.content.as_str())
+    /// What was said, to be changed: the next answer goes by what it is then.
+    pub fn messages_mut(&mut self) -> &mut Messages {
+        &mut self.messages
     }
 
     /// Positions of the context that are in use.
@@ -129,9 +99,7 @@ impl Conversation {
 
     /// Asks a question and generates the answer; `on_text` gets it in pieces and may end it.
     ///
-    /// A question that is still [unanswered](Self::unanswered) is joined with this one, because most templates allow no
-    /// two in a row. After an error the question is kept: [`answer`](Self::answer) tries again, [`pop_turn`](Self::pop_turn)
-    /// takes it back.
+    /// After an error the question is kept: [`answer`](Self::answer) tries again, [`Messages::pop_turn`] takes it back.
     ///
     /// # Errors
     /// As [`answer`](Self::answer).
@@ -144,7 +112,7 @@ impl Conversation {
         max_tokens: u32,
         on_text: impl FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Turn, GenerateError> {
-        self.push_question(user);
+        self.messages.push_question(user);
         self.answer(root, generator, tokenizer, max_tokens, on_text)
     }
 
@@ -174,15 +142,9 @@ impl Conversation {
         self.position = answer.position;
 
         let (reasoning, text) = splitter.into_parts();
-        let unheard = answer.finish == Finish::Interrupted && text.is_empty() && reasoning.is_none();
-        if !unheard {
-            self.messages.push(Message {
-                role: Role::Assistant,
-                content: text.clone(),
-                reasoning_content: reasoning.clone(),
-            });
-        }
-        Ok(Turn { answer, text, reasoning })
+        let turn = Turn { answer, text, reasoning };
+        turn.keep(&mut self.messages);
+        Ok(turn)
     }
 
     /// The text of the conversation, up to where the next answer begins.
@@ -197,21 +159,6 @@ impl Conversation {
             add_generation_prompt: true,
         };
         Ok(self.template.render(context, Some(tokenizer.vocabulary()))?)
-    }
-
-    /// Adds a question that [`answer`](Self::answer) then answers; [`ask`](Self::ask) does both.
-    pub fn push_question(&mut self, user: &str) {
-        match self.messages.last_mut() {
-            Some(last) if last.role == Role::User => {
-                last.content.push_str("\n\n");
-                last.content.push_str(user);
-            }
-            _ => self.messages.push(Message::new(Role::User, user)),
-        }
-    }
-
-    fn first_turn(&self) -> usize {
-        usize::from(self.system().is_some())
     }
 }
 

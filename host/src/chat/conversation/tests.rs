@@ -20,7 +20,7 @@ fn ask(chat: &mut Conversation, root: &mut Root<'_>, vocab: &Tokenizer<'_>, user
 /// What a conversation with these messages answers whose cache is empty.
 fn anew(messages: &[Message], root: &mut Root<'_>, vocab: &Tokenizer<'_>) -> Turn {
     let mut fresh = conversation(vocab, None);
-    fresh.restore(messages.to_vec());
+    fresh.messages_mut().restore(messages.to_vec());
     forget(root);
     let turn = fresh.answer(root, &mut generator(vocab), vocab, 8, |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(turn.answer.prefill.tokens as usize, (fresh.position() - turn.answer.decode.tokens) as usize);
@@ -49,18 +49,24 @@ fn answers_do_not_depend_on_what_the_cache_holds() {
         };
         check(&mut chat, "name a fruit", 1000);
         check(&mut chat, "and another one", 70);
-        assert_eq!(chat.pop_turn().as_deref(), Some("and another one"));
+        assert_eq!(chat.messages_mut().pop_turn().as_deref(), Some("and another one"));
         check(&mut chat, "and another one", 70);
         assert_eq!(chat.messages().len(), 5);
-        chat.set_system(Some("be long".to_owned()));
+        chat.messages_mut().set_system(Some("be long".to_owned()));
         check(&mut chat, "a third", 1000);
-        assert!(chat.drop_oldest_turn());
+        assert!(chat.messages_mut().drop_oldest_turn());
         check(&mut chat, "a fourth", 1000);
-        assert_eq!((chat.system(), chat.messages()[1].content.as_str()), (Some("be long"), "and another one"));
-        chat.clear();
-        assert_eq!((chat.messages().len(), chat.drop_oldest_turn(), chat.pop_turn()), (1, false, None));
+        assert_eq!(
+            (chat.messages().system(), chat.messages()[1].content.as_str()),
+            (Some("be long"), "and another one")
+        );
+        chat.messages_mut().clear();
+        assert_eq!(
+            (chat.messages().len(), chat.messages_mut().drop_oldest_turn(), chat.messages_mut().pop_turn()),
+            (1, false, None)
+        );
         check(&mut chat, "name a fruit", 1000);
-        chat.set_system(None);
+        chat.messages_mut().set_system(None);
         check(&mut chat, "x", 1000);
         assert_eq!(chat.messages()[0].role, Role::User);
     });
@@ -71,7 +77,7 @@ fn a_question_asked_again_feeds_one_token() {
     with_model(512, None, |root, vocab| {
         let mut chat = conversation(vocab, None);
         let first = ask(&mut chat, root, vocab, "name a fruit");
-        chat.pop_turn();
+        chat.messages_mut().pop_turn();
         let again = ask(&mut chat, root, vocab, "name a fruit");
         assert_eq!((again.text, again.answer.prefill.tokens), (first.text, 1));
     });
@@ -93,7 +99,7 @@ fn penalties_count_what_the_cache_holds() {
         let mut chat = conversation(vocab, None);
         let first = ask(&mut chat, filters, true);
         assert_ne!(first.text, plain, "the penalties do nothing here");
-        chat.pop_turn();
+        chat.messages_mut().pop_turn();
         let again = ask(&mut chat, filters, false);
         assert!(first.answer.prefill.tokens > 1);
         assert_eq!((again.text, again.answer.prefill.tokens), (first.text, 1));
@@ -135,18 +141,18 @@ fn a_question_that_could_not_be_answered_is_kept_until_it_can() {
             chat.ask(root, &mut generator(vocab), vocab, user, 1, |_| ControlFlow::Continue(()))
         };
         assert!(matches!(try_it(&mut chat, &long), Err(GenerateError::PromptTooLong { .. })));
-        assert_eq!(chat.unanswered(), Some(long.as_str()));
-        assert_eq!(chat.pop_turn(), Some(long));
+        assert_eq!(chat.messages().unanswered(), Some(long.as_str()));
+        assert_eq!(chat.messages_mut().pop_turn(), Some(long));
         assert_eq!(chat.messages().len(), 2);
         assert!(matches!(
             try_it(&mut chat, "a question of forty characters and more"),
             Err(GenerateError::PromptTooLong { .. })
         ));
-        assert!(chat.drop_oldest_turn());
-        assert!(!chat.drop_oldest_turn(), "the question itself stays");
-        chat.push_question("second");
-        assert_eq!(chat.unanswered(), Some("a question of forty characters and more\n\nsecond"));
-        chat.pop_turn();
+        assert!(chat.messages_mut().drop_oldest_turn());
+        assert!(!chat.messages_mut().drop_oldest_turn(), "the question itself stays");
+        chat.messages_mut().push_question("second");
+        assert_eq!(chat.messages().unanswered(), Some("a question of forty characters and more\n\nsecond"));
+        chat.messages_mut().pop_turn();
         let turn = try_it(&mut chat, "x").unwrap();
         assert_eq!(anew(&asked(&chat), root, vocab).text.chars().next(), turn.text.chars().next());
     });
@@ -161,13 +167,13 @@ fn a_template_that_refuses_leaves_the_conversation_as_it_was() {
             .unwrap();
         let template = template::open(path.to_str().unwrap(), Some(vocab.vocabulary())).unwrap();
         let mut chat = Conversation::new(template, Some("S".to_owned()));
-        chat.push_question("a");
+        chat.messages_mut().push_question("a");
         let error = chat.render(vocab).unwrap_err().to_string();
         assert!(error.ends_with("refuses the messages: no system"), "{error}");
         let mut generator = generator(vocab);
         assert!(chat.answer(root, &mut generator, vocab, 1, |_| ControlFlow::Continue(())).is_err());
-        chat.set_system(None);
-        assert_eq!(chat.unanswered(), Some("a"));
+        chat.messages_mut().set_system(None);
+        assert_eq!(chat.messages().unanswered(), Some("a"));
         assert!(chat.answer(root, &mut generator, vocab, 1, |_| ControlFlow::Continue(())).is_ok());
     });
 }

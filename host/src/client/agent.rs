@@ -1,0 +1,43 @@
+//! The one place that makes HTTP agents.
+
+use std::time::Duration;
+use ureq::Agent;
+
+/// What stands before `://` of servers that can be asked.
+pub const SCHEMES: &[&str] = &["http"];
+
+/// A connection is there within so long.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// How long a server may take.
+#[derive(Clone, Copy, Debug)]
+pub enum Patience {
+    /// For the whole answer.
+    Whole(Duration),
+    /// For each piece of it.
+    Piece(Duration),
+}
+
+/// An agent; for a server on this machine it takes no proxy, whatever the environment says.
+pub fn agent(patience: Patience, is_local: bool) -> Agent {
+    let (whole, piece) = match patience {
+        Patience::Whole(limit) => (Some(limit), None),
+        Patience::Piece(limit) => (None, Some(limit)),
+    };
+    let mut config = Agent::config_builder()
+        .user_agent(concat!("dair/", env!("CARGO_PKG_VERSION")))
+        // What a server says about an error stands in its body.
+        .http_status_as_error(false)
+        // A key goes where the user sends it, and nowhere else.
+        .max_redirects(0)
+        // A connection that was idle may be dead, and a new one costs a millisecond.
+        .max_idle_connections(0)
+        .timeout_connect(Some(CONNECT))
+        .timeout_global(whole)
+        .timeout_per_read(piece)
+        .timeout_per_write(piece);
+    if is_local {
+        config = config.proxy(None);
+    }
+    config.build().into()
+}
