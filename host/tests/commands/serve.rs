@@ -3,7 +3,7 @@
 use crate::model::Files;
 use crate::run::dair;
 use crate::server::Server;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn a_server_answers_as_the_command_line_does_and_ends_when_it_is_told_to() {
