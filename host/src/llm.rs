@@ -251,7 +251,7 @@ mod tests {
         assert!(!chat.unwrap().is_empty());
         // Whoever goes away is not computed for.
         drop(llm.complete("Once", Wish::default()).unwrap());
-        let error = llm.complete(&"a".repeat(600), Wish::default()).unwrap_err().to_string();
+        let error = llm.complete(&"a b ".repeat(1000), Wish::default()).unwrap_err().to_string();
         assert!(error.contains("the context holds 1 to 512"), "{error}");
         assert!(Llm::load(&folder.path().join("none.m"), &Options::alone(1)).is_err());
     }
