@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Drives `dair serve` with the clients that people have: the official packages of OpenAI and Ollama.
+"""Drives `dair serve` with the clients that people have: the official packages of OpenAI and Ollama, and the command `llm`.
 
     server.py DAIR MODEL
 
@@ -7,55 +7,57 @@ Starts servers on free ports, asks them everything that README names, and compar
 clients expect and with itself: an answer with a seed is the same whole, in pieces, alone and among others.
 """
 
+import asyncio
 import concurrent.futures
-import contextlib
 import http.client
 import json
 import os
-import signal
+import pathlib
+import re
+import resource
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import typing
 import urllib.request
 
 import ollama
 import openai
+import pydantic
 
-DAIR, MODEL = sys.argv[1:3]
-HI = [{"role": "user", "content": "What is the capital of France?"}]
-failures = 0
-
-
-def check(name, holds, seen=""):
-    global failures
-    failures += not holds
-    print(f"{'ok    ' if holds else 'FAILED'} {name}{'' if holds else f': {seen}'}", flush=True)
+from serving import DAIR, HI, check, finish, get, post, server
 
 
-@contextlib.contextmanager
-def server(*flags):
-    """A server, by its address; it must end well when it is told to."""
-    process = subprocess.Popen([DAIR, "serve", "--model", MODEL, "--port", "0", "--quiet", *flags], stdout=subprocess.PIPE, text=True)
-    address = process.stdout.readline().strip()
+class City(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    name: typing.Literal["Paris", "Rome", "Oslo"]
+    inhabitants: int = pydantic.Field(ge=0, le=99_999_999)
+    is_capital: bool
+
+
+class Weather(pydantic.BaseModel):
+    """What the tool of that name is told."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+    city: typing.Literal["Paris", "Rome"]
+    days: int = pydantic.Field(ge=1, le=9)
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": "weather", "description": "The weather of the next days", "parameters": Weather.model_json_schema()}},
+    {"type": "function", "function": {"name": "time", "parameters": {"type": "object", "properties": {}, "additionalProperties": False}}},
+]
+RAIN = [{"role": "user", "content": "Will it rain in Paris in the next three days?"}]
+
+
+def is_valid(model, text):
     try:
-        yield address, process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        check("SIGTERM ends the server", process.wait(30) == 0, process.returncode)
-
-
-def post(address, path, body, headers=()):
-    """Status, headers and object that a call gives."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(address + path, data, {"Content-Type": "application/json", **dict(headers)})
-    try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return answer.status, answer.headers, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, error.headers, json.loads(error.read() or b"null")
+        return model.model_validate_json(text)
+    except pydantic.ValidationError:
+        return None
 
 
 def refused(name, call, kind, param=None):
@@ -148,6 +150,117 @@ def ollamas(address, whole):
         check("a model that is not there is refused", error.status_code == 404, error)
 
 
+def forms(client, address):
+    """Answers that have a form have it whatever the model would rather say: at high temperatures, too."""
+    ask = lambda **more: client.chat.completions.create(model="any", messages=HI, **{"temperature": 1.5, "max_tokens": 200, **more})
+    parsed = [client.chat.completions.parse(model="any", messages=HI, temperature=1.5, max_tokens=200, seed=seed, response_format=City) for seed in range(5)]
+    check("answers are parsed as a pydantic model", all(isinstance(one.choices[0].message.parsed, City) for one in parsed), parsed)
+    strict = {"type": "json_schema", "json_schema": {"name": "city", "strict": True, "schema": City.model_json_schema()}}
+    chunks = list(ask(seed=0, response_format=strict, stream=True))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    check("in pieces it is the same", text == parsed[0].choices[0].message.content, text)
+    any_object = ask(response_format={"type": "json_object"}, temperature=0, max_tokens=400).choices[0]
+    check("an answer is any object", any_object.message.content.lstrip().startswith("{") and (any_object.finish_reason == "length" or isinstance(json.loads(any_object.message.content), dict)), any_object)
+    for name, extra, pattern in [
+        ("a regular expression", {"structured_outputs": {"regex": r"[A-Z][a-z]{2,8}, \d{4}"}}, r"[A-Z][a-z]{2,8}, \d{4}"),
+        ("a choice", {"structured_outputs": {"choice": ["Paris", "Rome"]}}, "Paris|Rome"),
+        ("a schema of vLLM", {"structured_outputs": {"json": {"enum": [1, 2, 3]}}}, "[123]"),
+        ("a grammar", {"grammar": 'start: "yes" | "no" MORE\nMORE: /, never{1,3}/'}, "yes|no, never{1,3}"),
+        ("a schema of llama.cpp", {"json_schema": {"const": [True, None]}}, r"\[\s*true\s*,\s*null\s*\]"),
+    ]:
+        said = [ask(seed=seed, extra_body=extra).choices[0] for seed in range(4)]
+        check(f"answers have the form of {name}", all(one.finish_reason == "stop" and re.fullmatch(pattern, one.message.content) for one in said), said)
+    completed = client.completions.create(model="any", prompt="The capital of France is", max_tokens=20, extra_body={"structured_outputs": {"regex": " (Paris|Rome)"}})
+    check("completions have forms, too", completed.choices[0].text in (" Paris", " Rome"), completed)
+    for name, body, param in [
+        ("a schema that is none", {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "elephant"}}}}, "response_format"),
+        ("a schema that nothing fits", {"json_schema": {"type": "integer", "minimum": 3, "maximum": 2}}, "json_schema"),
+        ("a regular expression with a hole", {"structured_outputs": {"regex": "(a"}}, "structured_outputs"),
+        ("a grammar without a start", {"grammar": "begin: /a/"}, "grammar"),
+        ("a grammar of llama.cpp", {"grammar": 'root ::= "a"'}, "grammar"),
+        ("two forms at once", {"grammar": "start: /a/", "json_schema": {}}, "grammar"),
+    ]:
+        status, _, answer = post(address, "/v1/chat/completions", {"messages": HI, **body})
+        error = answer.get("error", {})
+        check(f"{name} is refused by field, with a line", status == 400 and error["param"] == param and error["message"].startswith(param) and "\n" not in error["message"], answer)
+
+
+def tools(client):
+    """Calls of tools. A small model calls by itself when it likes; where it has to, a grammar holds it to what it may say."""
+    ask = lambda **more: client.chat.completions.create(model="any", messages=RAIN, tools=TOOLS, **{"temperature": 0.8, "seed": 1, "max_tokens": 200, "parallel_tool_calls": False, **more})
+    named = {"type": "function", "function": {"name": "weather"}}
+    said = [ask(tool_choice=named, seed=seed).choices[0] for seed in range(4)]
+    calls = [one.message.tool_calls[0] for one in said]
+    check("a tool that is named is called", all(one.finish_reason == "tool_calls" and len(one.message.tool_calls) == 1 for one in said) and all(call.function.name == "weather" for call in calls), said)
+    check("its arguments fit their schema", all(is_valid(Weather, call.function.arguments) for call in calls), calls)
+    check("calls have names of their own", len({call.id for call in calls}) == 4 and all(call.type == "function" for call in calls), calls)
+    chunks = list(ask(tool_choice=named, seed=0, stream=True))
+    parts = [part for chunk in chunks for part in chunk.choices[0].delta.tool_calls or []]
+    check("in pieces the name comes first, and the same arguments after it", parts[0].function.name == "weather" and parts[0].id and not any(part.id or part.function.name for part in parts[1:])
+          and "".join(part.function.arguments for part in parts) == calls[0].function.arguments and len(parts) > 3, parts)
+    check("and the reason to end is the call", chunks[-1].choices[0].finish_reason == "tool_calls", chunks[-1])
+    required = [ask(tool_choice="required", seed=seed).choices[0] for seed in range(4)]
+    check("a call is required", all(one.finish_reason == "tool_calls" and one.message.tool_calls[0].function.name in ("weather", "time") for one in required), required)
+    many = ask(tool_choice="required", parallel_tool_calls=True, max_tokens=120).choices[0].message.tool_calls
+    check("several calls are told apart", all(is_valid(Weather, call.function.arguments) or call.function.arguments == "{}" for call in many[:-1]) and len({call.id for call in many}) == len(many) >= 1, many)
+    none = ask(tool_choice="none", max_tokens=16).choices[0]
+    check("no tool is called where none may be", none.message.tool_calls is None and none.finish_reason in ("stop", "length"), none)
+    auto = ask(max_tokens=60, temperature=0).choices[0]
+    check("by itself it says something, or calls", auto.message.content or auto.message.tool_calls, auto)
+    back = [*RAIN, said[0].message, {"role": "tool", "tool_call_id": calls[0].id, "content": "It rains."}]
+    answer = client.chat.completions.create(model="any", messages=back, tools=TOOLS, tool_choice="none", temperature=0, max_tokens=24)
+    check("the result of a call is answered", answer.choices[0].message.content and answer.usage.prompt_tokens > 60, answer)
+    parsed = client.chat.completions.parse(model="any", messages=RAIN, tools=[openai.pydantic_function_tool(Weather, name="weather")], tool_choice="required", parallel_tool_calls=False, max_tokens=200)
+    check("arguments are parsed as a pydantic model", isinstance(parsed.choices[0].message.tool_calls[0].function.parsed_arguments, Weather), parsed)
+    refused("a tool that is not there is named", lambda: ask(tool_choice={"type": "function", "function": {"name": "nothing"}}), openai.BadRequestError, "tool_choice")
+    refused("a call and a form exclude each other", lambda: ask(tool_choice="required", response_format={"type": "json_object"}), openai.BadRequestError, "response_format")
+
+
+def ollama_forms(address):
+    client = ollama.Client(host=address)
+    name = client.list().models[0].model
+    options = {"temperature": 1.2, "num_predict": 200, "seed": 3}
+    said = client.chat(model=name, messages=HI, format=City.model_json_schema(), options=options)
+    check("Ollama's format is a schema", is_valid(City, said.message.content) and said.done_reason == "stop", said)
+    pieces = client.generate(model=name, prompt=HI[0]["content"], format=City.model_json_schema(), options=options, stream=True)
+    check("in pieces, too", is_valid(City, "".join(piece.response for piece in pieces)))
+    called = client.chat(model=name, messages=RAIN, tools=TOOLS, options={"temperature": 0, "num_predict": 60})
+    check("Ollama's tools are taken", called.done and (called.message.content or called.message.tool_calls), called)
+    body = {"model": name, "messages": RAIN, "tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False, "stream": False, "options": options}
+    call = post(address, "/api/chat", body)[2]["message"]["tool_calls"][0]["function"]
+    check("a call has its arguments as an object", call["name"] == "time" and call["arguments"] == {} or Weather.model_validate(call["arguments"]), call)
+    back = [*RAIN, {"role": "assistant", "content": "", "tool_calls": [{"function": call}]}, {"role": "tool", "content": "It rains.", "tool_name": "weather"}]
+    check("its result is answered", client.chat(model=name, messages=back, tools=TOOLS, options={"num_predict": 16}).done)
+    try:
+        client.chat(model=name, messages=HI, format={"type": "elephant"})
+        check("a schema that is none is refused", False, "it was taken")
+    except ollama.ResponseError as error:
+        check("a schema that is none is refused", error.status_code == 400 and error.error.startswith("format"), error)
+
+
+def llm(address, whole):
+    """The command `llm`, to which the server is one of OpenAI's kind."""
+    with tempfile.TemporaryDirectory() as folder:
+        with open(os.path.join(folder, "extra-openai-models.yaml"), "w") as file:
+            file.write(f"- model_id: dair\n  model_name: any\n  api_base: {address}/v1\n  supports_schema: true\n")
+
+        def run(*flags, said=None):
+            command = [sys.executable, "-m", "llm", *flags, "-o", "temperature", "0", "-o", "max_tokens", "24"]
+            done = subprocess.run(command, input=said, capture_output=True, text=True, timeout=120, env={**os.environ, "LLM_USER_PATH": folder})
+            return done.stdout.strip() or done.stderr
+
+        question, text = HI[0]["content"], whole.choices[0].message.content.strip()
+        streamed = run("-m", "dair", question)
+        check("llm prints what comes in pieces", streamed == text, streamed)
+        at_once = run("-m", "dair", "--no-stream", question)
+        check("and what comes whole", at_once == text, at_once)
+        check("it goes on with a conversation", len(run("-c", "And of Italy?")) > 5)
+        chat = run("chat", "-m", "dair", said=f"{question}\nAnd of Italy?\nexit\n")
+        check("and chats", chat.count("> ") >= 2 and text in chat, chat)
+        schema = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"], "additionalProperties": False}
+        check("an answer has a schema", json.loads(run("-m", "dair", "--schema", json.dumps(schema), question))["city"] in ("Paris", "Rome"))
+
+
 def among_others(client):
     """The same questions one by one and many at a time, some of which nobody waits for."""
     def ask(seed):
@@ -180,8 +293,7 @@ def idle(address, process):
 
 
 def crowd(address, process):
-    """Hundreds of clients, many of whom go away in the middle."""
-    before = idle(address, process)
+    """Hundreds of clients, more than there is room for."""
     host, port = address.removeprefix("http://").split(":")
     body = json.dumps({"messages": HI, "max_tokens": 3, "stream": True}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
@@ -200,13 +312,83 @@ def crowd(address, process):
     [thread.join() for thread in threads]
     check("each of a crowd is answered or told to come back", len(statuses) == 180 and set(statuses) <= {b"200", b"429"}, statuses)
     check("some of it is answered", b"200" in statuses, set(statuses))
-    after = idle(address, process)
-    for _ in range(50):
-        if after <= before + 2:
-            break
-        time.sleep(0.1)
-        after = len(os.listdir(f"/proc/{process.pid}/fd"))
-    check("no descriptor is left over", after <= before + 2, (before, after))
+    idle(address, process)
+
+
+CLIENTS, LEAVERS = 1000, 200
+# What the allocator may keep after a crowd beyond what it kept after the first one.
+GROWTH_KIB = 16 << 10
+
+
+async def client_of_many(address, index):
+    """One of many: a whole answer, or one that he leaves in the middle, which would go on for long."""
+    host, port = address.removeprefix("http://").split(":")
+    leaves = index % (CLIENTS // LEAVERS) == 0
+    more = {"ignore_eos": True} if leaves else {"max_tokens": 3}
+    body = json.dumps({"messages": HI, "stream": True, "seed": index, **more}).encode()
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        if not leaves:
+            return (await reader.read()).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+        seen = b""
+        while seen.count(b"data: ") < 3:
+            seen += await reader.readexactly(64)
+        return None
+    finally:
+        writer.close()
+
+
+async def many(address):
+    return await asyncio.wait_for(asyncio.gather(*(client_of_many(address, index) for index in range(CLIENTS))), 240)
+
+
+def memory_kib(process):
+    with open(f"/proc/{process.pid}/status") as status:
+        return int(next(line.split()[1] for line in status if line.startswith("VmRSS")))
+
+
+def thousand():
+    """A thousand clients at a time, of whom two hundred leave in the middle: nothing of them is left."""
+    with server("--slots", "8", "--queue", "2000", "--max-seq-len", "256") as (address, process):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+        asyncio.run(many(address))
+        # Keys and values are memory from when they are there first.
+        full = {"messages": HI, "ignore_eos": True, "temperature": 2}
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            ended = list(pool.map(lambda _: post(address, "/v1/chat/completions", full)[2]["choices"][0]["finish_reason"], range(8)))
+        check("answers end with their context", set(ended) == {"length"}, ended)
+        descriptors, memory = idle(address, process), memory_kib(process)
+        done = asyncio.run(many(address))
+        check("all who stay are answered, and the others have begun to be", done.count(True) == CLIENTS - LEAVERS and done.count(None) == LEAVERS, (done.count(True), done.count(None)))
+        after = idle(address, process)
+        for _ in range(50):
+            if after <= descriptors + 2:
+                break
+            time.sleep(0.1)
+            after = len(os.listdir(f"/proc/{process.pid}/fd"))
+        check("no descriptor is left over", after <= descriptors + 2, (descriptors, after))
+        growth = memory_kib(process) - memory
+        check("nor memory", growth <= GROWTH_KIB, f"{growth} KiB more than {memory}")
+        requests = json.loads(get(address, "/cluster"))["requests"]
+        check("nothing is computed, and those who left are counted", requests["running"] == requests["waiting"] == requests["failed"] == 0 and requests["cancelled"] == 2 * LEAVERS, requests)
+        answer = post(address, "/v1/chat/completions", {"messages": HI, "temperature": 0, "max_tokens": 24})
+        check("a plain question is answered", answer[0] == 200 and "Paris" in answer[2]["choices"][0]["message"]["content"], answer)
+
+
+def dashboard(address):
+    """Whatever the dashboard asks Prometheus for is there."""
+    path = pathlib.Path(__file__).resolve().parents[2] / "install/grafana/dair.json"
+    board = json.loads(path.read_text())
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]] + [variable["query"] for variable in board["templating"]["list"]]
+    names = {name for text in asked for name in re.findall(r"dair_\w+", text)}
+    lines = [line for line in get(address, "/metrics").decode().splitlines() if not line.startswith("#")]
+    there = {re.match(r"\w+", line).group() for line in lines}
+    check("the dashboard knows the figures that there are", names and names <= there, names - there)
+    families = {re.sub("_(bucket|sum|count)$", "", name) for name in there}
+    unseen = {family for family in families if not any(name.startswith(family) for name in names)}
+    check("and shows them all", not unseen, unseen)
 
 
 def refusals(address):
@@ -252,9 +434,14 @@ def main():
         whole = chats(client)
         completions(client, address)
         ollamas(address, whole)
+        forms(client, address)
+        tools(client)
+        ollama_forms(address)
+        llm(address, whole)
         among_others(client)
         refusals(address)
         crowd(address, process)
+        dashboard(address)
         metrics = urllib.request.urlopen(address + "/metrics").read().decode()
         check("figures are told", 'dair_requests_total{outcome="ended"}' in metrics and metrics.endswith("# EOF\n"), metrics[-200:])
         check("the page is there", b"<html" in urllib.request.urlopen(address + "/").read())
@@ -266,7 +453,8 @@ def main():
         check("too many are told to come back, too slow ones that they are", statuses[-1] == 504 and 429 in statuses, statuses)
         check("and when", all(1 <= int(headers["Retry-After"]) <= 60 for status, headers, _ in seen if status == 429))
     keys()
-    sys.exit(f"{failures} failed" if failures else 0)
+    thousand()
+    finish()
 
 
 main()
