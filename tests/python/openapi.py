@@ -10,12 +10,14 @@ many that do not for each call, SEED [1] deciding which. Whatever comes back mus
 import http.client
 import json
 import sys
+import tempfile
 import urllib.request
 from collections import Counter, defaultdict
 
 import jsonschema_rs
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.configuration import set_hypothesis_home_dir
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import FailureGroup
@@ -218,6 +220,13 @@ def methods(address, document):
 
 
 def main():
+    with tempfile.TemporaryDirectory() as folder:
+        set_hypothesis_home_dir(folder)
+        run()
+    finish()
+
+
+def run():
     with server("--slots", "4", "--max-seq-len", "1024", "--request-timeout-s", str(PATIENCE_S)) as (address, _):
         with urllib.request.urlopen(address + "/openapi.json", timeout=PATIENCE_S) as answer:
             check("the document is JSON", answer.headers["Content-Type"] == "application/json", answer.headers)
@@ -227,7 +236,6 @@ def main():
         generated(address, document)
         health = json.loads(get(address, "/health"))
         check("nothing is left over", health["running"] == health["waiting"] == 0, health)
-    finish()
 
 
 main()

@@ -10,9 +10,12 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,17 +92,34 @@ pub async fn serve(listener: TcpListener, server: Arc<Server>, doors: Doors, mut
     let _ = tokio::time::timeout(LEAVE, all.shutdown()).await;
 }
 
-type Connection<S> = hyper::server::conn::http1::Connection<TokioIo<S>, TowerToHyperService<Router>>;
+type Connection<S> = hyper::server::conn::http1::Connection<TokioIo<S>, Known>;
 
 /// A connection, whose requests are known by who makes them.
 fn connection<S>(stream: S, peer: SocketAddr, app: Router) -> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let app = app.layer(axum::Extension(Peer(peer.ip())));
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
-    http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
+    http.serve_connection(TokioIo::new(stream), Known { app: TowerToHyperService::new(app), peer: Peer(peer.ip()) })
+}
+
+/// All calls, for one whose address is known. A layer would make each of them anew, for every connection.
+#[derive(Clone, Debug)]
+struct Known {
+    app: TowerToHyperService<Router>,
+    peer: Peer,
+}
+
+impl Service<hyper::Request<Incoming>> for Known {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = <TowerToHyperService<Router> as Service<hyper::Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        self.app.call(request)
+    }
 }
 
 /// The address of who asks.
