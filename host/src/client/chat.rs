@@ -107,7 +107,7 @@ fn read(
     let mut events = Events::new(BufReader::new(response.into_body().into_reader()));
     let (mut end, mut has_ended, mut bytes) = (End::default(), false, 0);
     loop {
-        let event = events.next().map_err(|error| match error {
+        let event = events.read().map_err(|error| match error {
             EventError::Read(error) => refused(Why::of_body(error)),
             EventError::TooLong => refused(Why::TooLong),
             EventError::NotText => refused(Why::Foreign("what comes is no text")),

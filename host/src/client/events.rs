@@ -33,7 +33,7 @@ impl<R: BufRead> Events<R> {
     ///
     /// # Errors
     /// Why it can't be read.
-    pub fn next(&mut self) -> Result<Option<String>, EventError> {
+    pub fn read(&mut self) -> Result<Option<String>, EventError> {
         let mut data: Option<Vec<u8>> = None;
         loop {
             let Some(line) = self.line()? else { return Ok(None) };
@@ -82,7 +82,7 @@ mod tests {
     fn all(bytes: &[u8]) -> Vec<String> {
         // A buffer of one byte: events come in any pieces.
         let mut events = Events::new(BufReader::with_capacity(1, bytes));
-        std::iter::from_fn(|| events.next().expect("text")).collect()
+        std::iter::from_fn(|| events.read().expect("text")).collect()
     }
 
     #[test]
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn what_is_too_long_or_no_text_is_refused() {
-        let first = |bytes: &[u8]| Events::new(bytes).next();
+        let first = |bytes: &[u8]| Events::new(bytes).read();
         let long = [b"data: ".as_slice(), &vec![b'a'; EVENT_BYTES_MAX]].concat();
         assert_eq!(first(&[&long[..], b"\n\n"].concat()).unwrap().unwrap().len(), EVENT_BYTES_MAX);
         assert!(matches!(first(&[&long[..], b"a\n\n"].concat()), Err(EventError::TooLong)));

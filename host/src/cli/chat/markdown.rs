@@ -258,7 +258,7 @@ fn begin_of(held: &str, is_last: bool) -> Begin {
         '-' | '*' | '+' => unknown(rest.is_empty() && run == 1),
         '0'..='9' => {
             let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-            match text[digits..].as_bytes() {
+            match &text.as_bytes()[digits..] {
                 _ if digits > 9 => Begin::Text,
                 [b'.' | b')', b' ', ..] => Begin::Item(blanks + digits + 2),
                 [] | [b'.' | b')'] => unknown(true),
