@@ -31,7 +31,7 @@ pub struct View {
 impl View {
     /// Of a server at its first moment.
     pub fn new(url: String, first: Cluster) -> Self {
-        let mut view = Self { url, now: first.clone(), speeds: [const { VecDeque::new() }; _], trouble: None };
+        let mut view = Self { url, now: first.clone(), speeds: Default::default(), trouble: None };
         view.show(first);
         view
     }
