@@ -357,7 +357,6 @@ pub(super) mod tests {
                 !error.is_empty() && error.lines().count() == 1 && error.chars().count() <= LINE_MAX,
                 "{form:?}: {error}"
             );
-            println!("{error}");
         }
     }
 }

@@ -211,8 +211,11 @@ mod tests {
         ]
     }
 
-    /// Text before calls, and calls, of what a model says that would say anything; nothing where it goes on and on.
-    fn say(family: Family, want: Want<'_>, seed: u64) -> Option<(String, String, Vec<(String, String)>)> {
+    /// All that was said, the text of it, and calls.
+    type Said = (String, String, Vec<(String, String)>);
+
+    /// What a model says that would say anything; nothing where it goes on and on.
+    fn say(family: Family, want: Want<'_>, seed: u64) -> Option<Said> {
         let tokenizer = tokenizer();
         let form = forced(family, want, tokenizer.vocabulary());
         let constraint =

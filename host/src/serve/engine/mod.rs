@@ -65,6 +65,7 @@ impl<'e, 'm> Engine<'e, 'm> {
     pub fn new(root: &'e mut Root<'m>, vocab: &'e Vocabulary<'e>, figures: Arc<Figures>) -> Result<Self, RootError> {
         let slots = root.slots()?;
         figures.begins(slots);
+        figures.nodes(root.nodes(), root.reading());
         let recent = root.seq_len().max(Sampler::scratch_len(vocab.vocab_size()) as u32);
         Ok(Self {
             root,
