@@ -161,8 +161,9 @@ def pieces(document, operation, response):
         lines = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
         has_end = lines.pop() == "[DONE]"
     else:
-        has_end = [json.loads(line)["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
+        has_end = [json.loads(line).get("done") for line in lines] == [False] * (len(lines) - 1) + [True]
     validator = document.validator(described)
+    # An error among them is one, too: it would have been a status, had nothing been said before.
     wrong = [line for line in lines if not validator.is_valid(json.loads(line))]
     return wrong or (None if has_end and lines and not nothing else f"no end in {response.text[-300:]!r}")
 
