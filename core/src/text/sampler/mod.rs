@@ -115,6 +115,12 @@ impl Sampler {
         core::f32::consts::LOG2_E / self.temperature
     }
 
+    /// Whether it is so cold that only the most probable token is ever drawn: the highest logit, scaled, is as good as infinite.
+    fn is_cold(&self, highest: f32) -> bool {
+        let scaled = highest * self.scale();
+        scaled.is_nan() || scaled.abs() >= octaves::FAR
+    }
+
     /// How many recent tokens the penalties look at, if scratch memory has as many candidates; less memory, fewer tokens.
     pub fn last_n(&self) -> u32 {
         if self.filters.has_penalties() { self.filters.last_n } else { 0 }
@@ -146,11 +152,12 @@ impl Sampler {
         if self.temperature == 0.0 {
             return Ok(most_probable);
         }
-        let highest = logits[most_probable as usize] / self.temperature;
-        if !highest.is_finite() {
-            return Err(SampleError::NotFinite { id: most_probable, found: highest });
-        }
         let top = logits[most_probable as usize];
+        if self.is_cold(top) {
+            self.random.next();
+            return Ok(most_probable);
+        }
+        let highest = top / self.temperature;
         narrow(logits, most_probable, &self.filters, scratch);
         let coin = self.random.next();
         if !self.has_nucleus() {
@@ -179,9 +186,9 @@ impl Sampler {
     ) -> Result<Result<u32, Unknown>, SampleError> {
         let most_probable = most_probable_of(logits)?;
         let (top, scale) = (logits[most_probable as usize], self.scale());
-        let highest = top / self.temperature;
-        if !highest.is_finite() {
-            return Err(SampleError::NotFinite { id: most_probable, found: highest });
+        if self.is_cold(top) {
+            self.random.next();
+            return Ok(Ok(most_probable));
         }
         let mut masses = Masses { octaves: &partial.octaves, scale, lowest: f32::MIN, floor: partial.floor };
         let narrowed;
@@ -217,7 +224,7 @@ pub enum SampleError {
     },
     /// There are no logits.
     NoLogits,
-    /// A logit, by itself or divided by the temperature, is not finite.
+    /// A logit is not finite.
     NotFinite {
         /// The token.
         id: u32,
@@ -236,8 +243,7 @@ impl fmt::Display for SampleError {
             Self::NoLogits => write!(f, "there are no logits to sample from"),
             Self::NotFinite { id, found } => write!(
                 f,
-                "logits are not finite: token {id} has {found}; the model file or the exchange between nodes is broken, \
-                 or the temperature is too small"
+                "logits are not finite: token {id} has {found}; the model file or the exchange between nodes is broken"
             ),
         }
     }
@@ -337,9 +343,27 @@ mod tests {
             assert_eq!(sample(&mut sampler, &[]), Err(SampleError::NoLogits));
             assert_eq!(sampler.random, Random::new(3));
         }
-        let mut cold = Sampler::new(1e-38, 0.9, 3).unwrap();
-        assert!(matches!(sample(&mut cold, &[1.0, 1e30]), Err(SampleError::NotFinite { id: 1, .. })));
         assert_eq!(sample(&mut Sampler::new(1e-3, 0.9, 3).unwrap(), &[-3e38, 20.0]), Ok(1));
+    }
+
+    #[test]
+    fn the_colder_the_surer_down_to_the_smallest_temperature() {
+        for temperature in [1e-3, 1e-4, 1e-5, 1e-6, 1e-9, 1e-38, f32::from_bits(1)] {
+            for top_p in [0.5, 0.9, 1.0] {
+                for logits in [
+                    [17.0, 19.5, 20.0, 19.0],
+                    [-20.0, -19.0, -18.5, -19.5],
+                    [-1.0, -2.0, 0.0, -3.0],
+                    [1.0, 0.5, 1e30, 2.0],
+                ] {
+                    let mut sampler = Sampler::new(temperature, top_p, 3).unwrap();
+                    assert!(
+                        (0..20).all(|_| sample(&mut sampler, &logits) == Ok(2)),
+                        "{temperature:e} {top_p} {logits:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -8,6 +8,9 @@
 /// together less than F32 resolves.
 pub const OCTAVES: usize = 40;
 
+/// Scaled logits beyond this are taken for it: rounded, they would be wrong.
+pub(super) const FAR: f32 = 1e6;
+
 /// Sums of `q`, octave by octave, the highest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Octaves {
@@ -31,8 +34,6 @@ impl Weight {
     pub fn of(x: f32) -> Self {
         /// Adding it rounds to an integer, in the lowest bits of the sum.
         const ROUND: f32 = 12_582_912.0;
-        /// Beyond this a rounded number is wrong; it is as good as infinite.
-        const FAR: f32 = 1e6;
         let x = if x > -FAR { x } else { -FAR };
         let x = if x < FAR { x } else { FAR };
         let shifted = x + ROUND;
