@@ -89,6 +89,8 @@ def chats(client):
     seeded = lambda seed, **more: [c.message.content for c in ask(temperature=1.2, seed=seed, **more).choices]
     check("a seed gives the same answer", seeded(7) == seeded(7))
     check("another seed gives another", seeded(7) != seeded(8))
+    cold = {temperature: ask(temperature=temperature).choices[0].message.content for temperature in (1e-3, 1e-6, 1e-40)}
+    check("so cold that it is sure, it says the most probable", set(cold.values()) == {choice.message.content}, cold)
     several = seeded(7, n=3)
     check("several answers have seeds in order", several[0] == seeded(7)[0] and several[1] == seeded(8)[0] and len(set(several)) > 1, several)
     told = ask(logprobs=True, top_logprobs=3, max_tokens=4).choices[0].logprobs.content
