@@ -155,9 +155,36 @@ impl Forms {
     }
 }
 
+/// What a schema may say besides its properties that has to do with others.
+const OTHERS: [&str; 8] =
+    ["additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "if"];
+
+/// An object has the properties that its schema lists, unless that says something of others. JSON Schema would let it have any, and
+/// small models come to no end with them.
+fn close(schema: &mut Value) {
+    let Some(object) = schema.as_object_mut() else { return };
+    let lists = object.get("properties").is_some_and(Value::is_object);
+    if lists && !OTHERS.iter().any(|other| object.contains_key(*other)) {
+        object.insert("additionalProperties".into(), false.into());
+    }
+    for (name, inner) in object {
+        match (&name[..], inner) {
+            ("properties" | "patternProperties" | "$defs" | "definitions", Value::Object(all)) => {
+                all.values_mut().for_each(close);
+            }
+            ("items" | "additionalProperties", inner @ Value::Object(_)) => close(inner),
+            ("prefixItems" | "items", Value::Array(all)) => all.iter_mut().for_each(close),
+            // Alternatives that stand beside properties do not have those.
+            ("anyOf" | "oneOf", Value::Array(all)) if !lists => all.iter_mut().for_each(close),
+            _ => {}
+        }
+    }
+}
+
 /// A schema with how the JSON is to be laid out; a schema says itself by `x-guidance` where it wants that otherwise.
 fn schema(value: &Value) -> Value {
     let mut schema = value.clone();
+    close(&mut schema);
     if let Some(object) = schema.as_object_mut() {
         object.entry("x-guidance").or_insert_with(|| json!({ "whitespace_pattern": BLANKS }));
     }
@@ -318,6 +345,21 @@ pub(super) mod tests {
                 let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
                 assert!(is_over && validator.is_valid(&value), "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn objects_have_the_properties_that_are_listed() {
+        let mut schema = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}, "c": {"type": "array", "items": {"properties": {}}},
+            "d": {"properties": {"e": {}}, "additionalProperties": true}, "f": {"const": {"properties": {}}},
+            "g": {"anyOf": [{"properties": {}}, {"type": "null"}]}}, "$defs": {"b": {"properties": {"x": {"type": "integer"}}}}});
+        close(&mut schema);
+        let closed = |path: &str| schema.pointer(path).unwrap().get("additionalProperties") == Some(&json!(false));
+        for path in ["", "/$defs/b", "/properties/c/items", "/properties/g/anyOf/0"] {
+            assert!(closed(path), "{path} in {schema}");
+        }
+        for path in ["/properties/d", "/properties/f/const", "/properties/g", "/properties/a"] {
+            assert!(!closed(path), "{path} in {schema}");
         }
     }
 
