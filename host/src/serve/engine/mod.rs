@@ -256,7 +256,7 @@ impl<'e, 'm> Engine<'e, 'm> {
         for (index, how) in over {
             let one = self.leave(index);
             match how {
-                Ok(why) => self.figures.ended(&one.end(why)),
+                Ok(why) => one.end(why, &self.figures),
                 Err(failed) => {
                     self.figures.failed(1);
                     one.fail(failed);

@@ -1,6 +1,7 @@
 //! One answer in progress.
 
 use super::ask::{Ask, Choice, Ended, Event, Failed, Logprob, Logprobs, Token, Why};
+use super::figures::Figures;
 use super::seats::Seat;
 use crate::chat::generate::{self, GenerateError, with_text};
 use crate::chat::wording::Wording;
@@ -150,7 +151,7 @@ impl Sequence {
     }
 
     /// It has ended; nobody hears of it any more.
-    pub fn end(mut self, why: Why) -> Ended {
+    pub fn end(mut self, why: Why, figures: &Figures) {
         if why == Why::Length {
             let text = self.wording.rest().to_owned();
             if !text.is_empty() {
@@ -167,8 +168,9 @@ impl Sequence {
             decode: first.elapsed(),
         };
         self.ask.timeline.over(self.drawn, why.name());
+        // Whoever hears of it finds it counted.
+        figures.ended(&ended);
         self.say(Event::Ended(ended));
-        ended
     }
 
     /// It can't go on.
