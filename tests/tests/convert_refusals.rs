@@ -310,7 +310,7 @@ fn what_a_folder_must_not_hold_is_named() {
                 f.config["rope_scaling"] = json!({"rope_type": "llama3", "factor": 8.0});
                 f.config["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 10000.0});
             },
-            "rope_scaling.factor is 8.0; rope_parameters says otherwise",
+            "rope_scaling.rope_type is \"llama3\"; rope_parameters says otherwise",
         ),
         (|f| f.config["rope_scaling"] = json!("llama3"), "rope_scaling is \"llama3\"; allowed: an object"),
         (|f| f.config["quantization_config"] = json!({"quant_method": "gptq"}), "quantization_config is"),
