@@ -480,7 +480,7 @@ fn nonsense_is_refused_and_the_worker_serves_the_next_root() {
         (frame(&[77]), "kind is 77; allowed: 1 to 21"),
         (frame(&[5]), "sent a message that is not due"),
         (frame(&[5, 0]), "length has 1 bytes too many"),
-        (frame(&[2, 9, 0, 0, 0]), "version is 9; it must be 4"),
+        (frame(&[2, 9, 0, 0, 0]), "version is 9; it must be 5"),
         (frame(&[2]), "version is not there: the message ends before it"),
         (u32::MAX.to_le_bytes().to_vec(), "length is 4294967295; allowed: 1 to 131072"),
         (vec![0; 4], "length is 0; allowed: 1 to 131072"),
