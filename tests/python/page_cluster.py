@@ -44,26 +44,34 @@ def main():
             process.wait()
 
 
+def until(page, script, patience_ms):
+    """Waits until a script says yes. The page's policy lets no script be made of text, as Playwright's own waiting does."""
+    end = time.monotonic() + patience_ms / 1000
+    while not page.evaluate(script):
+        expect(time.monotonic() < end, f"never came: {script}")
+        page.wait_for_timeout(50)
+
+
 def look(context, url, workers, shots):
     chat, cluster = context.new_page(), context.new_page()
     chat.goto(url)
     chat.fill("#question", LONG)
     chat.press("#question", "Enter")
-    chat.wait_for_function(f"document.querySelector('{LAST}')?.innerText.length > 200", timeout=ANSWER_MS)
+    until(chat, f"document.querySelector('{LAST}')?.innerText.length > 200", ANSWER_MS)
     cluster.goto(url + "/cluster.html")
     (process, address), here = workers[1], "document.querySelectorAll('#nodes .state:not(.out)').length"
-    cluster.wait_for_function(f"{here} === 3", timeout=PATIENCE_MS)
+    until(cluster, f"{here} === 3", PATIENCE_MS)
     cluster.wait_for_timeout(4_000)
     rows = cluster.locator("#nodes tr").all_inner_texts()
     expect(all(any(ch.isdigit() for ch in row.split("here")[1]) for row in rows), f"nodes have no figures: {rows}")
     written = len(chat.inner_text(LAST))
     process.kill()
     killed = time.monotonic()
-    cluster.wait_for_function(f"{here} === 2", timeout=15_000)
+    until(cluster, f"{here} === 2", 15_000)
     print(f"ok    the page shows the loss after {time.monotonic() - killed:.1f} s", flush=True)
-    cluster.wait_for_function(f"document.querySelector('#events')?.innerText.includes('{address}')", timeout=PATIENCE_MS)
+    until(cluster, f"document.querySelector('#events')?.innerText.includes('{address}')", PATIENCE_MS)
     print("ok    an event names the worker", flush=True)
-    chat.wait_for_function(f"document.querySelector('{LAST}').innerText.length > {written + 200}", timeout=ANSWER_MS)
+    until(chat, f"document.querySelector('{LAST}').innerText.length > {written + 200}", ANSWER_MS)
     print("ok    the answer goes on", flush=True)
     if shots:
         shots.mkdir(parents=True, exist_ok=True)
