@@ -109,7 +109,7 @@ function nodeRow({ name, address, state, share, memory_bytes, passes, compute_ms
   const numbers = [formatBytes(memory_bytes), formatNumber(passes), ...times.map(formatRate)];
   return element("tr", {},
     element("th", { scope: "row" }, name ?? UNKNOWN),
-    element("td", {}, address ?? UNKNOWN),
+    element("td", {}, address === name ? "" : (address ?? UNKNOWN)),
     element("td", {}, element("span", { className: state === "here" ? "state" : "state out" }, state ?? UNKNOWN)),
     element("td", { className: "right" }, shareBar(share), formatPercent(share)),
     ...numbers.map((number) => element("td", { className: "right" }, number)));
