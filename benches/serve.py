@@ -47,6 +47,11 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
 
+    def processor(self):
+        """Seconds of processor time so far; Linux only."""
+        user, system = open(f"/proc/{self.process.pid}/stat").read().rsplit(")", 1)[1].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def ask(self, prompt, tokens):
         """An answer of so many tokens, whole."""
         body = {"prompt": prompt, "max_tokens": tokens, "ignore_eos": True, "temperature": 0}
@@ -131,13 +136,17 @@ def together(calls):
 
 
 def clients(server, args, seed):
-    """Tokens per second of one client, and of many together, prompts of 16 tokens included."""
+    """Tokens per second of one client, and of many together, prompts of 16 tokens included; and of ours, seconds of processor time for a
+    token of each, which other programs on the machine change less."""
     def rate(count):
         calls = [lambda index=index: server.ask(ids(seed * 100 + index, 16), args.tokens) for index in range(count)]
+        before = server.processor() if isinstance(server, Server) else 0
         _, seconds = together(calls)
-        return count * args.tokens / seconds
+        spent = server.processor() - before if isinstance(server, Server) else 0
+        return count * args.tokens / seconds, spent / args.tokens
 
-    return rate(1), rate(args.clients)
+    (one, one_spent), (many, many_spent) = rate(1), rate(args.clients)
+    return one, many, one_spent, many_spent
 
 
 def prefix(server, args, seed):
@@ -196,6 +205,9 @@ def report(args, seen):
         if name in seen:
             one, many = median(name, 0), median(name, 1)
             print(f"{whose}: 1 client {one:.1f} tokens/s, {args.clients} clients {many:.1f} together: {many / one:.2f} x")
+    if "clients" in seen:
+        one, many = (1000 * median("clients", index) for index in (2, 3))
+        print(f"dair: {one:.0f} ms of processor time for a token, {many:.0f} for one of each of {args.clients}")
     if "llama" in seen:
         ratios = [statistics.median(a[index] / b[index] for a, b in zip(seen["clients"], seen["llama"])) for index in range(2)]
         print(f"dair to llama.cpp: {ratios[0]:.2f} with one client, {ratios[1]:.2f} with {args.clients}")

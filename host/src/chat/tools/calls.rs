@@ -31,8 +31,8 @@ pub struct Calls {
 #[derive(Debug)]
 enum State {
     Text,
-    /// Behind what opens calls; so many calls had begun there.
-    Between(u32),
+    /// Behind what opens calls, and whether no call was there since.
+    Between(bool),
     /// An object with a name and arguments; how much of the arguments was given on, if the call has begun.
     Object(Members, Option<usize>),
     /// Arguments of a call that has begun; how much of them was given on.
@@ -46,7 +46,8 @@ use State::{Arguments, Between, Object, Parameters, Text};
 /// What was found between calls.
 enum Next {
     Text,
-    Between(u32),
+    /// A mark, and nothing else.
+    Between,
     Object,
     /// The name of a tool, before its arguments.
     Named(String),
@@ -55,10 +56,10 @@ enum Next {
 }
 
 impl Next {
-    fn state(self) -> State {
+    fn state(self, is_open: bool) -> State {
         match self {
             Self::Text => Text,
-            Self::Between(before) => Between(before),
+            Self::Between => Between(is_open),
             Self::Object => Object(Members::default(), None),
             Self::Named(_) => Arguments(Members::default(), 0),
             Self::Parameters(tool) => Parameters(tool, 0),
@@ -96,10 +97,10 @@ impl Calls {
         let rest = std::mem::take(&mut self.held_back);
         match std::mem::replace(&mut self.state, Text) {
             Text => self.text(&rest, say),
-            Between(before) if before == self.begun => self.text(&format!("{}{rest}", self.family.opens()), say),
+            Between(true) => self.text(&format!("{}{rest}", self.family.opens()), say),
             // Half a call behind others is none, and no text.
             Object(members, None) if self.begun == 0 => self.no_call(members.text(), say),
-            Between(_) | Object(..) | Arguments(..) | Parameters(..) => {}
+            Between(false) | Object(..) | Arguments(..) | Parameters(..) => {}
         }
     }
 
@@ -107,7 +108,7 @@ impl Calls {
     fn step(&mut self, say: &mut impl FnMut(Piece<'_>)) -> bool {
         match std::mem::replace(&mut self.state, Text) {
             Text => self.step_text(say),
-            Between(before) => self.step_between(before, say),
+            Between(is_open) => self.step_between(is_open, say),
             Object(members, given) => self.step_object(members, given, say),
             Arguments(members, given) => self.step_arguments(members, given, say),
             Parameters(tool, given) => self.step_parameters(tool, given, say),
@@ -119,14 +120,14 @@ impl Calls {
         let opens = self.family.opens();
         let is_start = self.family == Family::Llama && !self.has_text;
         if is_start && self.held_back.trim_start().starts_with('{') {
-            self.state = Between(self.begun);
+            self.state = Between(true);
             return true;
         }
         if let Some((before, behind)) = self.held_back.split_once(opens) {
             let (before, behind) = (before.trim_end().to_owned(), behind.to_owned());
             self.held_back = behind;
             self.text(&before, say);
-            self.state = Between(self.begun);
+            self.state = Between(true);
             return true;
         }
         let sure = self.held_back.len() - partial(&self.held_back, opens);
@@ -137,34 +138,34 @@ impl Calls {
         false
     }
 
-    fn step_between(&mut self, before: u32, say: &mut impl FnMut(Piece<'_>)) -> bool {
+    fn step_between(&mut self, is_open: bool, say: &mut impl FnMut(Piece<'_>)) -> bool {
         let is_filling = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '[' | ']' | '`');
         let text = match self.family {
             // Its tags begin with a bracket, too.
             Family::MistralArgs => self.held_back.trim_start().to_owned(),
             _ => self.held_back.trim_start_matches(is_filling).to_owned(),
         };
-        if let Some((behind, next)) = self.behind(&text, before) {
+        if let Some((behind, next)) = self.behind(&text) {
             if let Next::Named(name) = &next {
                 self.call(name, say);
             }
             self.held_back = behind.to_owned();
-            self.state = next.state();
+            self.state = next.state(is_open);
             return true;
         }
         if self.may_open(&text) && text.len() <= HEAD_MAX {
-            self.state = Between(before);
+            self.state = Between(is_open);
             return false;
         }
         // It was none that opens calls: what follows is looked at as any text.
-        let opens = if before == self.begun { self.family.opens() } else { "" };
+        let opens = if is_open { self.family.opens() } else { "" };
         self.has_text = true;
         self.text(opens, say);
         true
     }
 
     /// What comes next in calls, and what lies behind its mark.
-    fn behind<'t>(&self, text: &'t str, before: u32) -> Option<(&'t str, Next)> {
+    fn behind<'t>(&self, text: &'t str) -> Option<(&'t str, Next)> {
         if text.starts_with('{') {
             return Some((text, Next::Object));
         }
@@ -174,10 +175,10 @@ impl Calls {
                 let (tool, behind) = text.strip_prefix("<function=")?.split_once('>')?;
                 Some((behind, Next::Parameters(tool.trim().to_owned())))
             }),
-            Family::Llama => strip(self.family.opens(), Next::Between(before)),
+            Family::Llama => strip(self.family.opens(), Next::Between),
             Family::Mistral | Family::MistralArgs | Family::DeepSeek => {
                 let marks = [self.family.opens(), "<｜tool▁calls▁end｜>"];
-                marks.into_iter().find_map(|mark| strip(mark, Next::Between(before))).or_else(|| {
+                marks.into_iter().find_map(|mark| strip(mark, Next::Between)).or_else(|| {
                     let (head, _) = text.split_once('{')?;
                     let name = name(head);
                     if name.is_empty() { None } else { Some((&text[head.len()..], Next::Named(name))) }
@@ -235,7 +236,7 @@ impl Calls {
                 given = Some(before + now.len());
             }
         }
-        self.state = if is_over { Between(self.begun.saturating_sub(1)) } else { Object(members, given) };
+        self.state = if is_over { Between(false) } else { Object(members, given) };
         is_over
     }
 
@@ -247,7 +248,7 @@ impl Calls {
             say(Piece::Arguments(now));
         }
         let (is_whole, given) = (members.is_whole(), members.text().len());
-        self.state = if is_whole { Between(self.begun.saturating_sub(1)) } else { Arguments(members, given) };
+        self.state = if is_whole { Between(false) } else { Arguments(members, given) };
         is_whole
     }
 
@@ -264,7 +265,7 @@ impl Calls {
             }
             say(Piece::Arguments(if given == 0 { "{}" } else { "}" }));
             self.held_back = behind;
-            self.state = Between(self.begun.saturating_sub(1));
+            self.state = Between(false);
             return true;
         }
         let parameter = text.strip_prefix("<parameter=").and_then(|text| text.split_once('>'));
