@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes on a slow machine.
@@ -21,6 +21,8 @@ pub struct Screen {
     process: Child,
     keyboard: File,
     written: Written,
+    /// Ends when the last program on the terminal has.
+    reader: Option<JoinHandle<()>>,
     seen: usize,
 }
 
@@ -51,8 +53,8 @@ impl Screen {
         drop((command, terminal.slave));
         let keyboard = File::from(terminal.master);
         let written = Written::default();
-        watch(keyboard.try_clone().expect("a file descriptor"), Arc::clone(&written));
-        Self { process, keyboard, written, seen: 0 }
+        let reader = Some(watch(keyboard.try_clone().expect("a file descriptor"), Arc::clone(&written)));
+        Self { process, keyboard, written, reader, seen: 0 }
     }
 
     /// Types or pastes.
@@ -86,7 +88,7 @@ impl Screen {
         self.seen = reached.unwrap_or_else(|| panic!("not {count} bytes: {}", self.text()));
     }
 
-    /// Waits for the end and returns the exit code.
+    /// Waits for the end, and until all that was written before it is read, and returns the exit code.
     ///
     /// # Panics
     /// If it does not end in time.
@@ -94,6 +96,9 @@ impl Screen {
         let start = Instant::now();
         while start.elapsed() < DEADLINE {
             if let Some(status) = self.process.try_wait().expect("a child can be waited for") {
+                if let Some(reader) = self.reader.take() {
+                    reader.join().expect("the reader does not panic");
+                }
                 return status.code();
             }
             thread::sleep(Duration::from_millis(2));
@@ -147,7 +152,7 @@ impl Drop for Screen {
     }
 }
 
-fn watch(mut screen: File, written: Written) {
+fn watch(mut screen: File, written: Written) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut bytes = [0; 4096];
         // Reading fails when the last program on the terminal has ended.
@@ -155,5 +160,5 @@ fn watch(mut screen: File, written: Written) {
             written.0.lock().expect("waiting does not panic while it holds this").extend_from_slice(&bytes[..count]);
             written.1.notify_all();
         }
-    });
+    })
 }
