@@ -6,10 +6,11 @@ use dair_core::kernels::KvType;
 use dair_core::plan::{Share, Stage};
 use dair_core::quant::DType;
 use dair_core::wire::native::{
-    Beat, Best, Failed, HasModel, Have, ISA_MAX, MESSAGE_MAX, MODELS_MAX, Message, Pass, Plan, PlanNode, REASON_MAX,
-    Ready, Spent, VERSION, Wanted, Watch, message_len, write_beat, write_bye, write_copy, write_digest, write_drain,
-    write_echo, write_failed, write_go, write_hashing, write_have, write_join, write_leaving, write_link, write_linked,
-    write_pass, write_plan, write_ready, write_refused, write_rest, write_verify, write_watch,
+    Beat, Best, Failed, HasModel, Have, ISA_MAX, MESSAGE_MAX, MODELS_MAX, Message, PAGES_MAX, Pages, Pass, Plan,
+    PlanNode, REASON_MAX, RESTORED_BYTES, Ready, Spent, VERSION, Wanted, Watch, message_len, write_beat, write_bye,
+    write_copy, write_digest, write_drain, write_echo, write_failed, write_go, write_hashing, write_have, write_join,
+    write_keep, write_leaving, write_link, write_linked, write_pass, write_plan, write_ready, write_refused,
+    write_rest, write_restore, write_restored, write_verify, write_watch,
 };
 use dair_tests::random::Random;
 
@@ -72,6 +73,10 @@ const BEAT: Beat = Beat {
     spent: Spent { passes: 9, compute_us: 10, exchange_us: u64::MAX, disk_us: 12 },
 };
 
+const READY: Ready = Ready { arena_bytes: 5, repacked_bytes: u64::MAX, keeps: true };
+
+const PAGES: Pages<'_> = Pages { slot: 3, first: 70, names: &[[7; 16], [8; 16]] };
+
 const COPY: CacheCopy = CacheCopy { from: 1, to: 2, positions: 99 };
 
 const WATCH: Watch = Watch { session: [8; 16], silence_ms: 2000 };
@@ -85,10 +90,10 @@ fn pass() -> Pass {
 fn messages() -> Vec<Vec<u8>> {
     let nodes = nodes();
     let places = nodes.iter().map(|node| (node.share, node.host.as_str(), node.port));
-    let mut out = vec![Vec::new(); 21];
+    let mut out = vec![Vec::new(); 24];
     write_have(&mut out[0], &have()).unwrap();
     write_plan(&mut out[1], &plan(), places).unwrap();
-    write_ready(&mut out[2], &Ready { arena_bytes: 5, repacked_bytes: u64::MAX }).unwrap();
+    write_ready(&mut out[2], &READY).unwrap();
     write_refused(&mut out[3], "no memory").unwrap();
     write_go(&mut out[4]).unwrap();
     write_linked(&mut out[5]).unwrap();
@@ -107,6 +112,9 @@ fn messages() -> Vec<Vec<u8>> {
     write_leaving(&mut out[18]).unwrap();
     write_join(&mut out[19], 9990).unwrap();
     write_copy(&mut out[20], COPY).unwrap();
+    write_keep(&mut out[21], &PAGES).unwrap();
+    write_restore(&mut out[22], &PAGES).unwrap();
+    write_restored(&mut out[23], 2).unwrap();
     out
 }
 
@@ -124,7 +132,7 @@ fn what_is_written_is_read() {
     assert!(matches!(read(0), Message::Have(read) if read == have()));
     let Message::Plan(read_plan, read_nodes) = read(1) else { panic!("not a plan") };
     assert_eq!((read_plan, read_nodes.collect::<Result<Vec<_>, _>>()), (plan(), Ok(nodes())));
-    assert!(matches!(read(2), Message::Ready(Ready { arena_bytes: 5, repacked_bytes: u64::MAX })));
+    assert!(matches!(read(2), Message::Ready(READY)));
     assert!(matches!(read(3), Message::Refused(reason) if reason == "no memory"));
     assert!(matches!(read(4), Message::Go) && matches!(read(5), Message::Linked) && matches!(read(8), Message::Bye));
     assert!(matches!(read(6), Message::Link(session, 5) if session == [3; 16]));
@@ -140,6 +148,8 @@ fn what_is_written_is_read() {
     assert!(matches!(read(16), Message::Failed(Failed { node: 3, reason }) if reason == "no disk"));
     assert!(matches!(read(17), Message::Drain) && matches!(read(18), Message::Leaving));
     assert!(matches!(read(19), Message::Join(9990)) && matches!(read(20), Message::Copy(COPY)));
+    assert!(matches!(read(21), Message::Keep(PAGES)) && matches!(read(22), Message::Restore(PAGES)));
+    assert!(matches!(read(23), Message::Restored(2)) && messages[23].len() == RESTORED_BYTES);
 }
 
 #[test]
@@ -167,6 +177,10 @@ fn the_longest_messages_are_within_the_limit() {
     let pass = Pass { runs: (0..MAX_BATCH).map(run).collect(), ..Pass::default() };
     write_pass(&mut out, &pass, &tokens).unwrap();
     assert!(Message::parse(body(&out)).is_ok());
+
+    let (mut out, names) = (Vec::new(), vec![[9; 16]; PAGES_MAX]);
+    write_keep(&mut out, &Pages { slot: 0, first: 0, names: &names }).unwrap();
+    assert!(matches!(Message::parse(body(&out)), Ok(Message::Keep(read)) if read.names == names));
 
     let (mut out, reason) = (Vec::new(), "é".repeat(REASON_MAX));
     write_refused(&mut out, &reason).unwrap();

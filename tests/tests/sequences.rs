@@ -1,6 +1,7 @@
 //! Several sequences in one pass: each has the bits that it has alone.
 
 use dair_core::exec::{Batch, CacheCopy, Failure, Logits, Run};
+use dair_core::format::Header;
 use dair_core::io::{Alone, Pool, Serial};
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{Cut, Share};
@@ -150,6 +151,55 @@ fn a_beginning_that_was_copied_is_one_that_was_computed() {
             assert!(matches!(copy(SLOTS, 0, 1), Err(Failure::Slot { .. })));
             assert!(matches!(copy(0, SLOTS, 1), Err(Failure::Slot { .. })));
             assert!(matches!(copy(0, 1, u32::MAX), Err(Failure::Context { .. })));
+        });
+    }
+}
+
+/// A sequence goes on from pages that were taken out of the cache as if it had been computed there.
+#[test]
+fn pages_that_were_put_back_are_as_good_as_computed_ones() {
+    for (case, at) in models::all().into_iter().zip(0..) {
+        let kv = KvType::ALL[at % KvType::ALL.len()];
+        if !(case.header.head_dim as usize).is_multiple_of(kv.block_len()) {
+            continue;
+        }
+        let case = Case { header: Header { seq_len: 200, ..case.header }, ..case };
+        let sequences = Sequences::new(case, kv, [150, 140, 1, 1, 1]);
+        let (tokens, alone, other) = (&sequences.tokens[0], &sequences.alone[0], &sequences.tokens[1]);
+        let cut = sequences.cut(&[Share::EQUAL]);
+        with_engine(&sequences.file, (&cut, kv, 0), (&Serial, best_kernels()), 0xFF, |engine| {
+            for (slot, tokens) in [(1, tokens), (4, other)] {
+                for (part, tokens) in (0..).zip(tokens.chunks(16)) {
+                    let runs = [Run { slot, ..Run::new(16 * part, tokens.len() as u32, Logits::None) }];
+                    engine.forward(&mut Alone, Batch { runs: &runs, tokens }).unwrap();
+                }
+            }
+            let mut pages = [Vec::new(), Vec::new()];
+            for (page, bytes) in (0..).zip(&mut pages) {
+                engine.page::<()>(1, page, |piece| bytes.extend_from_slice(piece)).unwrap();
+            }
+            assert_eq!(pages[0].len(), pages[1].len());
+            // A page is 4 tiles, and 200 positions are 13 of them.
+            let cache_bytes = engine.program().cache_bytes() / u64::from(SLOTS);
+            assert!((cache_bytes / 4..=cache_bytes / 3).contains(&(pages[0].len() as u64)), "{}", pages[0].len());
+            for (page, bytes) in (0..).zip(&pages) {
+                let mut rest = &bytes[..];
+                let put = engine.page::<()>(4, page, |piece| {
+                    let (own, others) = rest.split_at(piece.len());
+                    piece.copy_from_slice(own);
+                    rest = others;
+                });
+                assert!(put.is_ok() && rest.is_empty());
+            }
+            let rest = &tokens[128..];
+            let runs = [Run { slot: 4, ..Run::new(128, rest.len() as u32, Logits::All) }];
+            engine.forward(&mut Alone, Batch { runs: &runs, tokens: rest }).unwrap();
+            let rows: Vec<_> = (0..rest.len() as u32).map(|row| engine.logits(row).to_vec()).collect();
+            assert_same_bits(&rows, &alone[128..], &format!("{}, {kv}", sequences.case.name));
+            let mut page = |slot, page| engine.page::<()>(slot, page, |_| panic!("nothing is there"));
+            assert!(matches!(page(SLOTS, 0), Err(Failure::Slot { .. })));
+            assert!(matches!(page(0, 3), Err(Failure::Context { .. })));
+            assert!(matches!(page(0, u32::MAX), Err(Failure::Context { .. })));
         });
     }
 }

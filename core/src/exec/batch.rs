@@ -47,6 +47,9 @@ pub struct CacheCopy {
     pub positions: u32,
 }
 
+/// Positions of a page: keys and values that are moved into and out of a cache together. Whole tiles of every layout.
+pub const PAGE: u32 = 64;
+
 /// Runs of different sequences that are computed together; each has the bits that it has alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'b> {

@@ -16,7 +16,7 @@ mod share;
 mod step;
 
 pub use arena::ARENA_ALIGN;
-pub use batch::{Batch, CacheCopy, Logits, Run};
+pub use batch::{Batch, CacheCopy, Logits, PAGE, Run};
 pub use error::GraphError;
 pub use places::Place;
 pub use step::Step;
@@ -126,6 +126,15 @@ impl<'p> Program<'p> {
     /// Sequences of the KV cache.
     pub const fn slots(&self) -> u32 {
         self.slots
+    }
+
+    /// Bytes of keys and values of all sequences.
+    pub fn cache_bytes(&self) -> u64 {
+        let of_step = |step: &Step| match &step.kind {
+            Kind::Shift { cache, .. } => (cache.end() - cache.offset) as u64,
+            _ => 0,
+        };
+        self.steps.iter().map(of_step).sum()
     }
 
     /// The graph that was checked.
@@ -320,6 +329,39 @@ impl<'a, S: Storage + ?Sized, P: Pool> Engine<'a, S, P> {
             // SAFETY: `byte_ptr` checked both ranges, no lane runs while `self` is borrowed here, and a copy may overlap itself.
             unsafe { core::ptr::copy(from, to, bytes) };
         }
+    }
+
+    /// Shows `each` the keys and values of the positions of a page, those from `page * PAGE` on, piece by piece: to be read, or to be
+    /// put there. How many bytes they are, and in which order they come, depends on the graph and on the type of the cache alone.
+    ///
+    /// # Errors
+    /// A sequence or positions that there are not.
+    pub fn page<E>(
+        &mut self,
+        slot: u32,
+        page: u32,
+        mut each: impl FnMut(&mut [u8]),
+    ) -> Result<(), Failure<S::Error, E>> {
+        let (slots, seq_len) = (self.program.slots, self.program.seq_len);
+        if slot >= slots {
+            return Err(Failure::Slot { slot, slots });
+        }
+        let end = (u64::from(page) + 1) * u64::from(PAGE);
+        if end > u64::from(seq_len) {
+            return Err(Failure::Context { end, seq_len });
+        }
+        let positions = [(end - u64::from(PAGE)) as usize, end as usize];
+        for step in self.program.steps {
+            let Kind::Shift { cache, .. } = &step.kind else { continue };
+            let [from, to] = positions.map(|position| cache.layout.tile_start(cache.part, position));
+            for head in 0..cache.heads {
+                let first = self.arena.byte_ptr(cache.head(slot, head) + from, to - from);
+                // SAFETY: `byte_ptr` checked the range, of which every byte was written when the arena was made, and no lane runs
+                // while `self` is borrowed here.
+                each(unsafe { core::slice::from_raw_parts_mut(first, to - from) });
+            }
+        }
+        Ok(())
     }
 
     /// Exchanges the logits of the last batch once more.

@@ -156,6 +156,11 @@ impl Kernels {
         self.table.relaxed.as_ref().map(|products| Self { products, ..self })
     }
 
+    /// The products: exact ones, whose results are those of any other instruction set, or relaxed ones.
+    pub fn products(&self) -> &'static str {
+        if core::ptr::eq(self.products, &self.table.products) { "exact" } else { "relaxed" }
+    }
+
     /// The instruction set of this table.
     pub fn isa(&self) -> Isa {
         self.table.isa

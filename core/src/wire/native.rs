@@ -35,7 +35,7 @@
 use super::bytes::{Reader, cut, put_text, put_u32, put_u64};
 use super::dllama::HOST_MAX;
 use super::{Fault, Invalid, Part, ReadError};
-use crate::exec::{CacheCopy, Logits, Run};
+use crate::exec::{CacheCopy, Logits, PAGE, Run};
 use crate::graph::{MAX_BATCH, MAX_NODES, MAX_SLOTS};
 use crate::kernels::KvType;
 use crate::plan::{Share, Stage};
@@ -46,7 +46,7 @@ use core::time::Duration;
 use embedded_io::{ErrorType, Write};
 
 /// What both sides of a session must have in common: other versions are refused.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// First bytes of a root: as no root of the `dllama` dialect begins, whose index is below the number of workers.
 pub const CALL: [u8; 8] = *b"\x01\0\0\0dair";
@@ -72,6 +72,8 @@ pub const BEST_MAX: u32 = 128;
 pub const BUSY_MAX: usize = 160;
 /// Longest reason of a refusal in bytes.
 pub const REASON_MAX: usize = 500;
+/// Most pages that a message names.
+pub const PAGES_MAX: usize = 8000;
 /// Longest name of an instruction set in bytes.
 pub const ISA_MAX: usize = 31;
 
@@ -174,6 +176,8 @@ pub struct Ready {
     pub arena_bytes: u64,
     /// Bytes of weights that it repacked.
     pub repacked_bytes: u64,
+    /// It has a disk for keys and values.
+    pub keeps: bool,
 }
 
 /// A sign of life. A root asks for it again and again, and a worker answers with what it did so far.
@@ -283,6 +287,20 @@ pub struct Failed {
     pub reason: heapless::String<REASON_MAX>,
 }
 
+/// What a page of keys and values is known by: all tokens from the first of its sequence to the last of its own, hashed.
+pub type PageName = [u8; 16];
+
+/// Pages of a sequence that follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pages<'p> {
+    /// The place of the sequence in the KV cache.
+    pub slot: u32,
+    /// The first page, of [`PAGE`] positions as all are.
+    pub first: u32,
+    /// What they are, at most [`PAGES_MAX`].
+    pub names: &'p [PageName],
+}
+
 /// A message. What may be long stays where it was read.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // there is no heap here, and few messages are alive at a time
@@ -329,6 +347,12 @@ pub enum Message<'m> {
     Join(u16),
     /// The beginning of a sequence becomes that of another one, before the next pass.
     Copy(CacheCopy),
+    /// Every node keeps its part of these pages on its disk, as far as it has room.
+    Keep(Pages<'m>),
+    /// Every node gets its part of these pages from its disk.
+    Restore(Pages<'m>),
+    /// A worker has got so many of them, from the first on.
+    Restored(u32),
 }
 
 const HAVE: u8 = 1;
@@ -352,6 +376,9 @@ const DRAIN: u8 = 18;
 const LEAVING: u8 = 19;
 const JOIN: u8 = 20;
 const COPY: u8 = 21;
+const KEEP: u8 = 22;
+const RESTORE: u8 = 23;
+const RESTORED: u8 = 24;
 
 /// Nodes of a plan, each checked when it is read.
 #[derive(Clone, Debug)]
@@ -440,6 +467,7 @@ impl<'m> Message<'m> {
             READY => Self::Ready(Ready {
                 arena_bytes: reader.u64("bytes of the arena")?,
                 repacked_bytes: reader.u64("repacked bytes")?,
+                keeps: reader.within("disk for keys and values", 0..=1)? == 1,
             }),
             REFUSED => Self::Refused(reader.text(["length of the reason", "reason"], 0)?),
             GO => Self::Go,
@@ -447,13 +475,7 @@ impl<'m> Message<'m> {
             LINKS => Self::Link(reader.array("session")?, reader.within("node", 1..=MAX_NODES - 1)?),
             PASS => {
                 let pass = read_pass(&mut reader)?;
-                let len = 4 * pass.rows() as usize;
-                let Some((tokens, behind)) = rest.split_at_checked(len) else {
-                    let found = rest.len() as u64;
-                    let fault = Fault::Differs { found, expected: len as u64 };
-                    return Err(Reader::new(rest, Part::Message).invalid("bytes of tokens", fault).into());
-                };
-                *rest = behind;
+                let tokens = tail(rest, 4 * pass.rows() as usize, "bytes of tokens")?;
                 Self::Pass(pass, Tokens(tokens))
             }
             BYE => Self::Bye,
@@ -491,8 +513,11 @@ impl<'m> Message<'m> {
                     positions: reader.u32("positions")?,
                 })
             }
+            KEEP => Self::Keep(read_pages(rest)?),
+            RESTORE => Self::Restore(read_pages(rest)?),
+            RESTORED => Self::Restored(reader.within("pages", 0..=PAGES_MAX as u32)?),
             found => {
-                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: COPY.into() };
+                let fault = Fault::Range { found: found.into(), min: HAVE.into(), max: RESTORED.into() };
                 return Err(reader.invalid("kind", fault).into());
             }
         };
@@ -505,6 +530,16 @@ impl<'m> Message<'m> {
 }
 
 type Source<'r, 'm> = Reader<'r, &'m [u8]>;
+
+/// Takes so many bytes, which stay where they are.
+fn tail<'m>(rest: &mut &'m [u8], len: usize, field: &'static str) -> Result<&'m [u8], ReadError<Infallible>> {
+    let Some((bytes, behind)) = rest.split_at_checked(len) else {
+        let fault = Fault::Differs { found: rest.len() as u64, expected: len as u64 };
+        return Err(Reader::new(rest, Part::Message).invalid(field, fault).into());
+    };
+    *rest = behind;
+    Ok(bytes)
+}
 
 fn read_have(reader: &mut Source<'_, '_>) -> Result<Have, ReadError<Infallible>> {
     let version = reader.u32("version")?;
@@ -669,6 +704,16 @@ fn read_pass(reader: &mut Source<'_, '_>) -> Result<Pass, ReadError<Infallible>>
     Ok(pass)
 }
 
+fn read_pages<'m>(rest: &mut &'m [u8]) -> Result<Pages<'m>, ReadError<Infallible>> {
+    let mut reader = Reader::new(rest, Part::Message);
+    let slot = reader.within("slot", 0..=MAX_SLOTS - 1)?;
+    let first = reader.within("first page", 0..=u32::MAX / PAGE)?;
+    let count = reader.within("number of pages", 1..=PAGES_MAX as u32)?;
+    let len = count as usize * size_of::<PageName>();
+    let names = tail(rest, len, "names of pages")?;
+    Ok(Pages { slot, first, names: names.as_chunks().0 })
+}
+
 /// Writes a [`Have`].
 ///
 /// # Errors
@@ -727,7 +772,8 @@ pub fn write_plan<'n, W: Write>(
 pub fn write_ready<W: Write>(writer: &mut W, ready: &Ready) -> Result<(), W::Error> {
     frame(writer, READY, |writer| {
         put_u64(writer, ready.arena_bytes)?;
-        put_u64(writer, ready.repacked_bytes)
+        put_u64(writer, ready.repacked_bytes)?;
+        put_u32(writer, ready.keeps.into())
     })
 }
 
@@ -823,6 +869,40 @@ pub fn write_rest<W: Write>(writer: &mut W) -> Result<(), W::Error> {
 pub fn write_copy<W: Write>(writer: &mut W, copy: CacheCopy) -> Result<(), W::Error> {
     let CacheCopy { from, to, positions } = copy;
     frame(writer, COPY, |writer| [from, to, positions].into_iter().try_for_each(|word| put_u32(writer, word)))
+}
+
+/// Writes that nodes keep pages.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_keep<W: Write>(writer: &mut W, pages: &Pages<'_>) -> Result<(), W::Error> {
+    frame(writer, KEEP, |writer| put_pages(writer, pages))
+}
+
+/// Writes that nodes get pages.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_restore<W: Write>(writer: &mut W, pages: &Pages<'_>) -> Result<(), W::Error> {
+    frame(writer, RESTORE, |writer| put_pages(writer, pages))
+}
+
+/// Writes how many pages a worker has got.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_restored<W: Write>(writer: &mut W, pages: u32) -> Result<(), W::Error> {
+    frame(writer, RESTORED, |writer| put_u32(writer, pages))
+}
+
+/// Bytes of what [`write_restored`] writes.
+pub const RESTORED_BYTES: usize = 9;
+
+fn put_pages<W: Write>(writer: &mut W, pages: &Pages<'_>) -> Result<(), W::Error> {
+    let Pages { slot, first, names } = *pages;
+    assert!((1..=PAGES_MAX).contains(&names.len()), "{} pages", names.len());
+    [slot, first, names.len() as u32].into_iter().try_for_each(|word| put_u32(writer, word))?;
+    writer.write_all(names.as_flattened())
 }
 
 /// Writes bytes to be sent back.

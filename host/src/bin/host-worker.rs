@@ -5,7 +5,7 @@
 use clap::{Parser, ValueEnum};
 use dair_core::wire::native::MODELS_MAX;
 use dair_host::cli::worker_log::{Log, LogFormat};
-use dair_host::cli::{self, KernelArgs, KeyArgs, MemoryArgs, interrupt};
+use dair_host::cli::{self, DiskArgs, KernelArgs, KeyArgs, MemoryArgs, interrupt};
 use dair_host::cluster::discovery::{Announcement, ClusterName, Discovery};
 use dair_host::cluster::key_file::Found;
 use dair_host::cluster::kv::Kv;
@@ -86,6 +86,8 @@ struct Args {
     /// Type in which keys and values are kept: f32 is exact and doubles the memory, q80 nearly halves it at some cost of quality
     #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
     kv: Kv,
+    #[command(flatten)]
+    disk: DiskArgs,
     /// Measure how fast this machine computes, even if that was done before: where it was busy then, or has changed
     #[arg(long)]
     measure_again: bool,
@@ -314,6 +316,7 @@ fn run(args: &Args, log: Log) -> Result<std::convert::Infallible, String> {
     let keys = key.map(|found| found.keys).unwrap_or_default();
     let worker = Worker::new(&pool, kernels, args.kv.into(), (speed, disk_speed), models)
         .with_storage(args.memory.storage.into())
+        .with_disk(args.disk.open().map_err(|error| error.to_string())?)
         .with_access(Access { keys: keys.clone(), dllama: args.dialect == Dialect::Dllama, is_root: false });
     let is_busy = Arc::new(AtomicBool::new(false));
     for root in &args.join {

@@ -6,6 +6,7 @@ mod bench;
 mod chat;
 mod convert;
 mod cut_args;
+mod disk_args;
 mod failure;
 mod generate;
 mod inspect;
@@ -40,6 +41,7 @@ pub mod worker_log;
 
 pub use args::parse;
 use clap::{Parser, Subcommand};
+pub use disk_args::DiskArgs;
 pub use failure::Failure;
 pub use kernel_args::KernelArgs;
 pub use key_args::KeyArgs;

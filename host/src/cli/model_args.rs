@@ -279,6 +279,7 @@ impl ModelArgs {
             wish: self.cut.wish(plan),
             lossy: self.cut.is_lossy(),
             slots: 1,
+            disk: None,
             timeouts,
             stop: Some(interrupt::flag()),
         })

@@ -83,6 +83,10 @@ impl SetUp {
             Stage::Lost(reason) => return self.tell(format_args!("left out: {reason}")),
             Stage::Back(names) => return self.tell(format_args!("takes part from now on: {names}")),
             Stage::Replay(tokens) => return self.tell(format_args!("computing {tokens} tokens again")),
+            Stage::NotKept(names) => {
+                return self
+                    .note(format_args!("keys and values are not kept on disk: {names} was started without --kv-disk"));
+            }
             Stage::WithoutFile(names) => {
                 return self.note(format_args!("{names}: no model file, so all workers are sent the weights"));
             }

@@ -4,10 +4,11 @@ use super::model_args::ModelArgs;
 use super::model_files::note_rule;
 use super::sample_args::ChoiceArgs;
 use super::template_args::parse_template;
-use super::{Failure, interrupt, progress};
+use super::{DiskArgs, Failure, interrupt, progress};
 use crate::chat::template::{self, Template};
 use crate::chat::tokenizer::{Tokenizer, TokenizerBytes};
 use crate::cluster::options::{Dialect, Options};
+use crate::cluster::room;
 use crate::machine::terminal;
 use crate::model::{Model, identity};
 use crate::net::Stage;
@@ -42,9 +43,9 @@ pub struct Args {
     /// Port to listen on; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 8080, help_heading = "Server")]
     port: u16,
-    /// Answers that are computed at a time; each has a KV cache for the whole context
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64), help_heading = "Server")]
-    slots: u32,
+    /// Answers that are computed at a time; each has a KV cache for the whole context [default: 4, or as many as fit the memory]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), help_heading = "Server")]
+    slots: Option<u32>,
     /// Requests that wait for a slot; more are told to come back later
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Server")]
     queue: u32,
@@ -81,6 +82,8 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    disk: DiskArgs,
+    #[command(flatten)]
     choice: ChoiceArgs,
     /// Write a timeline of requests and passes to this file, for Perfetto or chrome://tracing
     #[arg(long, value_name = "FILE", help_heading = "Server")]
@@ -92,6 +95,9 @@ pub struct Args {
 
 /// Contexts are no longer than that unless it is asked for: every slot has one.
 const SEQ_LEN: u32 = 8192;
+
+/// Answers that are computed at a time where nobody says how many, and memory allows it.
+const SLOTS: u32 = 4;
 
 /// Prompts that are made of texts at a time: more would only take turns.
 const TEXTS: usize = 4;
@@ -124,10 +130,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let tokenizer = tokenizer(&files.tokenizer, &model)?;
     note_rule(tokenizer, &files.tokenizer, args.quiet);
     let template = args.template(tokenizer)?;
+    let disk = args.disk.open()?;
     let tune = |options: &mut Options| {
-        options.slots = args.slots;
         options.stop = None;
+        options.disk = disk;
         options.max_seq_len.get_or_insert(SEQ_LEN);
+        // Why a model can't be run at all, preparing it says.
+        let fitting = || room::slots_within(&model, options, (SLOTS, options.workers.len() + 1)).unwrap_or(SLOTS);
+        options.slots = args.slots.unwrap_or_else(fitting);
     };
     let figures = Arc::new(Figures::new());
     let hear = |stage: &Stage<'_>| match stage {
@@ -140,6 +150,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let words = progress::Words::of(args.quiet, false);
     args.model.with_tuned_root(&model, (u32::MAX, words), (tune, &hear), |root| {
         let (asks, heard) = channel();
+        let planned = root.options().slots;
         let fingerprint = args.fingerprint(&model, root.options(), template.as_ref())?;
         let texts = Texts::new(tokenizer, template);
         let server = Arc::new(Server {
@@ -159,16 +170,28 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             waiting: Arc::new(AtomicU32::new(0)),
         });
         let engine = Engine::new(root, tokenizer.vocabulary(), Arc::clone(&figures))?;
-        if figures.slots() < args.slots && !args.quiet {
-            terminal::note(
-                "workers of C++ Distributed-Llama know one sequence: answers are computed one after the other",
-            );
+        if !args.quiet {
+            args.say_slots((figures.slots(), planned));
         }
         args.serve((listener, doors), server, engine, &heard)
     })
 }
 
 impl Args {
+    /// Says why answers are computed in fewer slots than one may expect.
+    fn say_slots(&self, (slots, planned): (u32, u32)) {
+        if slots < planned {
+            terminal::note(
+                "workers of C++ Distributed-Llama know one sequence: answers are computed one after the other",
+            );
+        } else if self.slots.is_none() && slots < SLOTS {
+            terminal::note(format_args!(
+                "{slots} answers at a time, since the memory holds no more KV caches: a smaller --max-seq-len and --kv q80 make them \
+                 smaller, --slots asks for more"
+            ));
+        }
+    }
+
     /// Where to listen, and who is let in.
     fn doors(&self) -> Result<(TcpListener, Doors), Failure> {
         let keys = self.api_keys.as_deref().map(KeyRing::read).transpose().map_err(|error| error.to_string())?;

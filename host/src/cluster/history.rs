@@ -62,6 +62,18 @@ impl History {
         }
     }
 
+    /// Tokens of a sequence that are in the cache.
+    pub fn in_cache(&self, slot: u32) -> &[u32] {
+        self.sequences.get(slot as usize).map_or(&[], |sequence| &sequence.tokens[..sequence.cached])
+    }
+
+    /// A sequence has these tokens from now on, all of them in the cache.
+    pub fn restored(&mut self, slot: u32, tokens: &[u32]) {
+        if let Some(sequence) = self.sequences.get_mut(slot as usize) {
+            *sequence = Sequence { tokens: tokens.to_vec(), cached: tokens.len(), has_gap: false };
+        }
+    }
+
     /// The cache is lost.
     pub fn lose(&mut self) {
         self.sequences.iter_mut().for_each(|sequence| sequence.cached = 0);

@@ -3,12 +3,14 @@
 use crate::cluster::error::RootError;
 use crate::cluster::kv;
 use crate::cluster::options::{Repack, StorageKind};
+use crate::cluster::pages::{Disk, PagesOfPart};
 use crate::cluster::room::{Beside, NoRoom};
 use crate::cluster::tables::GraphTables;
 use crate::machine::arena::ArenaMemory;
 use crate::machine::pool::Threads;
 use crate::model::Model;
 use crate::model::fingerprint::fingerprint;
+use crate::net::NetError;
 use crate::storage::stream::{self, DirectFile, Stream};
 use crate::storage::{Repacked, Weights, interleaved_bytes};
 use dair_core::exec::{Engine, Place, Program, Rooms, Step};
@@ -16,7 +18,7 @@ use dair_core::graph::{Graph, Op, pipes};
 use dair_core::io::Pool;
 use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::{self, Cut, DLLAMA_BATCH};
-use dair_core::wire::native::Ready;
+use dair_core::wire::native::{Pages, Ready};
 use self_cell::{MutBorrow, self_cell};
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -38,6 +40,8 @@ pub struct Local<'l> {
     pub max_memory: u64,
     /// Where weights are.
     pub storage: StorageKind,
+    /// Where keys and values are kept, if they are.
+    pub disk: Option<&'l Arc<Disk>>,
     /// Set from elsewhere, it ends waits for weights, if there are no other nodes.
     pub stop: Option<&'static AtomicBool>,
 }
@@ -69,6 +73,7 @@ pub struct Part<'m> {
     cell: Cell<'m>,
     kept: Option<Kept>,
     repack_time: Option<Duration>,
+    pages: Option<PagesOfPart>,
 }
 
 /// What of a part is worth keeping for the one that takes its place.
@@ -125,13 +130,15 @@ impl<'m> Part<'m> {
             arena: OnceCell::new(),
             weights: OnceCell::new(),
         };
+        let pages = local.disk.map(|disk| pages(model, (cut, node), local, disk)).transpose()?;
         let (mut keep, mut repack_time, mut announced) = (None, None, None);
         let cell = Cell::try_new(memory, |memory| {
             // Its memory is this part's, whether it is used or given back.
             let kept_bytes = kept.as_ref().map_or(0, Kept::bytes);
             let (program, way) = check(model, (cut, node), (local, kept_bytes), memory)?;
             let (graph, start) = (program.graph(), Instant::now());
-            let ready = Ready { arena_bytes: program.arena_bytes() as u64, repacked_bytes: interleaved_bytes(graph) };
+            let arena_bytes = program.arena_bytes() as u64;
+            let ready = Ready { arena_bytes, repacked_bytes: interleaved_bytes(graph), keeps: pages.is_some() };
             announced = Some(announce(&ready)?);
             let arena = lend(&memory.arena, arena_of(model, (cut, node), local, &program)?);
             let weights = match way {
@@ -159,7 +166,7 @@ impl<'m> Part<'m> {
             Ok::<_, E>(Engine::new(&program, weights, memory.pool, local.kernels, arena))
         })?;
         let announced = announced.unwrap_or_else(|| unreachable!("a part that is ready was announced"));
-        Ok((Self { cell, kept: keep, repack_time }, announced))
+        Ok((Self { cell, kept: keep, repack_time, pages }, announced))
     }
 
     /// Lets `body` compute.
@@ -183,6 +190,50 @@ impl<'m> Part<'m> {
     /// How long its lanes have waited for a disk so far.
     pub fn disk_wait(&self) -> Duration {
         self.stream().map(Stream::waited).unwrap_or_default()
+    }
+
+    /// Keeps pages of a sequence that are not on disk yet.
+    pub fn keep(&mut self, pages: &Pages<'_>) {
+        let Some(disk) = &self.pages else { return };
+        for (page, name) in (pages.first..).zip(pages.names) {
+            if disk.has(name) {
+                continue;
+            }
+            let mut bytes = Vec::new();
+            let copied = self.cell.with_dependent_mut(|_, engine| {
+                engine.page::<NetError>(pages.slot, page, |piece| bytes.extend_from_slice(piece))
+            });
+            match copied {
+                Ok(()) if !bytes.is_empty() => disk.put(name, &bytes),
+                _ => return,
+            }
+        }
+    }
+
+    /// Puts pages of a sequence from disk where they belong; how many there are, from the first on.
+    pub fn restore(&mut self, pages: &Pages<'_>) -> u32 {
+        let Some(disk) = &self.pages else { return 0 };
+        let mut count = 0;
+        for (page, name) in (pages.first..).zip(pages.names) {
+            let is_here = self.cell.with_dependent_mut(|_, engine| {
+                let mut len = 0;
+                engine.page::<NetError>(pages.slot, page, |piece| len += piece.len()).ok()?;
+                // A node without layers has nothing to get.
+                let bytes = if len > 0 { disk.get(name, len)? } else { Vec::new() };
+                let mut rest = &bytes[..];
+                let put = engine.page::<NetError>(pages.slot, page, |piece| {
+                    let (own, others) = rest.split_at(piece.len());
+                    piece.copy_from_slice(own);
+                    rest = others;
+                });
+                put.ok()
+            });
+            if is_here.is_none() {
+                break;
+            }
+            count += 1;
+        }
+        count
     }
 
     /// What the part that takes this one's place may use.
@@ -252,6 +303,19 @@ const ASKED_ROWS: u32 = DLLAMA_BATCH;
 fn untouched_bytes(graph: &Graph<'_>) -> u64 {
     let width = graph.pipe(pipes::LOGITS).map_or(0, |pipe| graph.pipes[pipe].width);
     u64::from(graph.batch_max.saturating_sub(ASKED_ROWS)) * u64::from(width) * 4
+}
+
+/// The pages of the part of `node`.
+fn pages(
+    model: &Model,
+    (cut, node): (&Cut<'_>, u32),
+    local: &Local<'_>,
+    disk: &Arc<Disk>,
+) -> Result<PagesOfPart, RootError> {
+    let Cut { way, activation, .. } = cut;
+    let what = format!("node {node} of {way:?}, {activation} by {}, {}", local.kernels.products(), local.kv);
+    disk.part(&model.path, &what)
+        .map_err(|error| RootError::System("a folder for keys and values (--kv-disk)".into(), error))
 }
 
 /// Begins to read the weights of a part.

@@ -16,6 +16,7 @@ pub mod newcomers;
 pub mod node;
 pub mod nodes_file;
 pub mod options;
+pub mod pages;
 pub mod planner;
 mod rejoin;
 pub mod room;

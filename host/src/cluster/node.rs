@@ -5,6 +5,7 @@ use crate::cluster::error::RootError;
 use crate::cluster::hashing::{self, Hashing};
 use crate::cluster::local::{Kept, Local, Part};
 use crate::cluster::options::{Repack, StorageKind};
+use crate::cluster::pages::Disk;
 use crate::cluster::tables::GraphTables;
 use crate::machine::arena::ArenaMemory;
 use crate::machine::pool::Threads;
@@ -141,6 +142,8 @@ pub struct Worker<'w> {
     disk_speed: u64,
     models: Vec<OwnModel>,
     storage: StorageKind,
+    /// Where keys and values are kept, if they are.
+    disk: Option<Arc<Disk>>,
     access: Access,
     /// What the last session left in memory, and of which model, for the next one.
     kept: Mutex<Option<(Fingerprint, Kept)>>,
@@ -207,8 +210,8 @@ impl<'w> Worker<'w> {
         (speed, disk_speed): (u64, u64),
         models: Vec<OwnModel>,
     ) -> Self {
-        let (storage, access) = (StorageKind::Auto, Access::default());
-        Self { pool, kernels, kv, speed, disk_speed, models, storage, access, kept: Mutex::default() }
+        let (storage, disk, access) = (StorageKind::Auto, None, Access::default());
+        Self { pool, kernels, kv, speed, disk_speed, models, storage, disk, access, kept: Mutex::default() }
     }
 
     /// From now on it is up to `access` who may come in; without that, all roots of the native dialect, and no others.
@@ -221,6 +224,12 @@ impl<'w> Worker<'w> {
     #[must_use]
     pub fn with_storage(self, storage: StorageKind) -> Self {
         Self { storage, ..self }
+    }
+
+    /// Keys and values that a root wants kept are kept there from now on.
+    #[must_use]
+    pub fn with_disk(self, disk: Option<Arc<Disk>>) -> Self {
+        Self { disk, ..self }
     }
 
     fn have(&self, max_memory: u64) -> Have {
@@ -340,7 +349,8 @@ impl<'w> Worker<'w> {
         let cut = Cut { way, activation, batch_max, seq_len, slots };
         let (pool, kernels) = (self.pool, self.kernels);
         let repack = if task.plan.repack { Repack::Auto } else { Repack::Never };
-        let local = Local { pool, kernels, kv, repack, max_memory, storage: self.storage, stop: None };
+        let disk = self.disk.as_ref().filter(|_| !task.plan.lossy);
+        let local = Local { pool, kernels, kv, repack, max_memory, storage: self.storage, disk, stop: None };
         let kept = self.kept().take().filter(|(model, _)| *model == fingerprint).map(|(_, kept)| kept);
         let prepared = Part::prepare(model, (&cut, node), &local, kept, |ready| Ok::<_, RootError>(*ready));
         let (mut part, ready) = match prepared {
@@ -399,6 +409,14 @@ fn compute(
             }
             Announced::Copy(copy) => {
                 part.compute(|engine| engine.copy(copy))?;
+                continue;
+            }
+            Announced::Keep(pages) => {
+                part.keep(&pages.pages());
+                continue;
+            }
+            Announced::Restore(pages) => {
+                native::restored(mesh, part.restore(&pages.pages()))?;
                 continue;
             }
             Announced::End => return Ok(()),

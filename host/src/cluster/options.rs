@@ -2,6 +2,7 @@
 
 use crate::cluster::choose::Wish;
 use crate::cluster::newcomers::Newcomers;
+use crate::cluster::pages::Disk;
 use crate::machine::memory::Budget;
 use crate::machine::{cpu, memory};
 use crate::net::{Address, Keys, Timeouts};
@@ -10,6 +11,7 @@ use dair_core::kernels::{Kernels, KvType};
 use dair_core::plan::Cut;
 use dair_core::quant::DType;
 use dair_core::wire::native::Digest;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// How to run a model.
@@ -29,6 +31,8 @@ pub struct Options {
     pub max_seq_len: Option<u32>,
     /// Sequences that the KV cache has room for, each of the whole context.
     pub slots: u32,
+    /// Where this machine keeps keys and values that are needed again, if it does.
+    pub disk: Option<Arc<Disk>>,
     /// Whether weights are repacked into memory.
     pub repack: Repack,
     /// Most memory of this process; what is free without it.
@@ -104,6 +108,7 @@ impl Options {
             kv: KvType::default(),
             max_seq_len: None,
             slots: 1,
+            disk: None,
             repack: Repack::Auto,
             memory: None,
             storage: StorageKind::Auto,

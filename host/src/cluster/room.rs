@@ -3,7 +3,13 @@
 //! A system grants more than it has, since pages are taken when they are first touched: a context that does not fit would
 //! be granted, and the process killed in the middle of a conversation.
 
+use super::choose::Decision;
+use super::error::RootError;
 use super::kv;
+use super::local::wanted_bytes;
+use super::options::Options;
+use crate::machine::memory;
+use crate::model::Model;
 use dair_core::format::Header;
 use dair_core::kernels::{KvLayout, KvType};
 use dair_core::plan::{self, Cut};
@@ -83,6 +89,23 @@ impl NoRoom {
             can_be_cut: plan::node_counts(header).any(|count| count > cut.nodes()),
         }
     }
+}
+
+/// Sequences, of `most`, that the KV cache of a root has room for, each of the whole context; at least one. `nodes` share weights and
+/// cache, and are taken to have as much memory as this one. Where weights do not fit, a quarter of the memory is for the cache.
+///
+/// # Errors
+/// As [`wanted_bytes`].
+pub fn slots_within(model: &Model, options: &Options, (most, nodes): (u32, usize)) -> Result<u32, RootError> {
+    let header = model.header();
+    let layout = kv::layout(options.kv, header).map_err(RootError::Kv)?;
+    let alone = Decision::alone();
+    let cut = Cut { slots: 1, ..options.applied_to(alone.cut(header)) };
+    let cache_bytes = kv::cache_bytes(&layout, cut.kv_rows(header, 0), cut.seq_len).max(1);
+    let weight_bytes = wanted_bytes(model, (&cut, 0), options.kv)?.saturating_sub(cache_bytes);
+    let memory_bytes = memory::session_bytes(options.memory).saturating_mul(nodes as u64);
+    let free_bytes = memory_bytes.saturating_sub(weight_bytes).max(memory_bytes / 4);
+    Ok((free_bytes / cache_bytes).clamp(1, most.into()) as u32)
 }
 
 impl fmt::Display for NoRoom {

@@ -10,17 +10,18 @@ use crate::cluster::history::History;
 use crate::cluster::local::Kept;
 use crate::cluster::members::Members;
 use crate::cluster::options::Options;
+use crate::cluster::pages;
 use crate::cluster::rejoin::Pace;
 use crate::cluster::session::{self, NodePlan, Session, is_fatal};
 use crate::machine::pool::Threads;
 use crate::model::{Model, identity};
 use crate::net::{Address, NetError, Stage, Traffic};
 use crate::storage::stream::{Figures, Reading};
-use dair_core::exec::{CacheCopy, Failure, Logits, Run};
+use dair_core::exec::{CacheCopy, Failure, Logits, PAGE, Run};
 use dair_core::plan::DLLAMA_BATCH;
 use dair_core::plan::coordinator::{Next, Seen, Verdict};
 use dair_core::text::{Looks, Partial};
-use dair_core::wire::native::{BEST_MAX, Beat, Best, HasModel, Wanted};
+use dair_core::wire::native::{BEST_MAX, Beat, Best, HasModel, Pages, Wanted};
 use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
@@ -320,6 +321,19 @@ impl<'m> Root<'m> {
         Ok(self.ensure()?.part.compute(|engine| engine.program().slots()))
     }
 
+    /// Bytes of this machine's part of the KV cache.
+    ///
+    /// # Errors
+    /// As [`Self::session`].
+    pub fn cache_bytes(&mut self) -> Result<u64, RootError> {
+        Ok(self.ensure()?.part.compute(|engine| engine.program().cache_bytes()))
+    }
+
+    /// Bytes of keys and values on this machine's disk, if it keeps any.
+    pub fn disk_bytes(&self) -> Option<u64> {
+        self.options.disk.as_ref().map(|disk| disk.bytes())
+    }
+
     /// How this machine's part of the weights is streamed, if it is.
     pub fn streaming(&self) -> Option<&Figures> {
         Some(self.session.as_ref()?.part.stream()?.figures())
@@ -382,6 +396,33 @@ impl<'m> Root<'m> {
     pub fn copy(&mut self, copy: CacheCopy) {
         let is_copied = self.session.as_mut().is_some_and(|session| session.copy(copy));
         self.history.copy(copy, is_copied);
+    }
+
+    /// Keeps what is in the cache of a sequence on the disks of those nodes that have one for it, in whole pages.
+    pub fn keep(&mut self, slot: u32) {
+        let names = pages::names(self.history.in_cache(slot));
+        if let (Some(session), false) = (&mut self.session, names.is_empty()) {
+            // Who is lost is found by the next pass.
+            let _ = session.keep(&Pages { slot, first: 0, names: &names });
+        }
+    }
+
+    /// Gets from the nodes' disks what is there of a sequence that begins with `tokens`, behind what is in the cache; how many of the
+    /// tokens need not be given then. Nothing, and nothing done, where this machine's disk has no more.
+    pub fn restore(&mut self, slot: u32, tokens: &[u32]) -> Option<u32> {
+        self.options.disk.as_ref()?;
+        let here = self.history.in_cache(slot).iter().zip(tokens).take_while(|(a, b)| a == b).count() as u32;
+        let (names, first) = (pages::names(tokens), here / PAGE);
+        let names = names.get(first as usize..).filter(|names| !names.is_empty())?;
+        let count = match self.session.as_mut()?.restore(&Pages { slot, first, names }) {
+            Ok(count) => count?,
+            // Who is lost is found by the next pass.
+            Err(_) => 0,
+        };
+        // What stood behind has been written over, as far as this machine's disk had more than others'.
+        let known = here.max((first + count) * PAGE);
+        self.history.restored(slot, &tokens[..known as usize]);
+        Some(known)
     }
 
     /// To be told where an answer begins, of so many tokens at most.

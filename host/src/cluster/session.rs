@@ -24,7 +24,7 @@ use dair_core::plan::cost::NodeCost;
 use dair_core::plan::membership::{self, culprits};
 use dair_core::plan::{self, Cut, STREAMED_BATCH, Share, Way};
 use dair_core::wire::dllama::Control;
-use dair_core::wire::native::{Beat, Fingerprint, HasModel, Pass, Plan, Ready, SessionId, VERSION, Wanted};
+use dair_core::wire::native::{Beat, Fingerprint, HasModel, Pages, Pass, Plan, Ready, SessionId, VERSION, Wanted};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
@@ -57,6 +57,8 @@ pub(super) struct Session<'m> {
     /// Whether passes are announced in the native dialect.
     is_native: bool,
     is_lossy: bool,
+    /// Whether all nodes have a disk for keys and values.
+    keeps: bool,
     /// In which layers are computed, one after the other.
     pub stages: usize,
     /// Whether each batch reads weights from a disk.
@@ -176,6 +178,32 @@ impl Session<'_> {
             native::copy(&mut self.mesh, copy);
         }
         true
+    }
+
+    /// Keeps pages on the disks of all nodes that have one for it.
+    ///
+    /// # Errors
+    /// Where a worker is lost.
+    pub fn keep(&mut self, pages: &Pages<'_>) -> Result<(), RootError> {
+        if !self.keeps {
+            return Ok(());
+        }
+        self.part.keep(pages);
+        if self.mesh.nodes() > 1 { native::keep(&mut self.mesh, pages).map_err(RootError::Net) } else { Ok(()) }
+    }
+
+    /// Gets pages from the disks of all nodes; how many everybody has, from the first on. Nothing where this one has none: then
+    /// nobody is asked.
+    ///
+    /// # Errors
+    /// As [`Self::keep`].
+    pub fn restore(&mut self, pages: &Pages<'_>) -> Result<Option<u32>, RootError> {
+        let own = if self.keeps { self.part.restore(pages) } else { 0 };
+        if own == 0 || self.mesh.nodes() == 1 {
+            return Ok((own > 0).then_some(own));
+        }
+        let here = Pages { names: &pages.names[..own as usize], ..*pages };
+        native::restore(&mut self.mesh, &here).map(Some).map_err(RootError::Net)
     }
 
     /// Gets the logits of the last pass that were left where they are.
@@ -402,6 +430,8 @@ impl<'m> Session<'m> {
             repack: options.repack,
             max_memory: memory::session_bytes(options.memory),
             storage: options.storage,
+            // What travelled in a lossy way depends on more than tokens.
+            disk: options.disk.as_ref().filter(|_| !options.lossy && !matches!(others, Others::Dllama)),
             stop: options.stop,
         };
         let is_native = matches!(others, Others::Native(_));
@@ -435,9 +465,16 @@ impl<'m> Session<'m> {
                 engine.stop_on(stop);
             }
         });
+        let mut keeps = local.disk.is_some();
         let (mesh, watches) = match planned {
             Some(planned) => match planned.link(progress) {
-                Ok((mesh, watches)) => (mesh, Some(watches)),
+                Ok((mesh, watches, keep_nothing)) => {
+                    if keeps && !keep_nothing.is_empty() {
+                        progress(Stage::NotKept(&keep_nothing.join(", ")));
+                        keeps = false;
+                    }
+                    (mesh, Some(watches))
+                }
                 Err((error, watches)) => {
                     *kept = part.into_kept();
                     if task.is_first && matches!(error, NetError::Refused { .. }) {
@@ -469,6 +506,7 @@ impl<'m> Session<'m> {
             called,
             is_native,
             is_lossy,
+            keeps,
             stages,
             sweeps,
             epoch,

@@ -466,6 +466,32 @@ impl Mesh {
         self.run("the announcement of a pass", Some(self.patience()), &mut [])
     }
 
+    /// On the root: sends what was announced, and waits for so many bytes of every worker, which have that much time more than for a pass.
+    /// What messages call it, and what it said, of each.
+    ///
+    /// # Errors
+    /// Names the worker that is gone or silent.
+    pub(super) fn hear_all(&mut self, bytes: usize, more: Duration) -> Result<Vec<(String, Vec<u8>)>, NetError> {
+        let mut packet = vec![0; bytes * self.links.len()];
+        for (index, link) in self.links.iter_mut().enumerate() {
+            link.outgoing = Flow::default();
+            link.incoming = Flow::new(index * bytes..(index + 1) * bytes, packet.len(), 1);
+        }
+        self.run("the answer of workers", Some(self.patience() + more), &mut packet)?;
+        let answers = packet.chunks_exact(bytes.max(1)).map(<[u8]>::to_vec);
+        Ok(self.links.iter().map(|link| link.peer.clone()).zip(answers).collect())
+    }
+
+    /// On a worker: tells the root something at once.
+    ///
+    /// # Errors
+    /// Where the root does not take it.
+    pub(super) fn tell_root(&mut self, packet: &[u8]) -> Result<(), NetError> {
+        let root = self.links.iter_mut().filter(|link| link.node == 0);
+        root.for_each(|link| link.queued.extend_from_slice(packet));
+        self.flush()
+    }
+
     /// On a worker: what messages call the root.
     pub(super) fn root(&self) -> &str {
         self.links.iter().find(|link| link.node == 0).map_or("root", |link| &link.peer)

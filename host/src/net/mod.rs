@@ -59,6 +59,8 @@ pub enum Stage<'s> {
     Lost(&'s str),
     /// Workers take part from now on that did not before.
     Back(&'s str),
+    /// These have no disk for keys and values, so that nobody keeps any.
+    NotKept(&'s str),
     /// What was computed before somebody was lost is computed again: so many tokens.
     Replay(u32),
     /// It is asked for its answer to its graph.

@@ -9,10 +9,10 @@ use dair_core::exec::{CacheCopy, Logits};
 use dair_core::plan::Share;
 use dair_core::wire::Part;
 use dair_core::wire::native::{
-    self, CALL, Digest, Fingerprint, GREETING, Have, LINK, Message, PLAIN, Plan, PlanNode, Ready, SECURED, SILENCE_MS,
-    VERSION, Watch, write_bye, write_copy, write_digest, write_drain, write_echo, write_go, write_hashing, write_have,
-    write_join, write_leaving, write_link, write_linked, write_pass, write_plan, write_ready, write_refused,
-    write_rest, write_verify,
+    self, CALL, Digest, Fingerprint, GREETING, Have, LINK, Message, PLAIN, PageName, Pages, Plan, PlanNode,
+    RESTORED_BYTES, Ready, SECURED, SILENCE_MS, VERSION, Watch, write_bye, write_copy, write_digest, write_drain,
+    write_echo, write_go, write_hashing, write_have, write_join, write_keep, write_leaving, write_link, write_linked,
+    write_pass, write_plan, write_ready, write_refused, write_rest, write_restore, write_restored, write_verify,
 };
 use embedded_io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -298,6 +298,8 @@ pub struct Planned {
     watches: Watches,
     progress: Duration,
     stages: usize,
+    /// Workers without a disk for keys and values.
+    keep_nothing: Vec<String>,
 }
 
 /// Sends `plan` to all `workers`, with a share for each node, the root's first. They prepare at the same time, and are watched over
@@ -324,17 +326,19 @@ pub fn plan(
     let watch = Watch { session: plan.session, silence_ms };
     let streams = conns.iter().map(Conn::twin).collect::<io::Result<_>>().map_err(NetError::System)?;
     let watches = Watches::start(&addresses, watch, (&timeouts.brief(), keys), streams)?;
-    Ok(Planned { conns, watches, progress: timeouts.progress, stages: plan.stages.len() })
+    let (progress, stages, keep_nothing) = (timeouts.progress, plan.stages.len(), Vec::new());
+    Ok(Planned { conns, watches, progress, stages, keep_nothing })
 }
 
 impl Planned {
-    /// Waits until all workers can compute their parts, and lets them link up.
+    /// Waits until all workers can compute their parts, and lets them link up; with those who know what becomes of the workers, and
+    /// with the workers that have no disk for keys and values.
     ///
     /// # Errors
     /// Names the worker that can't, with its reason, or is gone; with those who know what became of the workers.
-    pub fn link(mut self, stage: impl Fn(Stage<'_>)) -> Result<(Mesh, Watches), (NetError, Watches)> {
+    pub fn link(mut self, stage: impl Fn(Stage<'_>)) -> Result<(Mesh, Watches, Vec<String>), (NetError, Watches)> {
         match self.link_up(stage) {
-            Ok(mesh) => Ok((mesh, self.watches)),
+            Ok(mesh) => Ok((mesh, self.watches, self.keep_nothing)),
             Err(error) => Err((error, self.watches)),
         }
     }
@@ -344,7 +348,7 @@ impl Planned {
             stage(Stage::Prepare(conn.peer()));
             conn.begin(PREPARE.max(self.progress));
             let ready = conn.read_message(|message| match message {
-                Message::Ready(_) => Some(Ok(())),
+                Message::Ready(ready) => Some(Ok(ready)),
                 Message::Refused(reason) => Some(Err(reason)),
                 _ => None,
             })?;
@@ -352,7 +356,9 @@ impl Planned {
                 peer: conn.peer().into(),
                 reason: printable(&reason),
             };
-            ready.map_err(refused)?;
+            if !ready.map_err(refused)?.keeps {
+                self.keep_nothing.push(conn.peer().to_owned());
+            }
         }
         self.watches.open()?;
         for conn in &mut self.conns {
@@ -397,6 +403,55 @@ pub fn copy(mesh: &mut Mesh, copy: CacheCopy) {
     let mut packet = Vec::new();
     write_copy(&mut packet, copy).unwrap_or_else(|error| unreachable!("memory takes what is written to it: {error}"));
     mesh.announce(&packet);
+}
+
+/// Tells all workers to keep pages, before anything else is computed.
+///
+/// # Errors
+/// Names the worker that does not take it.
+pub fn keep(mesh: &mut Mesh, pages: &Pages<'_>) -> Result<(), NetError> {
+    let mut packet = Vec::new();
+    write_keep(&mut packet, pages).unwrap_or_else(|error| unreachable!("memory takes what is written to it: {error}"));
+    mesh.announce(&packet);
+    mesh.flush()
+}
+
+/// For a worker to read a page, which a slow card does in a tenth of it.
+const PAGE_TIME: Duration = Duration::from_secs(1);
+
+/// Lets all workers get pages; how many everybody has, from the first on.
+///
+/// # Errors
+/// Names the worker that is gone, or says something else.
+pub fn restore(mesh: &mut Mesh, pages: &Pages<'_>) -> Result<u32, NetError> {
+    let mut packet = Vec::new();
+    write_restore(&mut packet, pages)
+        .unwrap_or_else(|error| unreachable!("memory takes what is written to it: {error}"));
+    mesh.announce(&packet);
+    let count = pages.names.len() as u32;
+    let answers = mesh.hear_all(RESTORED_BYTES, PAGE_TIME * count)?;
+    let mut least = count;
+    for (peer, answer) in answers {
+        let invalid = |invalid| NetError::Invalid { peer: peer.to_owned(), invalid: Box::new(invalid) };
+        let (len, body) = answer.split_first_chunk().unwrap_or_else(|| unreachable!("answers have a length"));
+        native::message_len(*len).map_err(invalid)?;
+        match Message::parse(body).map_err(invalid)? {
+            Message::Restored(pages) => least = least.min(pages),
+            _ => return Err(NetError::Unexpected { peer, what: "a message that is not due" }),
+        }
+    }
+    Ok(least)
+}
+
+/// On a worker: tells the root how many pages there are.
+///
+/// # Errors
+/// Where the root does not take it.
+pub fn restored(mesh: &mut Mesh, pages: u32) -> Result<(), NetError> {
+    let mut packet = Vec::new();
+    write_restored(&mut packet, pages)
+        .unwrap_or_else(|error| unreachable!("memory takes what is written to it: {error}"));
+    mesh.tell_root(&packet)
 }
 
 /// Ends a session on its links, as far as they can be reached within a second.
@@ -644,8 +699,32 @@ pub enum Announced {
     Rest,
     /// The beginning of a sequence becomes that of another one.
     Copy(CacheCopy),
+    /// Pages are to be kept on disk.
+    Keep(OwnPages),
+    /// Pages are to be got from disk, and the root is told how many there are.
+    Restore(OwnPages),
     /// The session is over.
     End,
+}
+
+/// Pages of a sequence, with their names.
+#[derive(Debug)]
+pub struct OwnPages {
+    slot: u32,
+    first: u32,
+    names: Vec<PageName>,
+}
+
+impl OwnPages {
+    fn of(pages: &Pages<'_>) -> Self {
+        let Pages { slot, first, names } = *pages;
+        Self { slot, first, names: names.to_vec() }
+    }
+
+    /// As the message had it.
+    pub fn pages(&self) -> Pages<'_> {
+        Pages { slot: self.slot, first: self.first, names: &self.names }
+    }
 }
 
 /// Waits for what the root wants next, as long as it gives signs of life: its user may be thinking.
@@ -664,6 +743,8 @@ pub fn next(mesh: &mut Mesh) -> Result<Announced, NetError> {
         }
         Message::Rest => Ok(Announced::Rest),
         Message::Copy(copy) => Ok(Announced::Copy(copy)),
+        Message::Keep(pages) => Ok(Announced::Keep(OwnPages::of(&pages))),
+        Message::Restore(pages) => Ok(Announced::Restore(OwnPages::of(&pages))),
         Message::Bye => Ok(Announced::End),
         _ => Err(NetError::Unexpected { peer: mesh.root().into(), what: "a message that is not due" }),
     }

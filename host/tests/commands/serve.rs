@@ -1,6 +1,7 @@
 //! The server as a process: what it prints, what it answers, how it ends.
 
 use crate::model::Files;
+use crate::network::Worker;
 use crate::run::dair;
 use crate::server::Server;
 use serde_json::{Value, json};
@@ -55,4 +56,54 @@ fn what_is_in_the_way_of_a_server_is_said_at_its_start() {
     assert_eq!(server.ask("/v1/models", None).0, 401);
     let taken = server.address.rsplit_once(':').expect("a port").1;
     dair(&["serve", "--model", &files.model, "--port", taken]).refused(&["cannot listen on", "--port"]);
+}
+
+/// A long prompt that begins with `word`, and what the server answers it; how much of it was known.
+fn recall(server: &Server, word: &str) -> (String, u64) {
+    let prompt = format!("{word} {}", "in the beginning there was a word and ".repeat(3));
+    let body = json!({ "prompt": &prompt[..100], "max_tokens": 6, "temperature": 0.7, "seed": 3 });
+    let answer = server.json("/v1/completions", &body);
+    let known = answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().expect("a number");
+    (answer["choices"][0]["text"].as_str().expect("a text").to_owned(), known)
+}
+
+/// What a server with `flags` has computed is known after others had its only slot, and to the next server; the answers are those of
+/// one that knows nothing.
+fn remembers(files: &Files, flags: &[&str]) {
+    let disk = [flags, &["--slots", "1", "--kv-disk", "64MiB"]].concat();
+    let (one, two) = {
+        let server = Server::start(files, flags);
+        let answers = ["one", "two"].map(|word| recall(&server, word));
+        assert!(answers.iter().all(|(_, known)| *known < 64), "{answers:?}");
+        answers.map(|(text, _)| text).into()
+    };
+    let server = Server::start(files, &disk);
+    assert_eq!(recall(&server, "one").0, one);
+    assert_eq!(recall(&server, "two").0, two);
+    assert_eq!(recall(&server, "one"), (one.clone(), 64), "it was kept when its slot was given away");
+    assert!(server.ask("/metrics", None).1.contains("dair_prompt_tokens_from_disk_total 63"), "all begin alike");
+    assert_eq!(recall(&server, "two"), (two.clone(), 64));
+    // It is killed.
+    drop(server);
+    let server = Server::start(files, &disk);
+    assert_eq!(recall(&server, "two"), (two, 64));
+    assert_eq!(recall(&server, "one"), (one, 64));
+}
+
+#[test]
+fn what_was_computed_is_known_to_the_next_server() {
+    let files = Files::new("tiny-llama", 4);
+    remembers(&files, &[]);
+}
+
+#[test]
+fn all_nodes_of_a_cluster_keep_their_parts() {
+    let files = Files::new("tiny-llama", 4);
+    let worker = Worker::start_with(&["--model", &files.model, "--kv-disk", "64MiB"]);
+    remembers(&files, &["--workers", &worker.address, "--cut", "rows"]);
+    let forgetful = Worker::start_with(&["--model", &files.model]);
+    let server = Server::start(&files, &["--workers", &forgetful.address, "--cut", "rows", "--kv-disk", "64MiB"]);
+    assert_eq!(recall(&server, "one").1, 0);
+    let (_, said) = server.end();
+    assert!(said.contains("not kept on disk") && said.contains(&forgetful.address), "{said}");
 }

@@ -4,8 +4,9 @@
 
 use dair_core::wire::native::{
     Message, VERSION, message_len, write_beat, write_bye, write_copy, write_digest, write_drain, write_echo,
-    write_failed, write_go, write_hashing, write_have, write_join, write_leaving, write_link, write_linked, write_pass,
-    write_plan, write_ready, write_refused, write_rest, write_verify, write_watch,
+    write_failed, write_go, write_hashing, write_have, write_join, write_keep, write_leaving, write_link, write_linked,
+    write_pass, write_plan, write_ready, write_refused, write_rest, write_restore, write_restored, write_verify,
+    write_watch,
 };
 
 dair_fuzz::target!(1 << 20, 16, |bytes| {
@@ -59,6 +60,9 @@ fn read(bytes: &[u8]) {
         Message::Leaving => write_leaving(&mut out),
         Message::Join(port) => write_join(&mut out, port),
         Message::Copy(copy) => write_copy(&mut out, copy),
+        Message::Keep(pages) => write_keep(&mut out, &pages),
+        Message::Restore(pages) => write_restore(&mut out, &pages),
+        Message::Restored(pages) => write_restored(&mut out, pages),
     };
     written.expect("memory");
     assert_eq!(&out[4..], bytes);

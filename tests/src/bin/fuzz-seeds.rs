@@ -106,7 +106,7 @@ fn hugging_face(root: &Path) {
 
 /// One of each kind of message, alone and one after the other.
 fn native_wire(root: &Path) {
-    let mut all = vec![Vec::new(); 21];
+    let mut all = vec![Vec::new(); 24];
     let model = native::HasModel {
         fingerprint: [1; 32],
         header: [2; 32],
@@ -140,10 +140,11 @@ fn native_wire(root: &Path) {
     let runs = [Run { slot: 1, position: 9, rows: 2, logits: Logits::None }, Run::new(7, 1, Logits::Last)];
     let pass = native::Pass { epoch: 3, wanted: native::Wanted::Best(best), runs: runs.into_iter().collect() };
     let watch = native::Watch { session: [8; 16], silence_ms: 2000 };
+    let pages = native::Pages { slot: 1, first: 2, names: &[[3; 16], [4; 16]] };
     let written = [
         native::write_have(&mut all[0], &have),
         native::write_plan(&mut all[1], &plan, nodes.into_iter()),
-        native::write_ready(&mut all[2], &native::Ready { arena_bytes: 5, repacked_bytes: 6 }),
+        native::write_ready(&mut all[2], &native::Ready { arena_bytes: 5, repacked_bytes: 6, keeps: true }),
         native::write_refused(&mut all[3], "no memory"),
         native::write_go(&mut all[4]),
         native::write_linked(&mut all[5]),
@@ -162,6 +163,9 @@ fn native_wire(root: &Path) {
         native::write_leaving(&mut all[18]),
         native::write_join(&mut all[19], 9990),
         native::write_copy(&mut all[20], CacheCopy { from: 1, to: 2, positions: 9 }),
+        native::write_keep(&mut all[21], &pages),
+        native::write_restore(&mut all[22], &pages),
+        native::write_restored(&mut all[23], 2),
     ];
     assert!(written.iter().all(Result::is_ok));
     let mut seeds = Seeds::of(root, "wire_native");

@@ -31,6 +31,8 @@ pub struct Now {
     pub waiting: u32,
     /// Tokens whose keys and values are kept.
     pub cached_tokens: u64,
+    /// Bytes of keys and values on disk, if any are kept.
+    pub disk_bytes: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -79,6 +81,9 @@ pub struct Figures {
     running: Gauge,
     waiting: Gauge,
     cached_tokens: Gauge,
+    cache_bytes: Gauge,
+    disk_bytes: Gauge,
+    disk_tokens: Counter,
     prompt_tokens: Counter,
     reused_tokens: Counter,
     drawn_tokens: Counter,
@@ -117,6 +122,9 @@ impl Figures {
             running: Gauge::default(),
             waiting: Gauge::default(),
             cached_tokens: Gauge::default(),
+            cache_bytes: Gauge::default(),
+            disk_bytes: Gauge::default(),
+            disk_tokens: Counter::default(),
             prompt_tokens: Counter::default(),
             reused_tokens: Counter::default(),
             drawn_tokens: Counter::default(),
@@ -140,8 +148,11 @@ impl Figures {
         all.register("requests_waiting", "Requests that wait for a place", self.waiting.clone());
         all.register("kv_cached_tokens", "Tokens whose keys and values are kept", self.cached_tokens.clone());
         all.register("kv_slots", "Sequences that the KV cache has room for", self.slots.clone());
+        all.register_with_unit("kv_cache", "Memory for keys and values", Unit::Bytes, self.cache_bytes.clone());
+        all.register_with_unit("kv_disk", "Keys and values on disk", Unit::Bytes, self.disk_bytes.clone());
         all.register("prompt_tokens", "Tokens of prompts", self.prompt_tokens.clone());
         all.register("prompt_tokens_cached", "Of these, computed before", self.reused_tokens.clone());
+        all.register("prompt_tokens_from_disk", "Of these, found on disk", self.disk_tokens.clone());
         all.register("completion_tokens", "Tokens drawn", self.drawn_tokens.clone());
         let time = |all: &mut Registry, name: &str, help: &str, histogram: &Histogram| {
             all.register_with_unit(name, help, Unit::Seconds, histogram.clone());
@@ -162,9 +173,10 @@ impl Figures {
         self.slots.get() as u32
     }
 
-    /// It has begun, with room for so many sequences.
-    pub(super) fn begins(&self, slots: u32) {
+    /// It has begun, with room for so many sequences in so many bytes.
+    pub(super) fn begins(&self, slots: u32, cache_bytes: u64) {
         self.slots.set(slots.into());
+        self.cache_bytes.set(cache_bytes as i64);
     }
 
     /// Answers that are computed, and requests that wait.
@@ -177,6 +189,7 @@ impl Figures {
         self.running.set(now.running.into());
         self.waiting.set(now.waiting.into());
         self.cached_tokens.set(now.cached_tokens as i64);
+        self.disk_bytes.set(now.disk_bytes.unwrap_or(0) as i64);
     }
 
     /// Who computes, and what this machine read from its disk, if not all weights are in memory.
@@ -208,10 +221,12 @@ impl Figures {
         }
     }
 
-    /// A request has got its place.
-    pub(super) fn begun(&self, prompt: u32, reused: u32) {
+    /// A request has got its place: tokens of its prompt, how many of them were in the cache, and how many are, if some were found on
+    /// disk.
+    pub(super) fn begun(&self, prompt: u32, (reused, restored): (u32, Option<u32>)) {
         self.prompt_tokens.inc_by(prompt.into());
-        self.reused_tokens.inc_by(reused.into());
+        self.reused_tokens.inc_by(restored.unwrap_or(reused).into());
+        self.disk_tokens.inc_by(restored.unwrap_or(0).saturating_sub(reused).into());
     }
 
     /// A pass was computed: so many rows of answers in progress, and of prompts.
@@ -327,7 +342,10 @@ impl Figures {
             "events": recent.happened.iter().map(|(at, what)| json!({
                 "at": humantime::format_rfc3339_seconds(*at).to_string(), "what": what,
             })).collect::<Vec<_>>(),
-            "kv": { "slots": self.slots(), "cached_tokens": self.cached_tokens.get() },
+            "kv": {
+                "slots": self.slots(), "cached_tokens": self.cached_tokens.get(), "bytes": self.cache_bytes.get(),
+                "disk_bytes": self.disk_bytes.get(), "disk_tokens": self.disk_tokens.get(),
+            },
         })
     }
 }
@@ -379,9 +397,9 @@ mod tests {
     #[test]
     fn what_was_counted_is_told_in_both_forms() {
         let figures = Figures::new();
-        figures.begins(4);
-        figures.now(Now { running: 2, waiting: 1, cached_tokens: 77 });
-        figures.begun(10, 4);
+        figures.begins(4, 1 << 20);
+        figures.now(Now { running: 2, waiting: 1, cached_tokens: 77, disk_bytes: Some(5) });
+        figures.begun(10, (1, Some(4)));
         figures.drawn();
         figures.passed([1, 2], Duration::from_millis(5), Traffic::default());
         let (prefill, decode) = (Duration::from_millis(9), Duration::from_millis(20));
@@ -395,6 +413,9 @@ mod tests {
             "dair_requests_total{outcome=\"refused\"} 1",
             "dair_requests_running 2",
             "dair_prompt_tokens_cached_total 4",
+            "dair_prompt_tokens_from_disk_total 3",
+            "dair_kv_cache_bytes 1048576",
+            "dair_kv_disk_bytes 5",
             "dair_completion_tokens_total 1",
             "dair_time_per_token_seconds_sum 0.005",
             "dair_pass_rows_count 1",

@@ -24,6 +24,7 @@ use dair_core::text::{Candidate, Looks, Sampler, Vocabulary};
 use ration::Ration;
 use seats::Seats;
 use sequence::Sequence;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -39,6 +40,8 @@ pub struct Engine<'e, 'm> {
     vocab: &'e Vocabulary<'e>,
     figures: Arc<Figures>,
     seats: Seats,
+    /// Seats in which something was computed since they were kept on disk.
+    unkept: BTreeSet<u32>,
     waiting: Waiting,
     running: Vec<Sequence>,
     ration: Ration,
@@ -64,7 +67,7 @@ impl<'e, 'm> Engine<'e, 'm> {
     /// As [`Root::session`].
     pub fn new(root: &'e mut Root<'m>, vocab: &'e Vocabulary<'e>, figures: Arc<Figures>) -> Result<Self, RootError> {
         let slots = root.slots()?;
-        figures.begins(slots);
+        figures.begins(slots, root.cache_bytes()?);
         figures.nodes(root.nodes(), root.reading());
         let recent = root.seq_len().max(Sampler::scratch_len(vocab.vocab_size()) as u32);
         Ok(Self {
@@ -72,6 +75,7 @@ impl<'e, 'm> Engine<'e, 'm> {
             vocab,
             figures,
             seats: Seats::of(slots),
+            unkept: BTreeSet::new(),
             waiting: Waiting::default(),
             running: Vec::new(),
             ration: Ration::new(),
@@ -94,9 +98,11 @@ impl<'e, 'm> Engine<'e, 'm> {
                 }
                 self.turn_away(|_| true, &Failed::Ending);
                 if self.running.is_empty() {
+                    while self.keep() {}
                     return;
                 }
             } else if !self.hear(asks) {
+                while self.keep() {}
                 return;
             }
             self.dismiss();
@@ -117,7 +123,8 @@ impl<'e, 'm> Engine<'e, 'm> {
                 // Who is lost while nobody asks is left out now, and whoever asks next need not wait for that. What fails then
                 // fails for him, too, and he is told.
                 Err(RecvTimeoutError::Timeout) if self.root.misses_somebody() => drop(self.root.session()),
-                Err(RecvTimeoutError::Timeout) => {}
+                // One at a time, in case somebody asks.
+                Err(RecvTimeoutError::Timeout) => drop(self.keep()),
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
@@ -127,11 +134,18 @@ impl<'e, 'm> Engine<'e, 'm> {
         true
     }
 
+    /// Keeps a seat on disk that is not yet; whether there was one.
+    fn keep(&mut self) -> bool {
+        let slot = self.unkept.pop_first();
+        slot.inspect(|slot| self.root.keep(*slot)).is_some()
+    }
+
     /// Tells the figures what is going on.
     fn show(&mut self) {
         let cached = (0..self.figures.slots()).map(|slot| self.root.computed(slot).len() as u64).sum();
         let (running, waiting) = (self.running.len() as u32, self.waiting.len() as u32);
-        self.figures.now(Now { running, waiting, cached_tokens: cached });
+        let disk_bytes = self.root.disk_bytes();
+        self.figures.now(Now { running, waiting, cached_tokens: cached, disk_bytes });
         if self.looked.elapsed() > LOOK {
             self.looked = Instant::now();
             self.figures.nodes(self.root.nodes(), self.root.reading());
@@ -176,13 +190,20 @@ impl<'e, 'm> Engine<'e, 'm> {
                 continue;
             }
             let root = &*self.root;
-            let Some(seat) = self.seats.take(&ask.prompt, |slot| root.computed(slot)) else {
+            let Some(mut seat) = self.seats.take(&ask.prompt, |slot| root.computed(slot)) else {
                 return self.waiting.push(ask);
             };
+            if self.unkept.remove(&seat.slot) {
+                self.root.keep(seat.slot);
+            }
             if let Some(from) = seat.from {
                 self.root.copy(CacheCopy { from, to: seat.slot, positions: seat.reused });
             }
-            self.figures.begun(ask.prompt.len() as u32, seat.reused);
+            // One token is always computed, because its logits are asked for.
+            let before = &ask.prompt[..ask.prompt.len().saturating_sub(1)];
+            let restored = self.root.restore(seat.slot, before);
+            self.figures.begun(ask.prompt.len() as u32, (seat.reused, restored));
+            seat.reused = restored.unwrap_or(seat.reused);
             self.running.push(Sequence::new(ask, seat, self.vocab));
             let expected = self.running.iter().map(Sequence::expected).max().unwrap_or(0);
             self.root.expect(expected);
@@ -268,6 +289,7 @@ impl<'e, 'm> Engine<'e, 'm> {
     fn leave(&mut self, index: usize) -> Sequence {
         let one = self.running.remove(index);
         self.seats.leave(one.slot);
+        self.unkept.insert(one.slot);
         one
     }
 
