@@ -7,6 +7,7 @@ use super::template_args::parse_template;
 use super::{DiskArgs, Failure, interrupt, progress};
 use crate::chat::template::{self, Template};
 use crate::chat::tokenizer::{Tokenizer, TokenizerBytes};
+use crate::client::ServerUrl;
 use crate::cluster::options::{Dialect, Options};
 use crate::cluster::room;
 use crate::machine::terminal;
@@ -88,6 +89,9 @@ pub struct Args {
     /// Write a timeline of requests and passes to this file, for Perfetto or chrome://tracing
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     trace: Option<PathBuf>,
+    /// Send the spans of requests and passes to a collector of OpenTelemetry, by OTLP over HTTP, such as http://127.0.0.1:4318
+    #[arg(long, value_name = "URL", help_heading = "Server")]
+    otlp: Option<ServerUrl>,
     /// Print the address and nothing else
     #[arg(short, long)]
     quiet: bool,
@@ -120,11 +124,7 @@ fn origin(text: &str) -> Result<String, String> {
 /// One line for the user.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (listener, doors) = args.doors()?;
-    let trace = args
-        .trace
-        .as_deref()
-        .map(|path| Trace::begin(path).map_err(|error| format!("--trace {}: {error}", path.display())));
-    let _trace = trace.transpose()?;
+    let _trace = args.trace()?;
     let files = args.model.files(args.quiet)?;
     let model = Model::open(&files.model)?;
     let tokenizer = tokenizer(&files.tokenizer, &model)?;
@@ -190,6 +190,17 @@ impl Args {
                  smaller, --slots asks for more"
             ));
         }
+    }
+
+    /// Whoever takes spans, if they are to go anywhere.
+    fn trace(&self) -> Result<Option<Trace>, Failure> {
+        let (file, collector) = (self.trace.as_deref(), self.otlp.as_ref());
+        if file.is_none() && collector.is_none() {
+            return Ok(None);
+        }
+        let place = file.map_or_else(|| "--otlp".to_owned(), |path| format!("--trace {}", path.display()));
+        let trace = Trace::begin(file, collector).map_err(|error| format!("{place}: {error}"))?;
+        Ok(Some(trace))
     }
 
     /// Where to listen, and who is let in.

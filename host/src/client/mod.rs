@@ -5,12 +5,16 @@
 
 mod agent;
 pub mod chat;
+#[cfg(feature = "otlp")]
+mod collector;
 mod error;
 pub mod events;
 mod key;
 mod server;
 mod url;
 
+#[cfg(feature = "otlp")]
+pub use collector::{Collector, PATH as TRACES};
 pub use error::{ClientError, Why, one_line};
 pub use key::{ApiKey, KeyError};
 pub use server::Server;

@@ -3,7 +3,7 @@
 use crate::model::Files;
 use crate::network::Worker;
 use crate::run::dair;
-use crate::server::Server;
+use crate::server::{Scripted, Server};
 use serde_json::{Value, json};
 
 #[test]
@@ -106,4 +106,41 @@ fn all_nodes_of_a_cluster_keep_their_parts() {
     assert_eq!(recall(&server, "one").1, 0);
     let (_, said) = server.end();
     assert!(said.contains("not kept on disk") && said.contains(&forgetful.address), "{said}");
+}
+
+#[test]
+fn spans_go_to_a_collector() {
+    let files = Files::new("tiny-llama", 4);
+    let taken = "HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n".to_owned();
+    let collector = Scripted::new(vec![taken.clone(), taken]);
+    let server = Server::start(&files, &["--otlp", &collector.url]);
+    assert_eq!(server.json("/v1/completions", &json!({ "prompt": "x", "max_tokens": 3 }))["object"], "text_completion");
+    // The last spans are sent before it ends.
+    assert_eq!(server.end(), (Some(0), String::new()));
+    let asked: String = collector.asked.try_iter().collect();
+    assert!(asked.starts_with("POST /v1/traces HTTP/1.1") && asked.contains("application/x-protobuf"), "{asked}");
+    for name in ["service.name", "dair", "request", "waits", "prompt", "answer", "pass", "drawn"] {
+        assert!(asked.contains(name), "no {name}: {asked}");
+    }
+    let server = Server::start(&files, &["--otlp", "http://127.0.0.1:1"]);
+    server.json("/v1/completions", &json!({ "prompt": "x", "max_tokens": 3 }));
+    let (code, said) = server.end();
+    assert!(code == Some(0) && said.contains("--otlp http://127.0.0.1:1: spans are lost"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    dair(&["serve", "--model", &files.model, "--otlp", "ftp://box"]).misused(&["--otlp", "ftp"]);
+}
+
+#[test]
+fn a_server_whose_weights_are_streamed_gives_the_same_answers() {
+    let files = Files::new("tiny-llama", 4);
+    let body = |word: &str| json!({ "prompt": word, "max_tokens": 9, "temperature": 0.7, "seed": 3 });
+    let answers = |flags: &[&str]| {
+        let server = Server::start(&files, flags);
+        let texts = ["one", "two"].map(|word| server.json("/v1/completions", &body(word))["choices"][0]["text"].take());
+        (texts, server.json_of("/cluster")["streaming"].take())
+    };
+    let (want, none) = answers(&[]);
+    let (got, reading) = answers(&["--storage", "stream", "--slots", "2"]);
+    assert_eq!(got, want);
+    assert!(none.is_null() && reading["passes"].as_u64().is_some_and(|passes| passes >= 18), "{reading}");
 }

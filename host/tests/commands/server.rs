@@ -54,6 +54,13 @@ impl Server {
         serde_json::from_str(&answer).expect("JSON")
     }
 
+    /// The object at a path.
+    pub fn json_of(&self, path: &str) -> Value {
+        let (status, answer) = self.ask(path, None);
+        assert_eq!(status, 200, "{answer}");
+        serde_json::from_str(&answer).expect("JSON")
+    }
+
     /// Ends it, and gives its exit code and what it complained about.
     pub fn end(mut self) -> (Option<i32>, String) {
         signal(&self.process, "TERM");
@@ -137,5 +144,5 @@ fn request(stream: &TcpStream) -> String {
     }
     let mut body = vec![0; len];
     reader.read_exact(&mut body).expect("a body");
-    head + &String::from_utf8(body).expect("text")
+    head + &String::from_utf8_lossy(&body)
 }

@@ -31,6 +31,8 @@ const DETAILS = {
     ["Positions of each", "kv.slot_positions"],
     ["Tokens kept", "kv.cached_tokens"],
     ["Memory", "kv.bytes", formatBytes],
+    ["On disk", "kv.disk_bytes", formatBytes],
+    ["Tokens found on disk", "kv.disk_tokens"],
   ],
   Network: [
     ["Sent", "network.sent_bytes", formatBytes],
