@@ -477,7 +477,7 @@ fn nonsense_is_refused_and_the_worker_serves_the_next_root() {
     let worker = Worker::with_models(vec![OwnModel::open(&file.path).unwrap()], HASTY, 1, KvType::F16, u64::MAX);
     let frame = |bytes: &[u8]| [&(bytes.len() as u32).to_le_bytes()[..], bytes].concat();
     for (words, want) in [
-        (frame(&[77]), "kind is 77; allowed: 1 to 21"),
+        (frame(&[77]), "kind is 77; allowed: 1 to 24"),
         (frame(&[5]), "sent a message that is not due"),
         (frame(&[5, 0]), "length has 1 bytes too many"),
         (frame(&[2, 9, 0, 0, 0]), "version is 9; it must be 5"),
