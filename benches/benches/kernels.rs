@@ -3,10 +3,11 @@
 //! `cargo bench -p dair-benches --bench kernels [-- FILTER]`
 //!
 //! `decode` reads more than 300 MB of weights per call, so that they come from memory: look at GB/s. `prefill` passes
-//! 256 tokens over more weights than a cache holds: look at Gitem/s, an item being a multiplication or an addition.
+//! 256 tokens over more weights than a cache holds: look at Gitem/s, an item being a multiplication or an addition. `few`
+//! are the tokens of a server's clients, over interleaved rows from memory; `few_in_cache` from a second-level cache.
 
 use dair_core::kernels::{Input, Isa, Kernels, Matrix, Output, SCRATCH_BYTES, Tokens, activation_row_bytes, supports};
-use dair_core::quant::{DType, Order};
+use dair_core::quant::{DType, INTERLEAVED_ROWS, Order, interleaves};
 use dair_host::machine::cpu;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
@@ -65,11 +66,11 @@ fn weights(dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-fn product(bencher: Bencher<'_, '_>, case: &Case, rows: usize, count: usize) {
+fn product(bencher: Bencher<'_, '_>, case: &Case, order: Order, rows: usize, count: usize) {
     let &Case { kernels, dtype, input, cols } = case;
     let bytes = weights(dtype, rows, cols);
     let row_stride = bytes.len() / rows;
-    let w = Matrix { dtype, order: Order::Rows, bytes: &bytes, rows, cols, row_stride };
+    let w = Matrix { dtype, order, bytes: &bytes, rows, cols, row_stride };
     let values: Vec<f32> = (0..cols * count).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.02).collect();
     let stride = activation_row_bytes(cols);
     let mut lines = vec![Line([0; 64]); stride / 64 * count];
@@ -93,14 +94,47 @@ fn product(bencher: Bencher<'_, '_>, case: &Case, rows: usize, count: usize) {
 #[divan::bench(args = cases(), max_time = 2, sample_count = 20)]
 fn decode(bencher: Bencher<'_, '_>, case: &Case) {
     let row_bytes = case.dtype.bytes(case.cols as u64).unwrap() as usize;
-    product(bencher, case, (310 << 20) / row_bytes, 1);
+    product(bencher, case, Order::Rows, (310 << 20) / row_bytes, 1);
 }
 
 /// The same from a second-level cache: what the instructions alone allow.
 #[divan::bench(args = cases(), max_time = 1, sample_count = 100)]
 fn decode_in_cache(bencher: Bencher<'_, '_>, case: &Case) {
     let row_bytes = case.dtype.bytes(case.cols as u64).unwrap() as usize;
-    product(bencher, case, ((256 << 10) / row_bytes).next_multiple_of(16), 1);
+    product(bencher, case, Order::Rows, ((256 << 10) / row_bytes).next_multiple_of(16), 1);
+}
+
+/// Interleaved rows, and tokens that meet them in one pass.
+#[derive(Clone, Copy)]
+struct Few {
+    case: Case,
+    tokens: usize,
+}
+
+impl fmt::Display for Few {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {} tokens", self.case, self.tokens)
+    }
+}
+
+fn few_cases() -> Vec<Few> {
+    let interleaved = |case: &Case| case.kernels.takes_interleaved() && interleaves(case.dtype, case.input);
+    let cases = cases().into_iter().filter(interleaved);
+    cases.flat_map(|case| [2, 4, 8, 16].map(|tokens| Few { case, tokens })).collect()
+}
+
+#[divan::bench(args = few_cases(), max_time = 2, sample_count = 20)]
+fn few(bencher: Bencher<'_, '_>, few: &Few) {
+    let row_bytes = few.case.dtype.bytes(few.case.cols as u64).unwrap() as usize;
+    let rows = ((310 << 20) / row_bytes).next_multiple_of(INTERLEAVED_ROWS);
+    product(bencher, &few.case, Order::Interleaved, rows, few.tokens);
+}
+
+#[divan::bench(args = few_cases(), max_time = 1, sample_count = 100)]
+fn few_in_cache(bencher: Bencher<'_, '_>, few: &Few) {
+    let row_bytes = few.case.dtype.bytes(few.case.cols as u64).unwrap() as usize;
+    let rows = ((256 << 10) / row_bytes).next_multiple_of(INTERLEAVED_ROWS);
+    product(bencher, &few.case, Order::Interleaved, rows, few.tokens);
 }
 
 #[divan::bench(args = cases(), max_time = 4, sample_count = 10)]
@@ -108,7 +142,7 @@ fn prefill(bencher: Bencher<'_, '_>, case: &Case) {
     // The reference is slow: fewer tokens give the same rate.
     let count = if case.kernels.isa() == Isa::Scalar { 8 } else { 256 };
     let row_bytes = case.dtype.bytes(case.cols as u64).unwrap() as usize;
-    product(bencher, case, (40 << 20) / row_bytes, count);
+    product(bencher, case, Order::Rows, (40 << 20) / row_bytes, count);
 }
 
 #[divan::bench]

@@ -8,7 +8,10 @@
 //! Many tokens: the codes of a *panel* of rows are unpacked into scratch once and then meet tile after tile of tokens,
 //! whose activations are packed so that a tile is one run of memory.
 //!
-//! Both ways add up blocks in the same order, so they give the same bits.
+//! Rows that lie interleaved meet few tokens column by column: the tokens are packed, too, and all of them pass over a column
+//! of blocks while it is at hand, so that a matrix is one stream of memory.
+//!
+//! All ways add up blocks in the same order, so they give the same bits.
 
 use super::operands::ActivationRows;
 use super::{Input, Matrix, Output, Tokens};
@@ -63,8 +66,10 @@ pub(super) trait Panel {
     const PANEL_ROWS: usize = 128;
     /// Most blocks of a row in a panel.
     const PANEL_BLOCKS: usize = 64;
-    /// Most tokens that interleaved rows meet as they lie; unpacking pays for more.
-    const FEW_INTERLEAVED: usize = FEW_TOKENS;
+    /// Most tokens that interleaved rows meet by `columns`, at most [`MAX_TILE`]; unpacking pays for more. 0: none.
+    const FEW_INTERLEAVED: usize = 0;
+    /// Bytes of a column of blocks of interleaved rows.
+    const COLUMN_BYTES: usize = 0;
 
     /// Comes before the first of some calls of `unpack` and `tile`, on their thread.
     ///
@@ -92,6 +97,16 @@ pub(super) trait Panel {
     /// After `begin`; `unpack` wrote the panel and [`Activations::pack`] the tile, both of `blocks` blocks; every pointer
     /// of `sums` that counts is valid for `ROWS` values; the processor has the instruction set.
     unsafe fn tile(panel: *const u8, x: *const u8, blocks: usize, sums: &Sums, first: bool);
+
+    /// As `tile`, for sixteen interleaved rows as they lie, whose first column is `w`, and a tile with room for as many
+    /// tokens as count.
+    ///
+    /// # Safety
+    /// As `tile`, without `begin`; [`Panel::FEW_INTERLEAVED`] is not 0.
+    #[inline(always)]
+    unsafe fn columns(_w: *const u8, _x: *const u8, _blocks: usize, _sums: &Sums, _first: bool) {
+        unreachable!("interleaved rows are unpacked")
+    }
 }
 
 /// Most rows of a group.
@@ -119,12 +134,8 @@ pub(super) struct Group {
     pub lane: usize,
     row: usize,
     spread: usize,
-    row_bytes: usize,
     /// Lanes whose results count: all, or the first.
     pub width: usize,
-    /// Interleaved blocks that are needed next: while one is computed, as many bytes from here on are fetched ahead.
-    #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "rows lie as in files there"))]
-    pub ahead: *const u8,
 }
 
 impl Group {
@@ -133,7 +144,7 @@ impl Group {
         let stride = if width > 1 { spread * w.row_stride } else { 0 };
         let lane = if w.order == Order::Interleaved { row % INTERLEAVED_ROWS } else { 0 };
         let first = w.bytes[(row - lane) * w.row_stride..].as_ptr();
-        Self { first, stride, lane, row, spread, row_bytes: w.row_stride, width, ahead: first }
+        Self { first, stride, lane, row, spread, width }
     }
 
     /// Writes the lanes' results for the token of output row `token`.
@@ -164,7 +175,7 @@ pub(super) unsafe fn matmul<F: FromRows, P: for<'x> Panel<Activations<'x> = Acti
     let x = ActivationRows::new(x, w.cols);
     // SAFETY: as promised to this function.
     unsafe {
-        if !by_panels::<P>(w, rows.clone(), &x, out, scratch) {
+        if !by_columns::<P>(w, rows.clone(), &x, out, scratch) && !by_panels::<P>(w, rows.clone(), &x, out, scratch) {
             from_rows::<F>(w, rows, &x, out);
         }
     }
@@ -194,9 +205,6 @@ pub(super) unsafe fn by_panels<P: Panel>(
 
 /// Most tokens that weights straight from the file are unpacked for at once.
 pub(super) const FEW_TOKENS: usize = 4;
-
-/// Bytes of a column of interleaved blocks that a pass fetches ahead: two cache lines.
-pub(super) const AHEAD_BYTES: usize = 128;
 
 /// Rows meet the tokens as they lie in the file.
 ///
@@ -263,21 +271,17 @@ unsafe fn interleaved<F: FromRows, const G: usize>(
     }
 }
 
-/// A group meets all tokens. They pass over interleaved rows several times, of which only the first waits for memory; so each
-/// fetches a stripe of the sixteen that comes next.
+/// A group meets all tokens.
 ///
 /// # Safety
 /// As [`matmul`].
 #[inline(always)]
 unsafe fn all_tokens<F: FromRows>(group: Group, x: &ActivationRows<'_>, out: &Output<'_>) {
     let count = x.tokens.count();
-    let next = group.first.wrapping_add(INTERLEAVED_ROWS * group.row_bytes);
-    let passes = group.lane / F::ROWS * count.div_ceil(FEW_TOKENS);
-    let mut group = [group];
+    let group = [group];
     let mut t = 0;
     while t < count {
         let tokens = (count - t).min(FEW_TOKENS);
-        group[0].ahead = next.wrapping_add((passes + t / FEW_TOKENS) * AHEAD_BYTES);
         // SAFETY: as promised to this function.
         unsafe {
             match tokens {
@@ -288,6 +292,46 @@ unsafe fn all_tokens<F: FromRows>(group: Group, x: &ActivationRows<'_>, out: &Ou
             }
         }
         t += tokens;
+    }
+}
+
+/// Product of interleaved rows, which few packed tokens meet column by column; `false`, and nothing done, where this is
+/// not the way, or there is no room to pack.
+///
+/// # Safety
+/// As [`matmul`].
+#[inline(always)]
+unsafe fn by_columns<'x, P: Panel<Activations<'x> = ActivationRows<'x>>>(
+    w: &Matrix<'_>,
+    rows: Range<usize>,
+    x: &ActivationRows<'x>,
+    out: &Output<'_>,
+    scratch: &mut [u8],
+) -> bool {
+    let (blocks, tokens) = (x.cols / BLOCK, x.tokens.count());
+    let room = scratch.len() / tile_bytes(tokens);
+    if w.order != Order::Interleaved || !(2..=P::FEW_INTERLEAVED).contains(&tokens) || room == 0 {
+        return false;
+    }
+    let mut block = 0;
+    loop {
+        let chunk = block..blocks.min(block + room);
+        // SAFETY: rows and tokens lie inside their matrices and the output, as `check` saw; the tile was just written.
+        unsafe {
+            x.pack(0..tokens, chunk.clone(), tokens, scratch);
+            for row in rows.clone().step_by(INTERLEAVED_ROWS) {
+                let mut sums = Sums { rows: [core::ptr::null_mut(); MAX_TILE], tokens };
+                for (t, sums) in sums.rows[..tokens].iter_mut().enumerate() {
+                    *sums = out.at(x.tokens.row(t), row);
+                }
+                let w = w.bytes[row * w.row_stride + block * P::COLUMN_BYTES..].as_ptr();
+                P::columns(w, scratch.as_ptr(), chunk.len(), &sums, block == 0);
+            }
+        }
+        block = chunk.end;
+        if block == blocks {
+            return true;
+        }
     }
 }
 
@@ -322,8 +366,7 @@ impl<'a, 'x, P: Panel> Panels<'a, 'x, P> {
             let bytes = P::PANEL_BLOCKS * (P::PANEL_ROWS * P::BLOCK_BYTES + Self::TILE_BYTES);
             assert!(bytes <= super::SCRATCH_BYTES);
         }
-        let few = if w.order == Order::Interleaved { P::FEW_INTERLEAVED } else { FEW_TOKENS };
-        if x.tokens().count() <= few || rows.len() < P::ROWS {
+        if x.tokens().count() <= FEW_TOKENS || rows.len() < P::ROWS {
             return None;
         }
         let (panel, rest) = scratch.split_at_mut_checked(P::PANEL_BLOCKS * P::PANEL_ROWS * P::BLOCK_BYTES)?;

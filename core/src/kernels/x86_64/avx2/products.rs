@@ -3,6 +3,7 @@
 #![allow(clippy::needless_range_loop, reason = "hot loops count, see `lanes`")]
 
 use crate::kernels::x86_64::products::{Column, InFile, Interleaved, Ints, Q40, Q80, Rows, products};
+use core::arch::asm;
 use core::arch::x86_64::*;
 use core::marker::PhantomData;
 
@@ -24,6 +25,8 @@ pub(in crate::kernels::x86_64) struct EightRows<B>(PhantomData<B>);
 /// How bytes are multiplied. A caller of any of these has the instructions; all are `#[inline(always)]`.
 #[allow(clippy::missing_safety_doc, reason = "said above")]
 pub(in crate::kernels::x86_64) trait ByteProducts {
+    /// As [`Ints::GROUPS`].
+    const GROUPS: usize;
     /// As [`Ints::TILE`].
     const TILE: usize;
     /// As [`Ints::FEW`].
@@ -32,17 +35,17 @@ pub(in crate::kernels::x86_64) trait ByteProducts {
     /// As [`Ints::prepare_q80`].
     unsafe fn prepare_q80(v: __m256i) -> __m256i;
     /// As [`Ints::dots_q40`].
-    unsafe fn dots_q40<const T: usize>(
-        w: impl Fn(usize) -> __m256i,
+    unsafe fn dots_q40<const G: usize, const T: usize>(
+        w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> i32,
         offsets: [i32; T],
-    ) -> [__m256i; T];
+    ) -> [[__m256i; T]; G];
     /// As [`Ints::dots_q80`].
-    unsafe fn dots_q80<const T: usize>(
-        w: impl Fn(usize) -> __m256i,
+    unsafe fn dots_q80<const G: usize, const T: usize>(
+        w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> i32,
         offsets: [i32; T],
-    ) -> [__m256i; T];
+    ) -> [[__m256i; T]; G];
 }
 
 /// Pairs of products in 16 bits.
@@ -63,6 +66,7 @@ impl<B: ByteProducts> Ints for EightRows<B> {
     type I = __m256i;
     type F = __m256;
     const ROWS: usize = 8;
+    const GROUPS: usize = B::GROUPS;
     const TILE: usize = B::TILE;
     const FEW: usize = B::FEW;
 
@@ -116,20 +120,20 @@ impl<B: ByteProducts> Ints for EightRows<B> {
         unsafe { B::prepare_q80(v) }
     }
     #[inline(always)]
-    unsafe fn dots_q40<const T: usize>(
-        w: impl Fn(usize) -> __m256i,
+    unsafe fn dots_q40<const G: usize, const T: usize>(
+        w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> i32,
         offsets: [i32; T],
-    ) -> [__m256i; T] {
+    ) -> [[__m256i; T]; G] {
         // SAFETY: as above.
         unsafe { B::dots_q40(w, x, offsets) }
     }
     #[inline(always)]
-    unsafe fn dots_q80<const T: usize>(
-        w: impl Fn(usize) -> __m256i,
+    unsafe fn dots_q80<const G: usize, const T: usize>(
+        w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> i32,
         offsets: [i32; T],
-    ) -> [__m256i; T] {
+    ) -> [[__m256i; T]; G] {
         // SAFETY: as above.
         unsafe { B::dots_q80(w, x, offsets) }
     }
@@ -160,8 +164,30 @@ impl<B: ByteProducts> Ints for EightRows<B> {
     }
 }
 
+/// Has the compiler finish the `sums` of several vectors of rows before it goes on: left alone it loads ahead and adds in
+/// another order, runs out of registers, and keeps every fourth instruction busy with memory.
+#[inline(always)]
+unsafe fn settle<const G: usize, const T: usize>(sums: &mut [[__m256i; T]; G]) {
+    if G > 1 {
+        for sum in sums.as_flattened_mut() {
+            // SAFETY: the caller has the instructions.
+            *sum = unsafe { settled(*sum) };
+        }
+    }
+}
+
+/// See [`settle`].
+#[target_feature(enable = "avx2")]
+#[inline]
+fn settled(mut v: __m256i) -> __m256i {
+    // SAFETY: no instruction. That it might touch memory keeps loads behind it.
+    unsafe { asm!("/* {} */", inout(ymm_reg) v, options(nostack, preserves_flags)) }
+    v
+}
+
 impl ByteProducts for Pairs {
-    const TILE: usize = 4;
+    const GROUPS: usize = 2;
+    const TILE: usize = 16;
     const FEW: usize = 16;
 
     #[inline(always)]
@@ -169,47 +195,61 @@ impl ByteProducts for Pairs {
         v
     }
     #[inline(always)]
-    unsafe fn dots_q40<const T: usize>(
-        w: impl Fn(usize) -> __m256i,
+    unsafe fn dots_q40<const G: usize, const T: usize>(
+        w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> i32,
         offsets: [i32; T],
-    ) -> [__m256i; T] {
+    ) -> [[__m256i; T]; G] {
         // SAFETY: the caller has the instructions.
         unsafe {
             // Eight pairs of products of at most 15 * 127 each: at most 30480, an i16.
-            let mut sums = [_mm256_setzero_si256(); T];
-            for j in 0..8 {
-                let w = w(j);
-                for t in 0..T {
-                    sums[t] = _mm256_add_epi16(sums[t], _mm256_maddubs_epi16(w, _mm256_set1_epi32(x(t, j))));
-                }
+            let mut sums = [[_mm256_setzero_si256(); T]; G];
+            // Two pieces that come from one vector of bytes follow each other.
+            macro_rules! add_pieces {
+                ($($j:literal)+) => {$(
+                    for t in 0..T {
+                        let x = _mm256_set1_epi32(x(t, $j));
+                        for g in 0..G {
+                            sums[g][t] = _mm256_add_epi16(sums[g][t], _mm256_maddubs_epi16(w(g, $j), x));
+                        }
+                    }
+                    settle(&mut sums);
+                )+};
             }
+            add_pieces!(0 4 1 5 2 6 3 7);
             for t in 0..T {
-                let pairs = _mm256_madd_epi16(sums[t], _mm256_set1_epi16(1));
-                sums[t] = _mm256_add_epi32(pairs, _mm256_set1_epi32(offsets[t]));
+                for g in 0..G {
+                    let pairs = _mm256_madd_epi16(sums[g][t], _mm256_set1_epi16(1));
+                    sums[g][t] = _mm256_add_epi32(pairs, _mm256_set1_epi32(offsets[t]));
+                }
             }
             sums
         }
     }
     #[inline(always)]
-    unsafe fn dots_q80<const T: usize>(
-        w: impl Fn(usize) -> __m256i,
+    unsafe fn dots_q80<const G: usize, const T: usize>(
+        w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> i32,
         _: [i32; T],
-    ) -> [__m256i; T] {
+    ) -> [[__m256i; T]; G] {
         // SAFETY: as above.
         unsafe {
-            let mut sums = [_mm256_setzero_si256(); T];
-            for j in 0..8 {
-                let w = w(j);
-                // |w| is at most 128 and a code at most 127, so a pair of products is an i16.
-                let magnitude = _mm256_abs_epi8(w);
-                for t in 0..T {
-                    let x = _mm256_sign_epi8(_mm256_set1_epi32(x(t, j)), w);
-                    let pairs = _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, x), _mm256_set1_epi16(1));
-                    sums[t] = _mm256_add_epi32(sums[t], pairs);
-                }
+            let mut sums = [[_mm256_setzero_si256(); T]; G];
+            macro_rules! add_pieces {
+                ($($j:literal)+) => {$(
+                    for t in 0..T {
+                        let x = _mm256_set1_epi32(x(t, $j));
+                        for g in 0..G {
+                            let w = w(g, $j);
+                            // |w| is at most 128 and a code at most 127, so a pair of products is an i16.
+                            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+                            sums[g][t] = _mm256_add_epi32(sums[g][t], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+                        }
+                    }
+                    settle(&mut sums);
+                )+};
             }
+            add_pieces!(0 1 2 3 4 5 6 7);
             sums
         }
     }

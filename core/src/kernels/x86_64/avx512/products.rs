@@ -39,8 +39,9 @@ impl Ints for SixteenRows {
     type I = __m512i;
     type F = __m512;
     const ROWS: usize = 16;
+    const GROUPS: usize = 1;
     const TILE: usize = 12;
-    const FEW: usize = 4;
+    const FEW: usize = 0;
 
     #[inline(always)]
     unsafe fn dwords(w: Column, offset: usize) -> [__m512i; 4] {
@@ -105,20 +106,20 @@ impl Ints for SixteenRows {
         unsafe { _mm512_xor_si512(v, _mm512_set1_epi8(i8::MIN)) }
     }
     #[inline(always)]
-    unsafe fn dots_q40<const T: usize>(
-        w: impl Fn(usize) -> __m512i,
+    unsafe fn dots_q40<const G: usize, const T: usize>(
+        w: impl Fn(usize, usize) -> __m512i,
         x: impl Fn(usize, usize) -> i32,
         offsets: [i32; T],
-    ) -> [__m512i; T] {
+    ) -> [[__m512i; T]; G] {
         // SAFETY: as above.
         unsafe { Self::vnni_q40(w, x, offsets) }
     }
     #[inline(always)]
-    unsafe fn dots_q80<const T: usize>(
-        w: impl Fn(usize) -> __m512i,
+    unsafe fn dots_q80<const G: usize, const T: usize>(
+        w: impl Fn(usize, usize) -> __m512i,
         x: impl Fn(usize, usize) -> i32,
         offsets: [i32; T],
-    ) -> [__m512i; T] {
+    ) -> [[__m512i; T]; G] {
         // SAFETY: as above.
         unsafe { Self::vnni_q80(w, x, offsets) }
     }

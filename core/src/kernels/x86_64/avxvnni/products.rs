@@ -63,8 +63,9 @@ impl<E: Encoding> Vnni for EightRows<E> {
 }
 
 impl<E: Encoding> ByteProducts for E {
+    const GROUPS: usize = 1;
     const TILE: usize = 4;
-    const FEW: usize = 4;
+    const FEW: usize = 0;
 
     /// Unsigned: 128 more than the code.
     #[inline(always)]
@@ -73,20 +74,20 @@ impl<E: Encoding> ByteProducts for E {
         unsafe { _mm256_xor_si256(v, _mm256_set1_epi8(i8::MIN)) }
     }
     #[inline(always)]
-    unsafe fn dots_q40<const T: usize>(
-        w: impl Fn(usize) -> __m256i,
+    unsafe fn dots_q40<const G: usize, const T: usize>(
+        w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> i32,
         offsets: [i32; T],
-    ) -> [__m256i; T] {
+    ) -> [[__m256i; T]; G] {
         // SAFETY: as above.
         unsafe { EightRows::<E>::vnni_q40(w, x, offsets) }
     }
     #[inline(always)]
-    unsafe fn dots_q80<const T: usize>(
-        w: impl Fn(usize) -> __m256i,
+    unsafe fn dots_q80<const G: usize, const T: usize>(
+        w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> i32,
         offsets: [i32; T],
-    ) -> [__m256i; T] {
+    ) -> [[__m256i; T]; G] {
         // SAFETY: as above.
         unsafe { EightRows::<E>::vnni_q80(w, x, offsets) }
     }
