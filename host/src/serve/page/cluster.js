@@ -123,7 +123,7 @@ const nodePlots = new Map();
 function plotNodes(at, nodes) {
   for (const { name, state, compute_ms, network_ms, disk_ms } of nodes) {
     if (!nodePlots.has(name)) {
-      nodePlots.set(name, new Plot(`${name}, ms of a pass`, ["compute", "network", "disk"]));
+      nodePlots.set(name, new Plot(`${name ?? "–"}, ms of a pass`, ["compute", "network", "disk"]));
       byId("node-plots").append(nodePlots.get(name).element);
     }
     const times = state === "here" ? [compute_ms, network_ms, disk_ms] : [];
