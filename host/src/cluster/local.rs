@@ -242,17 +242,34 @@ impl<'m> Part<'m> {
     }
 }
 
-/// Bytes of weights that the part of `node` reads, the embedding left out, and of its keys and values.
-///
-/// # Errors
-/// A cut that the model can't be cut by, and a cache that it does not go with.
-pub fn wanted_bytes(model: &Model, (cut, node): (&Cut<'_>, u32), kv: KvType) -> Result<u64, RootError> {
-    let header = model.header();
-    let layout = kv::layout(kv, header).map_err(RootError::Kv)?;
-    let mut tables = GraphTables::new(cut.sizes(header));
-    let graph = plan::build(&model.layout, cut, node, tables.tables())
-        .map_err(|error| RootError::Plan(error, plan::node_counts(header).collect()))?;
-    Ok(stream::weight_bytes(&graph).saturating_add(kv::cache_bytes(&layout, cut.kv_rows(header, node), cut.seq_len)))
+/// Bytes that a part is computed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Of weights, the embedding left out.
+    pub weights: u64,
+    /// Of keys and values.
+    pub cache: u64,
+}
+
+impl Needs {
+    /// Those of the part of `node`.
+    ///
+    /// # Errors
+    /// A cut that the model can't be cut by, and a cache that it does not go with.
+    pub fn of(model: &Model, (cut, node): (&Cut<'_>, u32), kv: KvType) -> Result<Self, RootError> {
+        let header = model.header();
+        let layout = kv::layout(kv, header).map_err(RootError::Kv)?;
+        let mut tables = GraphTables::new(cut.sizes(header));
+        let graph = plan::build(&model.layout, cut, node, tables.tables())
+            .map_err(|error| RootError::Plan(error, plan::node_counts(header).collect()))?;
+        let cache = kv::cache_bytes(&layout, cut.kv_rows(header, node), cut.seq_len);
+        Ok(Self { weights: stream::weight_bytes(&graph), cache })
+    }
+
+    /// All of them.
+    pub const fn bytes(self) -> u64 {
+        self.weights.saturating_add(self.cache)
+    }
 }
 
 /// Builds and checks the graph of `node`, and decides how its weights get to the kernels.

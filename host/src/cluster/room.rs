@@ -6,7 +6,7 @@
 use super::choose::Decision;
 use super::error::RootError;
 use super::kv;
-use super::local::wanted_bytes;
+use super::local::Needs;
 use super::options::Options;
 use crate::machine::memory;
 use crate::model::Model;
@@ -95,17 +95,14 @@ impl NoRoom {
 /// cache, and are taken to have as much memory as this one. Where weights do not fit, a quarter of the memory is for the cache.
 ///
 /// # Errors
-/// As [`wanted_bytes`].
+/// As [`Needs::of`].
 pub fn slots_within(model: &Model, options: &Options, (most, nodes): (u32, usize)) -> Result<u32, RootError> {
-    let header = model.header();
-    let layout = kv::layout(options.kv, header).map_err(RootError::Kv)?;
     let alone = Decision::alone();
-    let cut = Cut { slots: 1, ..options.applied_to(alone.cut(header)) };
-    let cache_bytes = kv::cache_bytes(&layout, cut.kv_rows(header, 0), cut.seq_len).max(1);
-    let weight_bytes = wanted_bytes(model, (&cut, 0), options.kv)?.saturating_sub(cache_bytes);
+    let cut = Cut { slots: 1, ..options.applied_to(alone.cut(model.header())) };
+    let Needs { weights, cache } = Needs::of(model, (&cut, 0), options.kv)?;
     let memory_bytes = memory::session_bytes(options.memory).saturating_mul(nodes as u64);
-    let free_bytes = memory_bytes.saturating_sub(weight_bytes).max(memory_bytes / 4);
-    Ok((free_bytes / cache_bytes).clamp(1, most.into()) as u32)
+    let free_bytes = memory_bytes.saturating_sub(weights).max(memory_bytes / 4);
+    Ok((free_bytes / cache.max(1)).clamp(1, most.into()) as u32)
 }
 
 impl fmt::Display for NoRoom {

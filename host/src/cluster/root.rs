@@ -56,7 +56,7 @@ pub struct NodeNow {
     pub takes_part: bool,
     /// Passes of one row that it computed in this session, and how long it took for them, where it says so.
     pub work: Option<Beat>,
-    /// What is planned for it, where the planner was asked.
+    /// What it has to do, where it takes part.
     pub planned: Option<NodePlan>,
 }
 

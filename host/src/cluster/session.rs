@@ -3,7 +3,7 @@
 use crate::cluster::best::{Gathered, NativeLinks};
 use crate::cluster::choose::{self, Decision, Paces, Planned, Wish};
 use crate::cluster::error::RootError;
-use crate::cluster::local::{Kept, Local, Part, wanted_bytes};
+use crate::cluster::local::{Kept, Local, Needs, Part};
 use crate::cluster::members::Members;
 use crate::cluster::options::{Dialect, Options, Repack, StorageKind};
 use crate::cluster::planner::facts::Facts;
@@ -20,7 +20,6 @@ use crate::net::{Address, Mesh, NetError, Stage, Traffic, dial};
 use dair_core::exec::{Batch, CacheCopy, Failure, Run};
 use dair_core::graph::Graph;
 use dair_core::plan::coordinator::Next;
-use dair_core::plan::cost::NodeCost;
 use dair_core::plan::membership::{self, culprits};
 use dair_core::plan::{self, Cut, STREAMED_BATCH, Share, Way};
 use dair_core::wire::dllama::Control;
@@ -66,6 +65,8 @@ pub(super) struct Session<'m> {
     epoch: u32,
     /// Before the first forward pass: a plan, or configs and weights.
     pub setup: Traffic,
+    /// What each node's part is computed from.
+    needs: Vec<Needs>,
     /// What the planner predicted, where it was asked.
     pub planned: Option<Planned>,
     /// What this node did, as workers say it of themselves.
@@ -79,7 +80,7 @@ pub(super) struct Session<'m> {
 pub struct NodePlan {
     /// Of all weights.
     pub share: f64,
-    /// Bytes that it needs.
+    /// Bytes of weights, keys and values that it needs.
     pub memory_bytes: u64,
     /// Seconds of a message from the root to it and back; `None` of the root.
     pub round_trip_s: Option<f64>,
@@ -254,21 +255,19 @@ impl Session<'_> {
         Some([seconds(&self.called)?, seconds(&all)?])
     }
 
-    /// What is planned for each node, the root's first, as far as the planner was asked.
+    /// What each node has to do, the root first.
     pub fn planned_nodes(&self) -> Vec<NodePlan> {
-        let Some(planned) = &self.planned else { return Vec::new() };
-        let costs = &planned.proposal.costs;
-        let all: u64 = costs.iter().map(|cost| cost.weight_bytes).sum();
+        let all: u64 = self.needs.iter().map(|needs| needs.weights).sum();
         let facts = |node: usize| {
             let worker = self.nodes.get(node.checked_sub(1)?)?;
             self.called.iter().find(|(called, _)| called == worker).map(|(_, facts)| *facts)
         };
-        let plan = |(node, cost): (usize, &NodeCost)| NodePlan {
-            share: cost.weight_bytes as f64 / all.max(1) as f64,
-            memory_bytes: cost.weight_bytes + cost.cache_bytes + cost.activation_bytes,
+        let plan = |(node, needs): (usize, &Needs)| NodePlan {
+            share: needs.weights as f64 / all.max(1) as f64,
+            memory_bytes: needs.bytes(),
             round_trip_s: facts(node).and_then(|facts| facts.round_trip_s),
         };
-        costs.iter().enumerate().map(plan).collect()
+        self.needs.iter().enumerate().map(plan).collect()
     }
 
     /// What this node did, and what each worker did: its place among the workers, and nothing where it does not say.
@@ -495,6 +494,8 @@ impl<'m> Session<'m> {
             let names: Vec<_> = back.iter().map(|worker| format!("worker {}", members.address(*worker))).collect();
             progress(Stage::Back(&names.join(", ")));
         }
+        let needs = (0..cut.nodes()).map(|node| Needs::of(model, (&cut, node), options.kv));
+        let needs = needs.collect::<Result<_, _>>()?;
         let (setup, stages) = (mesh.traffic(), decision.stages.len().max(1));
         let (planned, own, looked_at) = (decision.planned, Beat::default(), Vec::new());
         let is_lossy = options.lossy;
@@ -511,6 +512,7 @@ impl<'m> Session<'m> {
             sweeps,
             epoch,
             setup,
+            needs,
             planned,
             own,
             looked_at,
@@ -677,7 +679,7 @@ fn is_streamed(model: &Model, cut: &Cut<'_>, local: &Local<'_>, decision: &Decis
         (StorageKind::Mapped, _) => false,
         (StorageKind::Streamed, _) => true,
         (_, Some(planned)) => planned.proposal.costs.iter().any(|cost| cost.missing > 0.0),
-        (_, None) => wanted_bytes(model, (cut, 0), local.kv)? > local.max_memory,
+        (_, None) => Needs::of(model, (cut, 0), local.kv)?.bytes() > local.max_memory,
     })
 }
 
