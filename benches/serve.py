@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What concurrency comes to in `dair serve`: many clients beside one, a beginning that is shared, a long prompt beside streams.
+"""What concurrency comes to in `dair serve`: many clients beside one, a beginning that is shared, a long prompt beside streams, a prompt
+that an earlier server has kept on disk.
 
     serve.py --dair PROGRAM --model FILE.m [--clients 8] [--rounds 5] [--tokens 64] [--only KIND] [--json FILE]
              [--llama llama-server --gguf FILE.gguf] [flags of dair serve behind --]
@@ -12,12 +13,14 @@ import argparse
 import http.client
 import json
 import os
+import pathlib
 import random
 import signal
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -29,7 +32,7 @@ parser.add_argument("--rounds", type=int, default=5)
 parser.add_argument("--tokens", type=int, default=64)
 parser.add_argument("--prefix", type=int, default=2048)
 parser.add_argument("--long", type=int, default=4096)
-parser.add_argument("--only", choices=["clients", "prefix", "stall"])
+parser.add_argument("--only", choices=["clients", "prefix", "stall", "disk"])
 parser.add_argument("--llama")
 parser.add_argument("--gguf")
 parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -38,8 +41,8 @@ parser.add_argument("flags", nargs="*")
 
 
 class Server:
-    def __init__(self, args):
-        flags = ["--slots", str(args.clients), "--port", "0", "--quiet", "--max-seq-len", "8192", "--threads", str(args.threads), *args.flags]
+    def __init__(self, args, *more):
+        flags = [*more, "--slots", str(args.clients), "--port", "0", "--quiet", "--max-seq-len", "8192", "--threads", str(args.threads), *args.flags]
         self.process = subprocess.Popen([args.dair, "serve", "--model", args.model, *flags], stdout=subprocess.PIPE, text=True)
         self.address = self.process.stdout.readline().strip().removeprefix("http://")
 
@@ -179,11 +182,31 @@ def stall(server, args, seed):
     return alone, statistics.median(beside), sorted(beside)[len(beside) * 95 // 100], end - begin
 
 
+def disk(_, args, seed):
+    """Seconds to the first token of a prompt, and of the same one where a server that was started since then finds it on disk."""
+    prompt = ids(seed * 1000 + 11, args.prefix)
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["DAIR_CACHE"] = cache
+
+        def first():
+            server = Server(args, "--kv-disk", "16GiB")
+            try:
+                server.ask(ids(1, 16), 8)
+                return server.stream(prompt, 1)[0]
+            finally:
+                server.end()
+
+        cold, found = first(), first()
+        kept = sum(file.stat().st_size for file in pathlib.Path(cache, "kv").glob("*/*"))
+    del os.environ["DAIR_CACHE"]
+    return cold, found, kept
+
+
 def main():
     args = parser.parse_args()
     server = Server(args)
     llama = Llama(args) if args.llama else None
-    kinds = [("clients", server, clients), ("llama", llama, clients), ("prefix", server, prefix), ("stall", server, stall)]
+    kinds = [("clients", server, clients), ("llama", llama, clients), ("prefix", server, prefix), ("stall", server, stall), ("disk", server, disk)]
     kinds = [kind for kind in kinds if kind[1] and args.only in (None, kind[2].__name__)]
     seen = {name: [] for name, _, _ in kinds}
     try:
@@ -217,6 +240,9 @@ def report(args, seen):
     if "stall" in seen:
         alone, beside, worst = (median("stall", index) for index in range(3))
         print(f"a token of two streams {1000 * alone:.1f} ms, beside a prompt of {args.long} {1000 * beside:.1f} ms: {beside / alone:.2f} x (95 of 100 within {worst / alone:.2f} x)")
+    if "disk" in seen:
+        cold, found, kept = (median("disk", index) for index in range(3))
+        print(f"prompt of {args.prefix} tokens: {cold:.2f} s cold, {found:.3f} s from disk after a restart: {100 * found / cold:.1f} %, {kept / 1e6:.0f} MB on disk")
     if args.json:
         with open(args.json, "w") as out:
             json.dump(seen, out, indent=1)
