@@ -192,9 +192,9 @@ impl<'m> Part<'m> {
         self.stream().map(Stream::waited).unwrap_or_default()
     }
 
-    /// Keeps pages of a sequence that are not on disk yet.
-    pub fn keep(&mut self, pages: &Pages<'_>) {
-        let Some(disk) = &self.pages else { return };
+    /// Keeps pages of a sequence that are not on disk yet; whether all are there, or on their way.
+    pub fn keep(&mut self, pages: &Pages<'_>) -> bool {
+        let Some(disk) = &self.pages else { return true };
         for (page, name) in (pages.first..).zip(pages.names) {
             if disk.has(name) {
                 continue;
@@ -203,11 +203,12 @@ impl<'m> Part<'m> {
             let copied = self.cell.with_dependent_mut(|_, engine| {
                 engine.page::<NetError>(pages.slot, page, |piece| bytes.extend_from_slice(piece))
             });
-            match copied {
-                Ok(()) if !bytes.is_empty() => disk.put(name, &bytes),
-                _ => return,
+            // A node without layers has nothing to keep.
+            if copied.is_ok() && !bytes.is_empty() && !disk.put(name, bytes) {
+                return false;
             }
         }
+        true
     }
 
     /// Puts pages of a sequence from disk where they belong; how many there are, from the first on.

@@ -412,6 +412,7 @@ fn compute(
                 continue;
             }
             Announced::Keep(pages) => {
+                // The root says it again where it has more to keep itself.
                 part.keep(&pages.pages());
                 continue;
             }

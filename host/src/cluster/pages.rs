@@ -19,12 +19,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
-/// Pages that wait to be written, at most; who keeps more waits for the disk.
+/// Pages that wait to be written, at most.
 const QUEUE: usize = 16;
 /// A folder that has become too large is left with so much of what it may have.
 const LEFT: f64 = 0.9;
@@ -33,7 +33,7 @@ const HASH: usize = blake3::OUT_LEN;
 /// Another number, where pages or what leads to them are no longer what they were.
 const FORMAT: u32 = 1;
 
-/// What files hold that are not written yet: their hash, and a page.
+/// Pages whose files are not written yet.
 type Waiting = Arc<Mutex<BTreeMap<PathBuf, Arc<[u8]>>>>;
 
 /// A folder of pages, and the thread that writes to it.
@@ -136,23 +136,27 @@ impl PagesOfPart {
         self.waiting(&path).is_some() || File::open(path).map(|file| touch(&file)).is_ok()
     }
 
-    /// Keeps a page, soon.
-    pub fn put(&self, name: &PageName, page: &[u8]) {
-        let mut bytes = Vec::with_capacity(HASH + page.len());
-        bytes.extend_from_slice(blake3::hash(page).as_bytes());
-        bytes.extend_from_slice(page);
+    /// Keeps a page, soon; `false`, and nothing done, while too many wait for the disk.
+    pub fn put(&self, name: &PageName, page: Vec<u8>) -> bool {
+        let Some(queue) = &self.disk.queue else { return true };
         let path = self.path(name);
         let waiting = || self.disk.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting().insert(path.clone(), bytes.into());
-        // Its thread lives as long as the queue.
-        let _ = self.disk.queue.as_ref().map(|queue| queue.send(path));
+        waiting().insert(path.clone(), page.into());
+        match queue.try_send(path) {
+            Err(TrySendError::Full(path)) => {
+                waiting().remove(&path);
+                false
+            }
+            // Its thread lives as long as the queue.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => true,
+        }
     }
 
     /// A page of so many bytes; nothing where it is not there, or not what it was.
     pub fn get(&self, name: &PageName, len: usize) -> Option<Vec<u8>> {
         let path = self.path(name);
-        if let Some(bytes) = self.waiting(&path) {
-            return Some(bytes[HASH..].to_vec()).filter(|page| page.len() == len);
+        if let Some(page) = self.waiting(&path) {
+            return Some(page.to_vec()).filter(|page| page.len() == len);
         }
         let mut file = File::open(&path).ok()?;
         let mut page = vec![0; len];
@@ -198,7 +202,7 @@ impl Keeper {
     }
 
     fn write(&mut self, path: &Path, page: &[u8]) {
-        let bytes = page.len() as u64;
+        let bytes = (HASH + page.len()) as u64;
         if path.exists() || bytes > self.limit {
             return;
         }
@@ -250,11 +254,12 @@ fn files(folder: &Path) -> Vec<Kept> {
         .collect()
 }
 
-/// Writes a file that gets its name when it is complete.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes the file of a page, which gets its name when it is complete.
+fn write(path: &Path, page: &[u8]) -> io::Result<()> {
     let part = path.with_extension(format!("{}.part", std::process::id()));
     let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
-    let result = written.and_then(|mut file| file.write_all(bytes)).and_then(|()| fs::rename(&part, path));
+    let fill = |mut file: File| file.write_all(blake3::hash(page).as_bytes()).and_then(|()| file.write_all(page));
+    let result = written.and_then(fill).and_then(|()| fs::rename(&part, path));
     if result.is_err() {
         let _ = fs::remove_file(&part);
     }
@@ -294,12 +299,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [a, b] = [[1; 16], [2; 16]];
         let pages = opened(folder.path(), 1 << 20);
-        pages.put(&a, &page(7));
+        assert!(pages.put(&a, page(7)));
         drop(pages);
         fs::remove_file(folder.path().join("model.m")).unwrap();
         let pages = opened(folder.path(), 1 << 20);
         assert!(!pages.has(&a), "another file of the same content was made since then");
-        pages.put(&a, &page(8));
+        assert!(pages.put(&a, page(8)));
         let path = pages.path(&a);
         let disk = Arc::clone(&pages.disk);
         drop((pages, disk));
@@ -321,7 +326,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let name = |byte: u8| [byte; 16];
         let pages = opened(folder.path(), 10 * 1032);
-        (0..10).for_each(|byte| pages.put(&name(byte), &page(byte)));
+        assert!((0..10).all(|byte| pages.put(&name(byte), page(byte))));
         drop(pages);
         // Times of files may be coarse.
         let pages = opened_again(folder.path(), 10 * 1032);
@@ -331,7 +336,7 @@ mod tests {
             file.set_times(FileTimes::new().set_modified(used)).unwrap();
         }
         assert!(pages.has(&name(0)), "which is a use");
-        pages.put(&name(99), &page(99));
+        assert!(pages.put(&name(99), page(99)));
         drop(pages);
         let pages = opened_again(folder.path(), 10 * 1032);
         let left: Vec<u8> = (0..100).filter(|byte| pages.path(&name(*byte)).exists()).collect();

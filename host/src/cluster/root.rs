@@ -398,13 +398,13 @@ impl<'m> Root<'m> {
         self.history.copy(copy, is_copied);
     }
 
-    /// Keeps what is in the cache of a sequence on the disks of those nodes that have one for it, in whole pages.
-    pub fn keep(&mut self, slot: u32) {
+    /// Keeps what is in the cache of a sequence on the disks of all nodes, in whole pages; `false` where there is more to keep than the
+    /// disk has taken so far. Nobody waits for it.
+    pub fn keep(&mut self, slot: u32) -> bool {
         let names = pages::names(self.history.in_cache(slot));
-        if let (Some(session), false) = (&mut self.session, names.is_empty()) {
-            // Who is lost is found by the next pass.
-            let _ = session.keep(&Pages { slot, first: 0, names: &names });
-        }
+        let session = self.session.as_mut().filter(|_| self.options.disk.is_some() && !names.is_empty());
+        // Who is lost is found by the next pass.
+        session.is_none_or(|session| session.keep(&Pages { slot, first: 0, names: &names }).unwrap_or(true))
     }
 
     /// Gets from the nodes' disks what is there of a sequence that begins with `tokens`, behind what is in the cache; how many of the

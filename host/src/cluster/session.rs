@@ -181,16 +181,18 @@ impl Session<'_> {
         true
     }
 
-    /// Keeps pages on the disks of all nodes that have one for it.
+    /// Keeps pages on the disks of all nodes; whether there is no more to do for this one.
     ///
     /// # Errors
     /// Where a worker is lost.
-    pub fn keep(&mut self, pages: &Pages<'_>) -> Result<(), RootError> {
+    pub fn keep(&mut self, pages: &Pages<'_>) -> Result<bool, RootError> {
         if !self.keeps {
-            return Ok(());
+            return Ok(true);
         }
-        self.part.keep(pages);
-        if self.mesh.nodes() > 1 { native::keep(&mut self.mesh, pages).map_err(RootError::Net) } else { Ok(()) }
+        if self.mesh.nodes() > 1 {
+            native::keep(&mut self.mesh, pages).map_err(RootError::Net)?;
+        }
+        Ok(self.part.keep(pages))
     }
 
     /// Gets pages from the disks of all nodes; how many everybody has, from the first on. Nothing where this one has none: then

@@ -221,12 +221,16 @@ impl Figures {
         }
     }
 
-    /// A request has got its place: tokens of its prompt, how many of them were in the cache, and how many are, if some were found on
-    /// disk.
-    pub(super) fn begun(&self, prompt: u32, (reused, restored): (u32, Option<u32>)) {
+    /// A request has got its place: tokens of its prompt, and how many of them were in the cache.
+    pub(super) fn begun(&self, prompt: u32, reused: u32) {
         self.prompt_tokens.inc_by(prompt.into());
-        self.reused_tokens.inc_by(restored.unwrap_or(reused).into());
-        self.disk_tokens.inc_by(restored.unwrap_or(0).saturating_sub(reused).into());
+        self.reused_tokens.inc_by(reused.into());
+    }
+
+    /// So many more were found on disk.
+    pub(super) fn found(&self, tokens: u32) {
+        self.reused_tokens.inc_by(tokens.into());
+        self.disk_tokens.inc_by(tokens.into());
     }
 
     /// A pass was computed: so many rows of answers in progress, and of prompts.
@@ -399,7 +403,8 @@ mod tests {
         let figures = Figures::new();
         figures.begins(4, 1 << 20);
         figures.now(Now { running: 2, waiting: 1, cached_tokens: 77, disk_bytes: Some(5) });
-        figures.begun(10, (1, Some(4)));
+        figures.begun(10, 1);
+        figures.found(3);
         figures.drawn();
         figures.passed([1, 2], Duration::from_millis(5), Traffic::default());
         let (prefill, decode) = (Duration::from_millis(9), Duration::from_millis(20));

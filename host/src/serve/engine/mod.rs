@@ -34,6 +34,12 @@ use waiting::Waiting;
 /// While nothing is to be done, this often it is looked whether the server is to end, and whether workers live.
 const IDLE: Duration = Duration::from_millis(200);
 
+/// Pages of a prompt that are got from disk before a pass beside others: some milliseconds, on a slow card some more.
+const PAGES_BESIDE: u32 = 2;
+
+/// At the end, a disk that has enough to do is left alone so long.
+const DISK: Duration = Duration::from_millis(5);
+
 /// Computes answers.
 pub struct Engine<'e, 'm> {
     root: &'e mut Root<'m>,
@@ -98,12 +104,10 @@ impl<'e, 'm> Engine<'e, 'm> {
                 }
                 self.turn_away(|_| true, &Failed::Ending);
                 if self.running.is_empty() {
-                    while self.keep() {}
-                    return;
+                    return self.keep_all();
                 }
             } else if !self.hear(asks) {
-                while self.keep() {}
-                return;
+                return self.keep_all();
             }
             self.dismiss();
             self.seat();
@@ -123,8 +127,7 @@ impl<'e, 'm> Engine<'e, 'm> {
                 // Who is lost while nobody asks is left out now, and whoever asks next need not wait for that. What fails then
                 // fails for him, too, and he is told.
                 Err(RecvTimeoutError::Timeout) if self.root.misses_somebody() => drop(self.root.session()),
-                // One at a time, in case somebody asks.
-                Err(RecvTimeoutError::Timeout) => drop(self.keep()),
+                Err(RecvTimeoutError::Timeout) => self.keep(),
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
@@ -134,10 +137,23 @@ impl<'e, 'm> Engine<'e, 'm> {
         true
     }
 
-    /// Keeps a seat on disk that is not yet; whether there was one.
-    fn keep(&mut self) -> bool {
-        let slot = self.unkept.pop_first();
-        slot.inspect(|slot| self.root.keep(*slot)).is_some()
+    /// Keeps one of the seats on disk that are not yet, as far as the disk takes it: somebody may ask.
+    fn keep(&mut self) {
+        if let Some(slot) = self.unkept.pop_first()
+            && !self.root.keep(slot)
+        {
+            self.unkept.insert(slot);
+        }
+    }
+
+    /// Keeps all seats on disk.
+    fn keep_all(&mut self) {
+        while !self.unkept.is_empty() {
+            self.keep();
+            if !self.unkept.is_empty() {
+                std::thread::sleep(DISK);
+            }
+        }
     }
 
     /// Tells the figures what is going on.
@@ -190,7 +206,7 @@ impl<'e, 'm> Engine<'e, 'm> {
                 continue;
             }
             let root = &*self.root;
-            let Some(mut seat) = self.seats.take(&ask.prompt, |slot| root.computed(slot)) else {
+            let Some(seat) = self.seats.take(&ask.prompt, |slot| root.computed(slot)) else {
                 return self.waiting.push(ask);
             };
             if self.unkept.remove(&seat.slot) {
@@ -199,24 +215,33 @@ impl<'e, 'm> Engine<'e, 'm> {
             if let Some(from) = seat.from {
                 self.root.copy(CacheCopy { from, to: seat.slot, positions: seat.reused });
             }
-            // One token is always computed, because its logits are asked for.
-            let before = &ask.prompt[..ask.prompt.len().saturating_sub(1)];
-            let restored = self.root.restore(seat.slot, before);
-            self.figures.begun(ask.prompt.len() as u32, (seat.reused, restored));
-            seat.reused = restored.unwrap_or(seat.reused);
-            self.running.push(Sequence::new(ask, seat, self.vocab));
+            self.figures.begun(ask.prompt.len() as u32, seat.reused);
+            let searches = self.root.options().disk.is_some();
+            self.running.push(Sequence::new(ask, (seat, searches), self.vocab));
             let expected = self.running.iter().map(Sequence::expected).max().unwrap_or(0);
             self.root.expect(expected);
         }
     }
 
+    /// Gets what is on disk of prompts; where others wait for tokens, a little at a time.
+    fn search(&mut self) {
+        let pages = if self.running.len() > 1 { PAGES_BESIDE } else { u32::MAX };
+        for one in self.running.iter_mut().filter(|one| one.searches()) {
+            self.figures.found(one.search(self.root, pages));
+        }
+    }
+
     /// Computes one pass, and draws the tokens that it tells.
     fn step(&mut self) {
+        self.search();
         let most = match self.root.batch_max() {
             Ok(most) => most,
             Err(error) => return self.fail_all(&error),
         };
         self.compose(most);
+        if self.runs.is_empty() {
+            return;
+        }
         let wanted = self.whose.iter().zip(&self.runs).filter(|(_, run)| run.logits != Logits::None);
         let looks = wanted.map(|(index, _)| self.running[*index].choice().looks_at()).reduce(both);
         self.root.want(looks.unwrap_or(Looks::Best(1)), self.vocab.vocab_size());
@@ -242,7 +267,8 @@ impl<'e, 'm> Engine<'e, 'm> {
     /// Puts a pass together: a row of each answer in progress, and as much of the prompts as goes along, the same of each. Rows whose
     /// logits are asked for stand together at its end.
     fn compose(&mut self, most: u32) {
-        let lefts: Vec<u32> = self.running.iter().map(Sequence::left).collect();
+        let left = |one: &Sequence| if one.searches() { 0 } else { one.left() };
+        let lefts: Vec<u32> = self.running.iter().map(left).collect();
         let rows = share_out(&lefts, most, &self.ration);
         let mut order: Vec<usize> = (0..rows.len()).filter(|index| rows[*index] > 0).collect();
         order.sort_by_key(|index| (rows[*index] == lefts[*index], lefts[*index] == 1));

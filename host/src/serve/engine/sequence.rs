@@ -6,7 +6,7 @@ use super::seats::Seat;
 use crate::chat::generate::{self, GenerateError, with_text};
 use crate::chat::wording::Wording;
 use crate::cluster::root::Root;
-use dair_core::exec::{Logits, Run};
+use dair_core::exec::{Logits, PAGE, Run};
 use dair_core::text::{Candidate, Stop, Vocabulary};
 use std::time::Instant;
 
@@ -21,6 +21,8 @@ pub struct Sequence {
     /// How many of them are in the cache.
     fed: u32,
     cached: u32,
+    /// More of the prompt may be on disk.
+    searches: bool,
     drawn: u32,
     wording: Wording,
     begun: Instant,
@@ -29,18 +31,36 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// Begins to compute what is asked for, at its seat.
-    pub fn new(mut ask: Ask, seat: Seat, vocab: &Vocabulary<'_>) -> Self {
+    /// Begins to compute what is asked for, at its seat; if it `searches`, after what is on disk of the prompt.
+    pub fn new(mut ask: Ask, (seat, searches): (Seat, bool), vocab: &Vocabulary<'_>) -> Self {
         let ends: &[u32] = if ask.ignore_eos { &[] } else { &vocab.header().eos };
         let wording = Wording::new(vocab, ends, &ask.stop);
         ask.ticket = None;
         ask.timeline.seated(seat.reused);
         let tokens = std::mem::take(&mut ask.prompt);
         let (slot, cached) = (seat.slot, seat.reused);
-        let new =
-            Self { ask, slot, tokens, fed: cached, cached, drawn: 0, wording, begun: Instant::now(), first: None };
+        let begun = Instant::now();
+        let new = Self { ask, slot, tokens, fed: cached, cached, searches, drawn: 0, wording, begun, first: None };
         new.say(Event::Begun { cached });
         new
+    }
+
+    /// Whether more of the prompt may be on disk: until that is known, nothing is computed.
+    pub fn searches(&self) -> bool {
+        self.searches
+    }
+
+    /// Gets what is on disk of the prompt, so many pages at most; how many tokens need not be computed for that.
+    pub fn search(&mut self, root: &mut Root<'_>, pages: u32) -> u32 {
+        // One token is always computed, because its logits are asked for.
+        let most = self.tokens.len().saturating_sub(1);
+        let end = most.min((self.fed / PAGE).saturating_add(pages).saturating_mul(PAGE) as usize);
+        let known = root.restore(self.slot, &self.tokens[..end]);
+        self.searches = known == Some(end as u32) && end < most;
+        let known = known.unwrap_or(self.fed);
+        let found = known.saturating_sub(self.fed);
+        (self.fed, self.cached) = (known, known);
+        found
     }
 
     /// Tokens that are to be computed before the next one can be drawn.
