@@ -203,6 +203,15 @@ def tools(client):
     check("and the reason to end is the call", chunks[-1].choices[0].finish_reason == "tool_calls", chunks[-1])
     required = [ask(tool_choice="required", seed=seed).choices[0] for seed in range(4)]
     check("a call is required", all(one.finish_reason == "tool_calls" and one.message.tool_calls[0].function.name in ("weather", "time") for one in required), required)
+    allowed = lambda mode, *names: {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [{"type": "function", "function": {"name": name}} for name in names]}}
+    among = [ask(tool_choice=allowed("required", "time"), seed=seed).choices[0] for seed in range(4)]
+    check("one of the allowed tools is called", all(one.finish_reason == "tool_calls" and one.message.tool_calls[0].function.name == "time" for one in among), among)
+    free = [ask(tool_choice=allowed("auto", "time"), seed=seed, max_tokens=40).choices[0].message.tool_calls or [] for seed in range(4)]
+    check("no other one is where none is required", all(call.function.name == "time" for calls in free for call in calls), free)
+    cut = ask(tool_choice="required", max_tokens=3).choices[0]
+    check("a call that is cut before its name is no text", cut.finish_reason == "length" and not cut.message.content and not cut.message.tool_calls, cut)
+    cut = list(ask(tool_choice="required", max_tokens=3, stream=True))
+    check("in pieces, too", cut[-1].choices[0].finish_reason == "length" and not any(chunk.choices[0].delta.content or chunk.choices[0].delta.tool_calls for chunk in cut), cut)
     many = ask(tool_choice="required", parallel_tool_calls=True, max_tokens=120).choices[0].message.tool_calls
     check("several calls are told apart", all(is_valid(Weather, call.function.arguments) or call.function.arguments == "{}" for call in many[:-1]) and len({call.id for call in many}) == len(many) >= 1, many)
     none = ask(tool_choice="none", max_tokens=16).choices[0]
@@ -215,6 +224,7 @@ def tools(client):
     parsed = client.chat.completions.parse(model="any", messages=RAIN, tools=[openai.pydantic_function_tool(Weather, name="weather")], tool_choice="required", parallel_tool_calls=False, max_tokens=200)
     check("arguments are parsed as a pydantic model", isinstance(parsed.choices[0].message.tool_calls[0].function.parsed_arguments, Weather), parsed)
     refused("a tool that is not there is named", lambda: ask(tool_choice={"type": "function", "function": {"name": "nothing"}}), openai.BadRequestError, "tool_choice")
+    refused("so is one that is not there among the allowed", lambda: ask(tool_choice=allowed("auto", "time", "nothing")), openai.BadRequestError, "tool_choice.allowed_tools.tools[1]")
     refused("a call and a form exclude each other", lambda: ask(tool_choice="required", response_format={"type": "json_object"}), openai.BadRequestError, "response_format")
 
 

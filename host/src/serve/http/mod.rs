@@ -3,6 +3,7 @@
 //! Handlers turn requests into prompts and prompts into [`Ask`](super::engine::Ask)s, and what comes back into objects. They know
 //! nothing of models, sessions and passes.
 
+mod calling;
 mod content;
 mod conversation;
 mod door;

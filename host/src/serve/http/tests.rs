@@ -77,6 +77,21 @@ impl Calls {
         serde_json::from_str(&self.text(response)).unwrap()
     }
 
+    /// The prompt that the engine is asked to go on with, which nobody does.
+    fn prompt_of(&self, path: &str, body: &Value) -> Vec<u32> {
+        let call = self.runtime.spawn(self.app.clone().oneshot(request(path, body.to_string())));
+        let ask = self.runtime.block_on(async {
+            loop {
+                match self.asks.try_recv() {
+                    Ok(ask) => break ask,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            }
+        });
+        call.abort();
+        ask.prompt
+    }
+
     /// The same where the engine answers.
     fn answered(&self, path: &str, body: &Value, answer: fn(&Ask)) -> Response<Body> {
         let (app, request) = (self.app.clone(), request(path, body.to_string()));
@@ -259,6 +274,73 @@ fn a_call_of_a_tool_has_the_shape_of_ollama() {
         assert_eq!(last["message"]["tool_calls"][0]["function"], function);
         assert_eq!((&last["done"], text.contains("I look.")), (&true.into(), true));
     }
+}
+
+/// A tool, and another one.
+fn with_two_tools(choice: Value) -> Value {
+    let mut body = with_tool();
+    let time = json!({ "type": "function", "function": { "name": "time" } });
+    body["tools"].as_array_mut().unwrap().push(time);
+    body["tool_choice"] = choice;
+    body
+}
+
+#[test]
+fn some_of_the_tools_may_be_called_and_no_others() {
+    let calls = Calls::new(9, KeyRing::default());
+    let allowed = |mode: &str, names: &[&str]| {
+        let tools: Vec<Value> =
+            names.iter().map(|name| json!({ "type": "function", "function": { "name": name } })).collect();
+        with_two_tools(json!({ "type": "allowed_tools", "allowed_tools": { "mode": mode, "tools": tools } }))
+    };
+    let prompt = calls.prompt_of("/v1/chat/completions", &with_two_tools(json!("auto")));
+    for (mode, names, is_limited) in [
+        ("auto", &["time"][..], true),
+        ("required", &["time"][..], true),
+        ("required", &["weather", "time"][..], true),
+        // Whoever may call all is as free as without.
+        ("auto", &["weather", "time"][..], false),
+    ] {
+        let body = allowed(mode, names);
+        let answer: fn(&Ask) = if is_limited {
+            |ask| {
+                assert!(ask.choice.constraint.is_some());
+                say(ask, &["<tool_call>{\"name\": \"time\", \"arguments\": {}}</tool_call>"]);
+            }
+        } else {
+            call_weather
+        };
+        let got = calls.json(calls.answered("/v1/chat/completions", &body, answer));
+        assert_eq!(got["choices"][0]["finish_reason"], "tool_calls", "{body}");
+        assert_eq!(calls.prompt_of("/v1/chat/completions", &body), prompt, "the model is told of all");
+    }
+    let error = &calls.json(calls.post("/v1/chat/completions", &allowed("auto", &["time", "nobody"])))["error"];
+    assert_eq!(error["param"], "tool_choice.allowed_tools.tools[1]");
+}
+
+#[test]
+fn nothing_is_told_of_a_forced_call_that_was_cut_before_its_name() {
+    let calls = Calls::new(9, KeyRing::default());
+    let cut: fn(&Ask) = |ask| {
+        ask.listener.send(Event::Begun { cached: 0 }).unwrap();
+        for text in ["<tool", "_call>", "\n{\"name\": \"wea"] {
+            ask.listener.send(Event::Token(Token { text: text.into(), logprob: None })).unwrap();
+        }
+        ask.listener.send(Event::Ended(Ended { why: Why::Length, ..ENDED })).unwrap();
+    };
+    let mut body = with_two_tools(json!("required"));
+    let got = calls.json(calls.answered("/v1/chat/completions", &body, cut));
+    let choice = &got["choices"][0];
+    assert_eq!(choice["finish_reason"], "length");
+    assert_eq!(choice["message"], json!({ "role": "assistant", "content": "", "refusal": null }));
+    body["stream"] = true.into();
+    let text = calls.text(calls.answered("/v1/chat/completions", &body, cut));
+    assert!(text.contains("\"finish_reason\":\"length\"") && !text.contains("wea") && !text.contains("tool"), "{text}");
+    // Whoever was not forced may have meant it as text.
+    body["stream"] = false.into();
+    body["tool_choice"] = "auto".into();
+    let got = calls.json(calls.answered("/v1/chat/completions", &body, cut));
+    assert_eq!(got["choices"][0]["message"]["content"], "<tool_call>{\"name\": \"wea");
 }
 
 #[test]
