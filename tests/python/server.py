@@ -145,6 +145,17 @@ def ollamas(address, whole):
     raw = client.generate(model=name, prompt="The capital of France is", raw=True, options=options).response
     completed = post(address, "/v1/completions", {"prompt": "The capital of France is", "temperature": 0, "max_tokens": 24})[2]
     check("a raw one is completed", raw == completed["choices"][0]["text"], raw)
+    loaded, left = client.generate(model=name), client.chat(model=name, messages=[], keep_alive=0)
+    check("a model is loaded by no prompt", loaded.done and loaded.done_reason == "load" and loaded.response == "" and loaded.eval_count is None, loaded)
+    check("and unloaded by no messages", left.done and left.done_reason == "unload" and left.message.role == "assistant", left)
+    check("in pieces, too", [piece.done_reason for piece in client.chat(model=name, stream=True)] == ["load"])
+    check("reasoning is asked for by degree", client.generate(model=name, prompt="Hi", think="low", options=options).done and client.chat(model=name, messages=HI, think="high", options=options).done)
+    for asked in (lambda: client.generate(model=name, prompt="What is it?", images=[b"GIF89a"]), lambda: client.chat(model=name, messages=[{**HI[0], "images": [b"GIF89a"]}])):
+        try:
+            asked()
+            check("pictures are refused", False, "they were taken")
+        except ollama.ResponseError as error:
+            check("pictures are refused", error.status_code == 400 and "images" in error.error, error)
     try:
         client.chat(model="llama99", messages=HI)
         check("a model that is not there is refused", False, "it was taken")

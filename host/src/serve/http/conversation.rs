@@ -2,7 +2,7 @@
 
 use super::calling::Calling;
 use super::error::ApiError;
-use super::fields::Fields;
+use super::fields::{Fields, wrong};
 use super::form;
 use super::messages::{messages, tools};
 use super::server::Server;
@@ -98,13 +98,16 @@ pub fn constraint(server: &Server, form: form::Asked, prompt: &Prompt) -> Result
     form.map(read).transpose()
 }
 
-/// Whether to reason: `chat_template_kwargs`, or Ollama's `think`.
+/// Whether to reason: Ollama's `think`, which may say how much, or `chat_template_kwargs`.
 fn think(fields: &Fields) -> Result<Option<bool>, ApiError> {
-    if fields.get("think").is_some_and(Value::is_boolean) {
-        return fields.flag("think");
-    }
-    match fields.object("chat_template_kwargs")? {
-        Some(extra) => extra.flag("enable_thinking"),
-        None => Ok(None),
+    match fields.get("think") {
+        // Templates know of yes and no.
+        Some(Value::String(much)) if ["low", "medium", "high"].contains(&&much[..]) => Ok(Some(true)),
+        Some(Value::Bool(think)) => Ok(Some(*think)),
+        Some(other) => Err(wrong("think", other, "true, false, low, medium or high")),
+        None => match fields.object("chat_template_kwargs")? {
+            Some(extra) => extra.flag("enable_thinking"),
+            None => Ok(None),
+        },
     }
 }

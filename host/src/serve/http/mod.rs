@@ -11,6 +11,7 @@ mod error;
 mod fields;
 mod form;
 mod frames;
+mod keep_alive;
 mod keys;
 mod messages;
 mod ollama;

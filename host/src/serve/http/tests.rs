@@ -4,7 +4,7 @@ use super::door::{Doors, app};
 use super::keys::{KeyRing, new_key};
 use super::server::{Server, now};
 use super::{Defaults, Texts, calls};
-use crate::chat::template;
+use crate::chat::template::{self, Template};
 use crate::chat::tokenizer::Tokenizer;
 use crate::serve::engine::{Ask, Ended, Event, Failed, Figures, Logprob, Logprobs, Token, Why};
 use crate::synthetic;
@@ -36,8 +36,17 @@ fn tokenizer() -> &'static Tokenizer<'static> {
 
 impl Calls {
     fn new(queue: u32, keys: KeyRing) -> Self {
+        Self::of(queue, keys, template::open("chatml", None).unwrap())
+    }
+
+    /// With another template than most.
+    fn with(template: Template) -> Self {
+        Self::of(9, KeyRing::default(), template)
+    }
+
+    fn of(queue: u32, keys: KeyRing, template: Template) -> Self {
         let (sender, asks) = channel();
-        let texts = Texts::new(tokenizer(), Some(template::open("chatml", None).unwrap()));
+        let texts = Texts::new(tokenizer(), Some(template));
         let server = Server {
             model: "tiny".into(),
             fingerprint: "fp_1".into(),
@@ -216,6 +225,71 @@ fn ollama_has_a_line_for_each_piece() {
     let missing = calls.post("/api/chat", &json!({ "model": "other", "messages": [] }));
     assert_eq!(missing.status(), StatusCode::NOT_FOUND);
     assert!(calls.json(missing)["error"].as_str().unwrap().contains("\"other\" not found"));
+}
+
+#[test]
+fn ollama_loads_and_unloads_by_a_call_that_asks_nothing() {
+    let calls = Calls::new(9, KeyRing::default());
+    let chat = ("/api/chat", "message", json!({ "role": "assistant", "content": "" }));
+    let generate = ("/api/generate", "response", json!(""));
+    for (path, field, said) in [chat, generate] {
+        for (keep_alive, reason) in
+            [(json!(null), "load"), (json!("5m"), "load"), (json!(0), "unload"), (json!("0s"), "unload")]
+        {
+            for mut body in [json!({}), json!({ "messages": [], "prompt": "", "stream": true })] {
+                body["keep_alive"] = keep_alive.clone();
+                let mut got = calls.json(calls.post(path, &body));
+                assert!(got["created_at"].take().is_string());
+                let mut want = json!({ "model": "tiny", "created_at": null, "done": true, "done_reason": reason });
+                want[field] = said.clone();
+                assert_eq!(got, want, "{path} {body}");
+            }
+        }
+        let wrong = calls.post(path, &json!({ "keep_alive": "soon" }));
+        assert_eq!(wrong.status(), StatusCode::BAD_REQUEST);
+        assert!(calls.json(wrong)["error"].as_str().unwrap().starts_with("keep_alive"));
+    }
+    assert!(calls.asks.try_recv().is_err(), "nothing was computed");
+}
+
+#[test]
+fn ollama_is_told_what_this_model_does_not_take() {
+    let calls = Calls::new(9, KeyRing::default());
+    let message = |images: Value| json!({ "messages": [{ "role": "user", "content": "Hi", "images": images }] });
+    for (path, body, field) in [
+        ("/api/chat", message(json!(["iVBO"])), "messages[0].images"),
+        ("/api/generate", json!({ "prompt": "Hi", "images": ["iVBO"] }), "images"),
+        ("/api/generate", json!({ "images": ["iVBO"] }), "images"),
+        ("/api/generate", json!({ "prompt": "Hi", "suffix": "." }), "suffix"),
+        ("/api/generate", json!({ "prompt": "Hi", "think": "hard" }), "think"),
+        ("/api/chat", json!({ "messages": [{ "role": "user", "content": "Hi" }], "think": 3 }), "think"),
+    ] {
+        let response = calls.post(path, &body);
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{body}");
+        assert!(calls.json(response)["error"].as_str().unwrap().starts_with(field), "{body}");
+    }
+    for (path, body) in [("/api/chat", message(json!([]))), ("/api/generate", json!({ "prompt": "Hi", "images": [] }))]
+    {
+        assert_eq!(calls.answered(path, &body, hello).status(), StatusCode::OK, "{body}");
+    }
+}
+
+#[test]
+fn reasoning_is_asked_for_alike_in_both_calls_of_ollama() {
+    let calls = Calls::with(template::open("deepseek3", None).unwrap());
+    let chat = ("/api/chat", json!({ "messages": [{ "role": "user", "content": "Hi" }], "stream": false }));
+    let generate = ("/api/generate", json!({ "prompt": "Hi", "stream": false }));
+    for (path, mut body) in [chat, generate] {
+        let mut prompt = |think: Value| {
+            body["think"] = think;
+            calls.prompt_of(path, &body)
+        };
+        let (with, without) = (prompt(json!(true)), prompt(json!(false)));
+        assert_ne!(with, without, "{path}");
+        for much in ["low", "medium", "high"] {
+            assert_eq!(prompt(json!(much)), with, "{path}");
+        }
+    }
 }
 
 /// A question to a model that may call a tool.
