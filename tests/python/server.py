@@ -123,10 +123,13 @@ def completions(client, address):
     check("with an echo", ask(echo=True).choices[0].text == "The capital of France is" + whole.choices[0].text)
     ids = post(address, "/tokenize", {"content": "The capital of France is", "add_special": True})[2]["tokens"]
     check("tokens are a prompt", ask(prompt=ids).choices[0].text == whole.choices[0].text)
+    check("and have an echo, too", ask(prompt=ids, echo=True).choices[0].text.endswith("The capital of France is" + whole.choices[0].text))
     both = ask(prompt=["The capital of France is", "One, two, three,"])
     check("two prompts have two answers", [c.index for c in both.choices] == [0, 1] and both.choices[0].text == whole.choices[0].text, both)
     told = ask(logprobs=2, max_tokens=3).choices[0].logprobs
     check("probabilities are told token by token", len(told.tokens) == len(told.token_logprobs) == len(told.top_logprobs) == 3, told)
+    starts = [len("The capital of France is" + "".join(told.tokens[:at])) for at in range(3)]
+    check("tokens are where they are in prompt and answer together", told.text_offset == starts == ask(logprobs=2, max_tokens=3, echo=True).choices[0].logprobs.text_offset, told)
     refused("filling in is refused", lambda: ask(suffix="x"), openai.BadRequestError, "suffix")
     refused("an unknown token is refused", lambda: ask(prompt=[10**9]), openai.BadRequestError, "prompt")
     check("texts come back from tokens", post(address, "/detokenize", {"tokens": ids})[2]["content"] == "The capital of France is")

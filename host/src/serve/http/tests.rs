@@ -418,6 +418,29 @@ fn nothing_is_told_of_a_forced_call_that_was_cut_before_its_name() {
 }
 
 #[test]
+fn tokens_are_where_they_are_in_prompt_and_answer_together() {
+    let calls = Calls::new(9, KeyRing::default());
+    for (prompt, chars) in [(json!("caf\u{e9}"), 4), (json!([97, 98]), 2)] {
+        for echo in [false, true] {
+            for stream in [false, true] {
+                let body = json!({ "prompt": prompt, "logprobs": 1, "echo": echo, "stream": stream });
+                let text = calls.text(calls.answered("/v1/completions", &body, |ask| say(ask, &["A", "A", "A"])));
+                let chunks = text
+                    .lines()
+                    .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ").unwrap_or(line)).ok());
+                let choices: Vec<Value> = chunks.map(|chunk| chunk["choices"][0].clone()).collect();
+                let all =
+                    choices.iter().flat_map(|one| one["logprobs"]["text_offset"].as_array().into_iter().flatten());
+                let offsets: Vec<u64> = all.filter_map(Value::as_u64).collect();
+                assert_eq!(offsets, [chars, chars + 1, chars + 2], "{body}");
+                let said: String = choices.iter().filter_map(|one| one["text"].as_str()).collect();
+                assert_eq!(said.chars().count() as u64, 3 + if echo { chars } else { 0 }, "{body}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_form_reaches_the_engine_and_tools_can_be_forced_or_kept_away() {
     let calls = Calls::new(9, KeyRing::default());
     let constrained = |ask: &Ask| {
