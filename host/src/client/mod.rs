@@ -9,9 +9,11 @@ mod error;
 pub mod events;
 mod key;
 mod server;
+mod trust;
 mod url;
 
 pub use error::{ClientError, Why, one_line};
 pub use key::{ApiKey, KeyError};
 pub use server::Server;
+pub use trust::{Trust, TrustError};
 pub use url::{ServerUrl, UrlError};
