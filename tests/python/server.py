@@ -182,6 +182,7 @@ def forms(client, address):
         ("a choice", {"structured_outputs": {"choice": ["Paris", "Rome"]}}, "Paris|Rome"),
         ("a schema of vLLM", {"structured_outputs": {"json": {"enum": [1, 2, 3]}}}, "[123]"),
         ("a grammar", {"grammar": 'start: "yes" | "no" MORE\nMORE: /, never{1,3}/'}, "yes|no, never{1,3}"),
+        ("a grammar of llama.cpp", {"grammar": 'root ::= pair ("," pair){0,2} # of pairs\npair ::= "<" [0-9]{1,3} ">"'}, r"<\d{1,3}>(,<\d{1,3}>){0,2}"),
         ("a schema of llama.cpp", {"json_schema": {"const": [True, None]}}, r"\[\s*true\s*,\s*null\s*\]"),
     ]:
         said = [ask(seed=seed, extra_body=extra).choices[0] for seed in range(4)]
@@ -193,7 +194,7 @@ def forms(client, address):
         ("a schema that nothing fits", {"json_schema": {"type": "integer", "minimum": 3, "maximum": 2}}, "json_schema"),
         ("a regular expression with a hole", {"structured_outputs": {"regex": "(a"}}, "structured_outputs"),
         ("a grammar without a start", {"grammar": "begin: /a/"}, "grammar"),
-        ("a grammar of llama.cpp", {"grammar": 'root ::= "a"'}, "grammar"),
+        ("a grammar of llama.cpp with a hole", {"grammar": 'root ::= "a" b'}, "grammar"),
         ("two forms at once", {"grammar": "start: /a/", "json_schema": {}}, "grammar"),
     ]:
         status, _, answer = post(address, "/v1/chat/completions", {"messages": HI, **body})
