@@ -106,6 +106,10 @@ impl Why {
     #[cfg(feature = "tls")]
     fn of_tls(error: &rustls::Error) -> Self {
         match error {
+            // So are those that `openssl req -x509` makes where nothing else is asked for.
+            rustls::Error::InvalidCertificate(why) if why.to_string().contains("CaUsedAsEndEntity") => {
+                Self::Untrusted("its certificate is an authority's (CA:TRUE), and none of a server".into())
+            }
             rustls::Error::InvalidCertificate(why) => Self::Untrusted(one_line(&why.to_string())),
             other => Self::NotTls(one_line(&other.to_string())),
         }
