@@ -123,10 +123,13 @@ def completions(client, address):
     check("with an echo", ask(echo=True).choices[0].text == "The capital of France is" + whole.choices[0].text)
     ids = post(address, "/tokenize", {"content": "The capital of France is", "add_special": True})[2]["tokens"]
     check("tokens are a prompt", ask(prompt=ids).choices[0].text == whole.choices[0].text)
+    check("and have an echo, too", ask(prompt=ids, echo=True).choices[0].text.endswith("The capital of France is" + whole.choices[0].text))
     both = ask(prompt=["The capital of France is", "One, two, three,"])
     check("two prompts have two answers", [c.index for c in both.choices] == [0, 1] and both.choices[0].text == whole.choices[0].text, both)
     told = ask(logprobs=2, max_tokens=3).choices[0].logprobs
     check("probabilities are told token by token", len(told.tokens) == len(told.token_logprobs) == len(told.top_logprobs) == 3, told)
+    starts = [len("The capital of France is" + "".join(told.tokens[:at])) for at in range(3)]
+    check("tokens are where they are in prompt and answer together", told.text_offset == starts == ask(logprobs=2, max_tokens=3, echo=True).choices[0].logprobs.text_offset, told)
     refused("filling in is refused", lambda: ask(suffix="x"), openai.BadRequestError, "suffix")
     refused("an unknown token is refused", lambda: ask(prompt=[10**9]), openai.BadRequestError, "prompt")
     check("texts come back from tokens", post(address, "/detokenize", {"tokens": ids})[2]["content"] == "The capital of France is")
@@ -145,6 +148,17 @@ def ollamas(address, whole):
     raw = client.generate(model=name, prompt="The capital of France is", raw=True, options=options).response
     completed = post(address, "/v1/completions", {"prompt": "The capital of France is", "temperature": 0, "max_tokens": 24})[2]
     check("a raw one is completed", raw == completed["choices"][0]["text"], raw)
+    loaded, left = client.generate(model=name), client.chat(model=name, messages=[], keep_alive=0)
+    check("a model is loaded by no prompt", loaded.done and loaded.done_reason == "load" and loaded.response == "" and loaded.eval_count is None, loaded)
+    check("and unloaded by no messages", left.done and left.done_reason == "unload" and left.message.role == "assistant", left)
+    check("in pieces, too", [piece.done_reason for piece in client.chat(model=name, stream=True)] == ["load"])
+    check("reasoning is asked for by degree", client.generate(model=name, prompt="Hi", think="low", options=options).done and client.chat(model=name, messages=HI, think="high", options=options).done)
+    for asked in (lambda: client.generate(model=name, prompt="What is it?", images=[b"GIF89a"]), lambda: client.chat(model=name, messages=[{**HI[0], "images": [b"GIF89a"]}])):
+        try:
+            asked()
+            check("pictures are refused", False, "they were taken")
+        except ollama.ResponseError as error:
+            check("pictures are refused", error.status_code == 400 and "images" in error.error, error)
     try:
         client.chat(model="llama99", messages=HI)
         check("a model that is not there is refused", False, "it was taken")
@@ -168,6 +182,7 @@ def forms(client, address):
         ("a choice", {"structured_outputs": {"choice": ["Paris", "Rome"]}}, "Paris|Rome"),
         ("a schema of vLLM", {"structured_outputs": {"json": {"enum": [1, 2, 3]}}}, "[123]"),
         ("a grammar", {"grammar": 'start: "yes" | "no" MORE\nMORE: /, never{1,3}/'}, "yes|no, never{1,3}"),
+        ("a grammar of llama.cpp", {"grammar": 'root ::= pair ("," pair){0,2} # of pairs\npair ::= "<" [0-9]{1,3} ">"'}, r"<\d{1,3}>(,<\d{1,3}>){0,2}"),
         ("a schema of llama.cpp", {"json_schema": {"const": [True, None]}}, r"\[\s*true\s*,\s*null\s*\]"),
     ]:
         said = [ask(seed=seed, extra_body=extra).choices[0] for seed in range(4)]
@@ -179,7 +194,7 @@ def forms(client, address):
         ("a schema that nothing fits", {"json_schema": {"type": "integer", "minimum": 3, "maximum": 2}}, "json_schema"),
         ("a regular expression with a hole", {"structured_outputs": {"regex": "(a"}}, "structured_outputs"),
         ("a grammar without a start", {"grammar": "begin: /a/"}, "grammar"),
-        ("a grammar of llama.cpp", {"grammar": 'root ::= "a"'}, "grammar"),
+        ("a grammar of llama.cpp with a hole", {"grammar": 'root ::= "a" b'}, "grammar"),
         ("two forms at once", {"grammar": "start: /a/", "json_schema": {}}, "grammar"),
     ]:
         status, _, answer = post(address, "/v1/chat/completions", {"messages": HI, **body})
@@ -203,6 +218,15 @@ def tools(client):
     check("and the reason to end is the call", chunks[-1].choices[0].finish_reason == "tool_calls", chunks[-1])
     required = [ask(tool_choice="required", seed=seed).choices[0] for seed in range(4)]
     check("a call is required", all(one.finish_reason == "tool_calls" and one.message.tool_calls[0].function.name in ("weather", "time") for one in required), required)
+    allowed = lambda mode, *names: {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [{"type": "function", "function": {"name": name}} for name in names]}}
+    among = [ask(tool_choice=allowed("required", "time"), seed=seed).choices[0] for seed in range(4)]
+    check("one of the allowed tools is called", all(one.finish_reason == "tool_calls" and one.message.tool_calls[0].function.name == "time" for one in among), among)
+    free = [ask(tool_choice=allowed("auto", "time"), seed=seed, max_tokens=40).choices[0].message.tool_calls or [] for seed in range(4)]
+    check("no other one is where none is required", all(call.function.name == "time" for calls in free for call in calls), free)
+    cut = ask(tool_choice="required", max_tokens=3).choices[0]
+    check("a call that is cut before its name is no text", cut.finish_reason == "length" and not cut.message.content and not cut.message.tool_calls, cut)
+    cut = list(ask(tool_choice="required", max_tokens=3, stream=True))
+    check("in pieces, too", cut[-1].choices[0].finish_reason == "length" and not any(chunk.choices[0].delta.content or chunk.choices[0].delta.tool_calls for chunk in cut), cut)
     many = ask(tool_choice="required", parallel_tool_calls=True, max_tokens=120).choices[0].message.tool_calls
     check("several calls are told apart", all(is_valid(Weather, call.function.arguments) or call.function.arguments == "{}" for call in many[:-1]) and len({call.id for call in many}) == len(many) >= 1, many)
     none = ask(tool_choice="none", max_tokens=16).choices[0]
@@ -215,6 +239,7 @@ def tools(client):
     parsed = client.chat.completions.parse(model="any", messages=RAIN, tools=[openai.pydantic_function_tool(Weather, name="weather")], tool_choice="required", parallel_tool_calls=False, max_tokens=200)
     check("arguments are parsed as a pydantic model", isinstance(parsed.choices[0].message.tool_calls[0].function.parsed_arguments, Weather), parsed)
     refused("a tool that is not there is named", lambda: ask(tool_choice={"type": "function", "function": {"name": "nothing"}}), openai.BadRequestError, "tool_choice")
+    refused("so is one that is not there among the allowed", lambda: ask(tool_choice=allowed("auto", "time", "nothing")), openai.BadRequestError, "tool_choice.allowed_tools.tools[1]")
     refused("a call and a form exclude each other", lambda: ask(tool_choice="required", response_format={"type": "json_object"}), openai.BadRequestError, "response_format")
 
 

@@ -111,6 +111,9 @@ const LINE_MAX: usize = 300;
 /// Blanks that JSON may have between its parts. A model that has nothing to say would go on with them for ever.
 const BLANKS: &str = r"[ \n\t]{0,8}";
 
+/// Stack of the thread that reads a form; what is not used of it takes no memory.
+const STACK_BYTES: usize = 128 << 20;
+
 /// Reads forms for one tokenizer.
 pub struct Forms {
     factory: ParserFactory,
@@ -142,6 +145,16 @@ impl Forms {
     /// # Errors
     /// What is wrong with it.
     pub fn read(&self, form: &Form, reasoning_ends: Option<&str>) -> Result<Constraint, FormError> {
+        // The library goes down as deep as rules are within each other.
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("form".into()).stack_size(STACK_BYTES);
+            let reading = thread.spawn_scoped(scope, || self.read_here(form, reasoning_ends));
+            let reading = reading.map_err(|error| FormError(format!("no thread to read it: {error}")))?;
+            reading.join().unwrap_or_else(|_| Err(FormError("too intricate to be read".into())))
+        })
+    }
+
+    fn read_here(&self, form: &Form, reasoning_ends: Option<&str>) -> Result<Constraint, FormError> {
         let grammar = match (reasoning_ends, form) {
             (Some(mark), form) => TopLevelGrammar::from_lark(form.after_reasoning(&Mark::of(self.vocab, mark))),
             (None, Form::Grammar(text)) => TopLevelGrammar::from_lark(text.clone()),

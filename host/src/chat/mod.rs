@@ -5,6 +5,7 @@
 //! where [`speculate`] guesses what it will say. A [`grammar`] keeps an answer in a form; [`tools`] tells calls of tools from text.
 
 pub mod conversation;
+pub mod gbnf;
 pub mod generate;
 pub mod grammar;
 pub mod special;

@@ -1,10 +1,11 @@
 //! The one place that makes HTTP agents.
 
+use super::trust::Trust;
 use std::time::Duration;
 use ureq::Agent;
 
 /// What stands before `://` of servers that can be asked.
-pub const SCHEMES: &[&str] = &["http"];
+pub const SCHEMES: &[&str] = if cfg!(feature = "tls") { &["http", "https"] } else { &["http"] };
 
 /// A connection is there within so long.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -19,7 +20,7 @@ pub enum Patience {
 }
 
 /// An agent; for a server on this machine it takes no proxy, whatever the environment says.
-pub fn agent(patience: Patience, is_local: bool) -> Agent {
+pub fn agent(patience: Patience, is_local: bool, trust: &Trust) -> Agent {
     let (whole, piece) = match patience {
         Patience::Whole(limit) => (Some(limit), None),
         Patience::Piece(limit) => (None, Some(limit)),
@@ -39,5 +40,11 @@ pub fn agent(patience: Patience, is_local: bool) -> Agent {
     if is_local {
         config = config.proxy(None);
     }
+    #[cfg(feature = "tls")]
+    {
+        config = config.tls_config(trust.config());
+    }
+    #[cfg(not(feature = "tls"))]
+    let _ = trust;
     config.build().into()
 }

@@ -163,6 +163,7 @@ fn usage(chunk: &Value) -> Option<Usage> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::trust::Trust;
     use super::*;
     use std::io::{Read, Write};
     use std::net::TcpListener;
@@ -179,7 +180,7 @@ mod tests {
             let _ = stream.read(&mut request).unwrap();
             stream.write_all(response.as_bytes()).unwrap();
         });
-        let asked = ask(&Server { url, key: None }, Value::Null).unwrap();
+        let asked = ask(&Server { url, key: None, trust: Trust::default() }, Value::Null).unwrap();
         server.join().unwrap();
         let mut all = Vec::new();
         loop {

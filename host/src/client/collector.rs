@@ -2,6 +2,7 @@
 
 use super::agent::{Patience, agent};
 use super::error::one_line;
+use super::trust::Trust;
 use super::url::ServerUrl;
 use crate::machine::terminal;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
@@ -36,7 +37,7 @@ impl Collector {
     }
 
     fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let agent = agent(Patience::Whole(SENT), self.url.is_local());
+        let agent = agent(Patience::Whole(SENT), self.url.is_local(), &Trust::default());
         let response = agent.run(request.map(|body| body.to_vec()))?;
         let (parts, mut body) = response.into_parts();
         let answer = body.with_config().limit(ANSWER_MAX).read_to_vec()?;

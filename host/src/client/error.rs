@@ -26,6 +26,10 @@ pub enum Why {
     Silent,
     /// What is there speaks another protocol.
     NotHttp,
+    /// What is there does not encrypt, or in no way that is known here.
+    NotTls(String),
+    /// Nobody who is trusted says that it is the server.
+    Untrusted(String),
     /// The server says no.
     Refused {
         /// Of HTTP; 200 where the answer had begun.
@@ -54,6 +58,10 @@ impl fmt::Display for ClientError {
             Why::Unreachable(why) => write!(f, "cannot reach {url}: {why}; is the server running there?"),
             Why::Silent => write!(f, "{url} does not answer in time"),
             Why::NotHttp => write!(f, "{url}: what answers there does not speak HTTP"),
+            Why::NotTls(why) => write!(f, "{url}: what answers there does not speak TLS ({why}); is it http://?"),
+            Why::Untrusted(why) => {
+                write!(f, "{url} is not trusted: {why} (name the file of its certificate, or its authority's, by --ca)")
+            }
             Why::Refused { status: 401 | 403, message, .. } => {
                 let message = message.as_deref().unwrap_or("not allowed");
                 write!(f, "{url}: {message} (name the file of your key by --api-key-file, or set DAIR_API_KEY)")
@@ -75,12 +83,35 @@ impl Why {
     pub(super) fn of_call(error: Error) -> Self {
         match error {
             Error::Io(error) if is_end(&error) => Self::Ended,
-            Error::Io(error) => Self::Unreachable(error.to_string()),
+            #[cfg(feature = "tls")]
+            Error::Rustls(error) => Self::of_tls(&error),
+            Error::Io(error) => Self::of_io(&error),
             Error::Timeout(ureq::Timeout::Connect) => Self::Unreachable("it does not answer".into()),
             Error::Timeout(_) => Self::Silent,
             Error::HostNotFound => Self::Unreachable("nobody has that name".into()),
             Error::Protocol(_) | Error::LargeResponseHeader(..) => Self::NotHttp,
             error => Self::Unreachable(error.to_string()),
+        }
+    }
+
+    fn of_io(error: &io::Error) -> Self {
+        #[cfg(feature = "tls")]
+        if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            return Self::of_tls(error);
+        }
+        Self::Unreachable(error.to_string())
+    }
+
+    /// Before the server could be asked.
+    #[cfg(feature = "tls")]
+    fn of_tls(error: &rustls::Error) -> Self {
+        match error {
+            // So are those that `openssl req -x509` makes where nothing else is asked for.
+            rustls::Error::InvalidCertificate(why) if why.to_string().contains("CaUsedAsEndEntity") => {
+                Self::Untrusted("its certificate is an authority's (CA:TRUE), and none of a server".into())
+            }
+            rustls::Error::InvalidCertificate(why) => Self::Untrusted(one_line(&why.to_string())),
+            other => Self::NotTls(one_line(&other.to_string())),
         }
     }
 

@@ -11,6 +11,7 @@ mod error;
 pub mod events;
 mod key;
 mod server;
+mod trust;
 mod url;
 
 #[cfg(feature = "otlp")]
@@ -18,4 +19,5 @@ pub use collector::{Collector, PATH as TRACES};
 pub use error::{ClientError, Why, one_line};
 pub use key::{ApiKey, KeyError};
 pub use server::Server;
+pub use trust::{Trust, TrustError};
 pub use url::{ServerUrl, UrlError};

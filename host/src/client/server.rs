@@ -3,6 +3,7 @@
 use super::agent::{Patience, agent};
 use super::error::{ClientError, Why, one_line};
 use super::key::ApiKey;
+use super::trust::Trust;
 use super::url::ServerUrl;
 use serde_json::Value;
 use std::io::Read;
@@ -22,6 +23,8 @@ pub struct Server {
     pub url: ServerUrl,
     /// What it is shown, if it wants a key.
     pub key: Option<ApiKey>,
+    /// Who may say that it is the one, if it encrypts.
+    pub trust: Trust,
 }
 
 impl Server {
@@ -30,7 +33,7 @@ impl Server {
     /// # Errors
     /// Why there is none.
     pub fn get(&self, path: &str) -> Result<Value, ClientError> {
-        let agent = agent(Patience::Whole(OBJECT), self.url.is_local());
+        let agent = agent(Patience::Whole(OBJECT), self.url.is_local(), &self.trust);
         let mut request = agent.get(self.at(path));
         if let Some(key) = &self.key {
             request = request.header(header::AUTHORIZATION, key.bearer());
@@ -42,7 +45,7 @@ impl Server {
 
     /// An agent for answers that come in pieces, of which the next comes within so long.
     pub(super) fn agent(&self, patience: Duration) -> Agent {
-        agent(Patience::Piece(patience), self.url.is_local())
+        agent(Patience::Piece(patience), self.url.is_local(), &self.trust)
     }
 
     /// Sends an object to a path.

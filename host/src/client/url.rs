@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use ureq::http::Uri;
 
-/// Where a server is: `http://HOST:PORT`, without the `/v1` of OpenAI's API. `http://` may be left out.
+/// Where a server is: `http://HOST:PORT` or `https://HOST:PORT`, without the `/v1` of OpenAI's API. `http://` may be left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {
     text: String,
     is_local: bool,
+    is_encrypted: bool,
 }
 
 /// Why a text is no [`ServerUrl`].
@@ -30,6 +31,10 @@ impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url(text) => write!(f, "{text:?} is no URL; write http://HOST:PORT"),
+            // Built with TLS, it is spoken.
+            Self::Scheme(scheme) if scheme == "https" => {
+                f.write_str("this program was built without TLS, so https:// goes only through a tunnel; or build it with the feature `tls`")
+            }
             Self::Scheme(scheme) => write!(f, "{scheme}:// is not spoken here; allowed: {}", SCHEMES.join(", ")),
             Self::User => f.write_str("a URL with a name or password would be seen by all; keys are read from files"),
             Self::Query => f.write_str("a server's URL ends with its path; leave out what begins with ?"),
@@ -66,7 +71,8 @@ impl FromStr for ServerUrl {
         let path = path.strip_suffix("/v1").unwrap_or(path).trim_end_matches('/');
         let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         let is_local = host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback());
-        Ok(Self { text: format!("{scheme}://{authority}{path}"), is_local })
+        let is_encrypted = scheme == "https";
+        Ok(Self { text: format!("{scheme}://{authority}{path}"), is_local, is_encrypted })
     }
 }
 
@@ -80,6 +86,11 @@ impl ServerUrl {
     /// Whether it is on this machine.
     pub fn is_local(&self) -> bool {
         self.is_local
+    }
+
+    /// Whether it encrypts.
+    pub fn is_encrypted(&self) -> bool {
+        self.is_encrypted
     }
 }
 
@@ -102,6 +113,19 @@ mod tests {
         assert_eq!(read("http://[::1]:8080").unwrap(), "http://[::1]:8080");
         let is_local = |text: &str| text.parse::<ServerUrl>().unwrap().is_local();
         assert!(is_local("localhost:1") && is_local("[::1]:1") && is_local("127.3.2.1") && !is_local("10.0.0.1:1"));
+    }
+
+    #[test]
+    fn an_encrypted_server_goes_where_this_program_can() {
+        let got = "https://box:8443/v1/".parse::<ServerUrl>();
+        if cfg!(feature = "tls") {
+            let url = got.unwrap();
+            assert_eq!((url.to_string(), url.is_encrypted()), ("https://box:8443".into(), true));
+        } else {
+            let line = got.unwrap_err().to_string();
+            assert!(line.contains("built without TLS") && line.lines().count() == 1, "{line}");
+        }
+        assert!(!"http://box".parse::<ServerUrl>().unwrap().is_encrypted());
     }
 
     #[test]

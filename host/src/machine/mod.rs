@@ -7,6 +7,8 @@ pub mod cpu_name;
 pub mod disk;
 pub mod file;
 pub mod memory;
+#[cfg(feature = "tls")]
+pub mod pem;
 pub mod pool;
 pub mod priority;
 pub mod speed;

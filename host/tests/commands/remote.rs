@@ -145,6 +145,25 @@ fn only_who_has_the_key_of_a_server_is_answered() {
 }
 
 #[test]
+fn a_server_that_encrypts_is_asked_by_who_trusts_its_certificate() {
+    let files = files(7);
+    let pem = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/certificate.pem");
+    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/key.pem");
+    let server = Server::start(&files, &["--tls-cert", pem, "--tls-key", key]);
+    let (url, plain) = (server.url(), format!("http://{}", server.address));
+    assert!(url.starts_with("https://127.0.0.1:"), "{url}");
+    let chat = ["--no-history", "--quiet", "--max-tokens", "3", "--temperature", "0", "hi"];
+    let ask = |url: &str, flags: &[&str]| dair(&[&["chat", "--server", url], &chat[..], flags].concat());
+    assert!(ask(&url, &["--ca", pem]).quiet_success().len() > 1);
+    ask(&url, &[]).refused(&["is not trusted", "UnknownIssuer", "--ca"]);
+    ask(&url, &["--ca", key]).refused(&["no certificate in it"]);
+    ask(&plain, &["--ca", pem]).refused(&["--ca goes with https://"]);
+    let figures = ["top", &url, "--once", "--ca", pem];
+    assert!(dair(&figures).quiet_success().contains("1 served"));
+    dair(&figures[..3]).refused(&["is not trusted"]);
+}
+
+#[test]
 fn a_server_with_too_much_to_do_is_asked_once_more() {
     let busy = |seconds: &str| {
         let headers = format!("Retry-After: {seconds}\r\n");

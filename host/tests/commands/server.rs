@@ -11,7 +11,9 @@ use std::sync::mpsc::{Receiver, channel};
 /// A server that ends with the test.
 pub struct Server {
     process: Child,
-    /// Without `http://`.
+    /// Whether it encrypts, by what stands before `://`.
+    scheme: String,
+    /// What stands behind that.
     pub address: String,
 }
 
@@ -24,13 +26,13 @@ impl Server {
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         let mut line = String::new();
         BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
-        let address = line.trim_end().strip_prefix("http://").unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Self { process, address }
+        let (scheme, address) = line.trim_end().split_once("://").unwrap_or_else(|| panic!("{line:?}"));
+        Self { process, scheme: scheme.to_owned(), address: address.to_owned() }
     }
 
     /// Where it is.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Status and body of an answer.

@@ -21,6 +21,7 @@ pub enum Piece<'a> {
 pub struct Calls {
     family: Family,
     types: Types,
+    is_forced: bool,
     state: State,
     /// Text that is not sure yet.
     held_back: String,
@@ -75,10 +76,10 @@ const MEMBERS: [&str; 6] = ["name", "arguments", "parameters", "type", "function
 const HEAD_MAX: usize = 512;
 
 impl Calls {
-    /// For an answer that may call these tools, which are written as in the OpenAI API.
-    pub fn new(family: Family, tools: &[Value]) -> Self {
+    /// For an answer that may call these tools, which are written as in the OpenAI API; one that is forced is nothing but calls.
+    pub fn new(family: Family, tools: &[Value], is_forced: bool) -> Self {
         let types = Types::of(tools);
-        Self { family, types, state: Text, held_back: String::new(), has_text: false, begun: 0 }
+        Self { family, types, is_forced, state: Text, held_back: String::new(), has_text: false, begun: 0 }
     }
 
     /// How many calls have begun.
@@ -96,6 +97,8 @@ impl Calls {
     pub fn finish(&mut self, say: &mut impl FnMut(Piece<'_>)) {
         let rest = std::mem::take(&mut self.held_back);
         match std::mem::replace(&mut self.state, Text) {
+            // It was cut in its first call, or before another one.
+            _ if self.is_forced => {}
             Text => self.text(&rest, say),
             Between(true) => self.text(&format!("{}{rest}", self.family.opens()), say),
             // Half a call behind others is none, and no text.
@@ -343,7 +346,11 @@ mod tests {
 
     /// Text, and calls with their arguments.
     fn read(family: Family, answer: &str, cut: usize) -> (String, Vec<(String, String)>) {
-        let mut calls = Calls::new(family, &tools());
+        read_as(family, answer, cut, false)
+    }
+
+    fn read_as(family: Family, answer: &str, cut: usize, is_forced: bool) -> (String, Vec<(String, String)>) {
+        let mut calls = Calls::new(family, &tools(), is_forced);
         let (mut text, mut found) = (String::new(), Vec::<(String, String)>::new());
         let mut say = |piece: Piece<'_>| match piece {
             Piece::Text(more) => text.push_str(more),
@@ -458,7 +465,7 @@ mod tests {
 
     #[test]
     fn arguments_come_as_they_are_written() {
-        let mut calls = Calls::new(Family::Hermes, &tools());
+        let mut calls = Calls::new(Family::Hermes, &tools(), false);
         let mut pieces = Vec::new();
         for piece in
             ["<tool_call>{\"name\": \"wea", "ther\", \"arguments\": {\"ci", "ty\": \"Pa", "ris\"}}</tool_call>"]
@@ -474,6 +481,39 @@ mod tests {
         assert_eq!((&text[..], found.len()), ("", 1));
         let (text, found) = read(Family::Hermes, "<tool_call>{\"name\": \"time\", \"arguments\": {\"a", 4);
         assert_eq!((&text[..], &found[..]), ("", &[("time".to_owned(), "{\"a".to_owned())][..]));
+    }
+
+    #[test]
+    fn what_is_left_of_a_forced_call_that_was_cut_is_no_text() {
+        use Family::*;
+        for (family, answer) in [
+            (
+                Hermes,
+                "\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Paris\"}}\n</tool_call>\n<tool_call>",
+            ),
+            (
+                QwenCoder,
+                "<tool_call>\n<function=weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n</tool_call>",
+            ),
+            (Llama, "{\"name\": \"weather\", \"parameters\": {\"city\": \"Paris\"}}; {\"name\""),
+            (Mistral, "[TOOL_CALLS][{\"name\": \"weather\", \"arguments\": {\"city\": \"Paris\"}}]"),
+            (MistralArgs, "[TOOL_CALLS]weather[ARGS]{\"city\": \"Paris\"}[TOOL_CALLS]ti"),
+            (
+                DeepSeek,
+                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{\"city\": \"Paris\"}\n```<｜tool▁call▁end｜>",
+            ),
+        ] {
+            let mut counts = [0; 2];
+            for (end, _) in answer.char_indices().chain([(answer.len(), ' ')]) {
+                for cut in [1, 3, 100] {
+                    let (text, found) = read_as(family, &answer[..end], cut, true);
+                    assert_eq!(text, "", "{}", &answer[..end]);
+                    assert!(found.iter().all(|(name, _)| name == "weather"), "{found:?}");
+                    counts[found.len()] += 1;
+                }
+            }
+            assert!(counts[0] > 0 && counts[1] > 0, "{family:?}");
+        }
     }
 
     const SCRAPS: [&str; 22] = [

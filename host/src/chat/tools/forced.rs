@@ -222,7 +222,7 @@ mod tests {
             Forms::new(tokenizer).unwrap().read(&form, None).unwrap_or_else(|error| panic!("{form:?}: {error}"));
         let (said, is_over) = chatter(tokenizer, constraint, seed);
         let (mut calls, mut text, mut found) =
-            (Calls::new(family, want.tools), String::new(), Vec::<(String, String)>::new());
+            (Calls::new(family, want.tools, want.is_forced), String::new(), Vec::<(String, String)>::new());
         let mut say = |piece: Piece<'_>| match piece {
             Piece::Text(more) => text.push_str(more),
             Piece::Call(name) => found.push((name.to_owned(), String::new())),

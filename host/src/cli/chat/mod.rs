@@ -34,7 +34,7 @@ use super::template_args::TemplateArgs;
 use crate::chat::conversation::Messages;
 use crate::chat::generate::Generator;
 use crate::chat::tokenizer::TokenizerBytes;
-use crate::client::{ApiKey, Server, ServerUrl};
+use crate::client::{ApiKey, Server, ServerUrl, Trust};
 use crate::model::Model;
 use input::Source;
 use keep::Keeper;
@@ -58,10 +58,11 @@ Examples:
   dair chat --model smollm2.m --resume
   dair chat --model smollm2.m --system 'Answer like a pirate.' --temperature 0.7
   dair chat --server http://10.0.0.2:8080
+  dair chat --server https://box:8443 --ca box.pem
   printf 'Name a fruit.\\nAnother one.\\n' | dair chat --model smollm2.m --quiet";
 
 /// Flags that go with a server; all others are about a model on this machine.
-const WITH_SERVER: [&str; 24] = [
+const WITH_SERVER: [&str; 25] = [
     "question",
     "system",
     "max_tokens",
@@ -69,6 +70,7 @@ const WITH_SERVER: [&str; 24] = [
     "server",
     "name",
     "api_key_file",
+    "ca",
     "resume",
     "load",
     "context_full",
@@ -134,6 +136,9 @@ pub struct Args {
     /// File with the API key that the server wants [default: environment variable DAIR_API_KEY]
     #[arg(long, value_name = "FILE", conflicts_with = "model", help_heading = "Server")]
     api_key_file: Option<PathBuf>,
+    /// Believe the certificates of this PEM file, or whom they sign, and no others [default: public authorities]
+    #[arg(long, value_name = "FILE", conflicts_with = "model", help_heading = "Server")]
+    ca: Option<PathBuf>,
     #[command(flatten)]
     model: Option<ModelArgs>,
     #[command(flatten)]
@@ -176,7 +181,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 fn remote(args: &Args, url: &ServerUrl) -> Result<(), Failure> {
     let loaded = args.loaded()?;
     let key = ApiKey::find(args.api_key_file.as_deref()).map_err(|error| error.to_string())?;
-    let server = Server { url: url.clone(), key };
+    let trust = Trust::find(url, args.ca.as_deref()).map_err(|error| error.to_string())?;
+    let server = Server { url: url.clone(), key, trust };
     let mut messages = Messages::default();
     args.set_out(&mut messages, loaded);
     let remote = Remote {

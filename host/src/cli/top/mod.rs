@@ -9,7 +9,7 @@ mod text;
 mod view;
 
 use super::Failure;
-use crate::client::{ApiKey, ClientError, Server, ServerUrl, Why};
+use crate::client::{ApiKey, ClientError, Server, ServerUrl, Trust, Why};
 use crate::machine::terminal;
 use figures::Cluster;
 use std::io::{self, IsTerminal};
@@ -21,6 +21,7 @@ On a terminal the view is renewed once a second; q or Esc ends it. In a pipe it 
 Examples:
   dair top
   dair top http://10.0.0.2:8080 --api-key-file my-key
+  dair top https://box:8443 --ca box.pem
   dair top --once
   dair top --json | jq .rates";
 
@@ -34,6 +35,9 @@ pub struct Args {
     /// File with the API key that the server wants [default: environment variable DAIR_API_KEY]
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
+    /// Believe the certificates of this PEM file, or whom they sign, and no others [default: public authorities]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Print the figures once
     #[arg(long)]
     once: bool,
@@ -48,7 +52,8 @@ pub struct Args {
 /// One line for the user.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let key = ApiKey::find(args.api_key_file.as_deref()).map_err(|error| error.to_string())?;
-    let server = Server { url: args.url.clone(), key };
+    let trust = Trust::find(&args.url, args.ca.as_deref()).map_err(|error| error.to_string())?;
+    let server = Server { url: args.url.clone(), key, trust };
     // A wrong URL or key is said at once; whoever goes away later is waited for.
     let cluster = ask(&server).map_err(|error| error.to_string())?;
     if args.json {

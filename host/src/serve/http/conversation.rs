@@ -1,5 +1,6 @@
 //! The conversation of a request: messages, tools, the form of the answer, laid out as a prompt.
 
+use super::calling::Calling;
 use super::error::ApiError;
 use super::fields::{Fields, wrong};
 use super::form;
@@ -31,16 +32,8 @@ pub struct Tools {
     pub family: Family,
     /// As in the OpenAI API.
     pub list: Vec<Value>,
-}
-
-/// Whether tools are called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Calling {
-    Never,
-    /// Where the model wants to.
-    Auto,
-    Always,
-    This(String),
+    /// The answer is nothing but calls.
+    pub is_forced: bool,
 }
 
 impl Conversation {
@@ -50,12 +43,8 @@ impl Conversation {
     /// Names the field that is wrong.
     pub fn of(server: &Server, fields: &Fields, form: form::Asked) -> Result<Self, ApiError> {
         let offered = tools(fields)?;
-        let calling = calling(fields, &offered)?;
-        let list = match &calling {
-            Calling::Never => Vec::new(),
-            Calling::This(name) => offered.iter().filter(|tool| tool["function"]["name"] == *name).cloned().collect(),
-            Calling::Auto | Calling::Always => offered.clone(),
-        };
+        let calling = Calling::of(fields, &offered)?;
+        let list: Vec<Value> = offered.iter().filter(|tool| calling.allows(tool)).cloned().collect();
         let family = server.texts.family();
         let is_told = calling != Calling::Never && !offered.is_empty();
         let told = is_told.then_some(&offered[..]);
@@ -70,14 +59,16 @@ impl Conversation {
             add_generation_prompt: true,
         })?;
         let family = family.unwrap_or(Family::Hermes);
-        let tools = is_told.then(|| Tools { family, list: list.clone() });
+        let is_forced = calling.is_forced();
+        let tools = is_told.then(|| Tools { family, list: list.clone(), is_forced });
 
         let is_strict = |tool: &Value| tool["function"]["strict"] == true;
         // Who asks for one tool wants one call.
         let is_one = matches!(calling, Calling::This(_));
         let may_repeat = !is_one && fields.flag("parallel_tool_calls")?.unwrap_or(true);
-        let is_forced = matches!(calling, Calling::Always | Calling::This(_));
-        let has_form = is_forced || form.is_some() || list.iter().any(is_strict) || !may_repeat;
+        // All are told, as the beginning of a prompt is best left as it was; some of them may be called.
+        let is_limited = list.len() < offered.len();
+        let has_form = is_forced || is_limited || form.is_some() || list.iter().any(is_strict) || !may_repeat;
         let asked = if is_told && has_form {
             if let (true, Some((field, _))) = (is_forced, &form) {
                 let line = format!("{field} and a forced tool_choice exclude each other; leave one out");
@@ -107,50 +98,16 @@ pub fn constraint(server: &Server, form: form::Asked, prompt: &Prompt) -> Result
     form.map(read).transpose()
 }
 
-/// Whether to reason: `chat_template_kwargs`, or Ollama's `think`.
+/// Whether to reason: Ollama's `think`, which may say how much, or `chat_template_kwargs`.
 fn think(fields: &Fields) -> Result<Option<bool>, ApiError> {
-    if fields.get("think").is_some_and(Value::is_boolean) {
-        return fields.flag("think");
-    }
-    match fields.object("chat_template_kwargs")? {
-        Some(extra) => extra.flag("enable_thinking"),
-        None => Ok(None),
-    }
-}
-
-fn calling(fields: &Fields, tools: &[Value]) -> Result<Calling, ApiError> {
-    const FIELD: &str = "tool_choice";
-    let Some(choice) = fields.get(FIELD) else { return Ok(Calling::Auto) };
-    let calling = match choice {
-        Value::String(word) => match &word[..] {
-            "none" => Calling::Never,
-            "auto" => Calling::Auto,
-            "required" => Calling::Always,
-            _ => {
-                return Err(ApiError::field(
-                    FIELD,
-                    format!("{FIELD} is {word:?}; wanted is none, auto, required, or a tool"),
-                ));
-            }
+    match fields.get("think") {
+        // Templates know of yes and no.
+        Some(Value::String(much)) if ["low", "medium", "high"].contains(&&much[..]) => Ok(Some(true)),
+        Some(Value::Bool(think)) => Ok(Some(*think)),
+        Some(other) => Err(wrong("think", other, "true, false, low, medium or high")),
+        None => match fields.object("chat_template_kwargs")? {
+            Some(extra) => extra.flag("enable_thinking"),
+            None => Ok(None),
         },
-        Value::Object(object) => {
-            let name = object.get("function").and_then(|function| function["name"].as_str());
-            Calling::This(
-                name.ok_or_else(|| {
-                    wrong(FIELD, choice, "a tool as {\"type\": \"function\", \"function\": {\"name\": …}}")
-                })?
-                .to_owned(),
-            )
-        }
-        other => return Err(wrong(FIELD, other, "none, auto, required, or a tool")),
-    };
-    let is_there = match &calling {
-        Calling::This(name) => tools.iter().any(|tool| tool["function"]["name"] == *name),
-        Calling::Always => !tools.is_empty(),
-        Calling::Never | Calling::Auto => true,
-    };
-    if is_there {
-        return Ok(calling);
     }
-    Err(ApiError::field(FIELD, format!("{FIELD} asks for a tool that is not among tools")))
 }

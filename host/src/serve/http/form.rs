@@ -2,6 +2,7 @@
 
 use super::error::ApiError;
 use super::fields::{Fields, kind, wrong};
+use crate::chat::gbnf;
 use crate::chat::grammar::Form;
 use serde_json::Value;
 
@@ -52,7 +53,7 @@ fn response_format(fields: &Fields) -> Result<Asked, ApiError> {
             Form::Schema(schema.clone())
         }
         Some("regex") => Form::Regex(format.text("regex")?.ok_or_else(|| missing("regex"))?.to_owned()),
-        Some("grammar") => lark(FIELD, format.text("grammar")?.ok_or_else(|| missing("grammar"))?)?,
+        Some("grammar") => of_grammar(FIELD, format.text("grammar")?.ok_or_else(|| missing("grammar"))?)?,
         Some(other) => {
             return Err(ApiError::field(FIELD, format!("{FIELD}.type is {other:?}; wanted is {kinds}")));
         }
@@ -78,7 +79,7 @@ fn structured_outputs(fields: &Fields) -> Result<Asked, ApiError> {
     } else if let Some(regex) = outputs.text("regex")? {
         Form::Regex(regex.to_owned())
     } else if let Some(grammar) = outputs.text("grammar")? {
-        lark(FIELD, grammar)?
+        of_grammar(FIELD, grammar)?
     } else if !choice.is_empty() {
         Form::one_of(&choice)
     } else if outputs.flag("json_object")? == Some(true) {
@@ -101,16 +102,30 @@ fn json_schema(fields: &Fields) -> Result<Asked, ApiError> {
 
 fn grammar(fields: &Fields) -> Result<Asked, ApiError> {
     let text = fields.text("grammar")?.filter(|text| !text.is_empty());
-    text.map(|text| Ok(("grammar", lark("grammar", text)?))).transpose()
+    text.map(|text| Ok(("grammar", of_grammar("grammar", text)?))).transpose()
 }
 
-/// Grammars are Lark's here.
-fn lark(field: &str, text: &str) -> Result<Form, ApiError> {
-    if text.contains("::=") {
-        let line = format!("{field} is GBNF; wanted is Lark, as in `start: \"yes\" | \"no\"`");
-        return Err(ApiError::field(field, line));
+/// Grammars are in Lark, or in llama.cpp's GBNF.
+fn of_grammar(field: &str, text: &str) -> Result<Form, ApiError> {
+    if !gbnf::is_gbnf(text) {
+        let (most, count) = (LARK_RULES_MAX, rules_and_groups(text));
+        if count > most {
+            let line = format!("{field} has {count} rules and groups; at most {most} go");
+            return Err(ApiError::field(field, line));
+        }
+        return Ok(Form::Grammar(text.to_owned()));
     }
-    Ok(Form::Grammar(text.to_owned()))
+    let lark = gbnf::to_lark(text).map_err(|error| ApiError::field(field, format!("{field}: {error}")))?;
+    Ok(Form::Grammar(lark))
+}
+
+/// Most rules and groups of a grammar in Lark: they may all be within each other, and whoever reads them goes down as deep.
+const LARK_RULES_MAX: usize = 4096;
+
+/// How many there are at most: a rule begins with its name, on a line of its own.
+fn rules_and_groups(lark: &str) -> usize {
+    let is_rule = |line: &&str| line.trim_start().starts_with(|c: char| c.is_ascii_alphabetic() || "_?!".contains(c));
+    lark.lines().filter(is_rule).count() + lark.matches(['(', '[']).count()
 }
 
 #[cfg(test)]
@@ -146,6 +161,7 @@ mod tests {
             ),
             (json!({"json_schema": schema}), "json_schema", Form::Schema(schema.clone())),
             (json!({"grammar": "start: \"a\""}), "grammar", Form::Grammar("start: \"a\"".into())),
+            (json!({"grammar": "root ::= \"a\""}), "grammar", Form::Grammar("start: /(?:a)/".into())),
         ] {
             assert_eq!(read(&body), Ok(Some((field, form))), "{body}");
         }
@@ -162,7 +178,8 @@ mod tests {
             (json!({"response_format": {"type": "json_schema"}}), "response_format.json_schema.schema is missing"),
             (json!({"response_format": "json"}), "response_format is a text; wanted is an object"),
             (json!({"structured_outputs": {}}), "structured_outputs wants one of"),
-            (json!({"grammar": "root ::= \"a\""}), "grammar is GBNF; wanted is Lark"),
+            (json!({"grammar": format!("start: {}", "(".repeat(5000))}), "grammar has 5001 rules and groups"),
+            (json!({"grammar": "root ::= \"a\" b"}), "grammar: line 1, column 14: there is no rule b"),
             (json!({"grammar": "start: \"a\"", "json_schema": {}}), "grammar and json_schema both give"),
         ] {
             let error = read(&body).unwrap_err();

@@ -37,6 +37,7 @@ fn message(at: usize, value: &Value) -> Result<Value, ApiError> {
             ));
         }
     };
+    no_images(&name(".images"), object.get("images"))?;
     let mut out = Map::new();
     out.insert("role".into(), role.into());
     let has_calls = object.get("tool_calls").is_some_and(|calls| !calls.is_null());
@@ -56,6 +57,21 @@ fn message(at: usize, value: &Value) -> Result<Value, ApiError> {
         out.insert("tool_calls".into(), calls(&name(".tool_calls"), &object["tool_calls"])?);
     }
     Ok(Value::Object(out))
+}
+
+/// Demands that a list of pictures, as Ollama has it, is empty.
+///
+/// # Errors
+/// Names the field.
+pub fn no_images(name: &str, images: Option<&Value>) -> Result<(), ApiError> {
+    match images {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::Array(list)) if list.is_empty() => Ok(()),
+        Some(Value::Array(list)) => {
+            Err(ApiError::field(name, format!("{name} has {}; this model takes text only, leave them out", list.len())))
+        }
+        Some(other) => Err(wrong(name, other, "a list")),
+    }
 }
 
 /// One text, or the parts of one.
@@ -157,7 +173,7 @@ mod tests {
                 {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "Ann"},
                 {"role": "assistant", "content": null, "tool_calls": [{"id": "1", "type": "function",
                     "function": {"name": "add", "arguments": "{\"x\": 1}"}}]},
-                {"role": "tool", "tool_call_id": "1", "content": "2"}]}"#,
+                {"role": "tool", "tool_call_id": "1", "content": "2", "images": []}]}"#,
         );
         let want = json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a\nb", "name": "Ann"},
             {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "type": "function",
@@ -179,6 +195,8 @@ mod tests {
             (r#"{"messages": [{"role": "user"}]}"#, "messages[0].content"),
             (r#"{"messages": [{"role": "user", "content": 5}]}"#, "messages[0].content"),
             (r#"{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}"#, "messages[0].content[0]"),
+            (r#"{"messages": [{"role": "user", "content": "a", "images": ["iVBO"]}]}"#, "messages[0].images"),
+            (r#"{"messages": [{"role": "user", "content": "a", "images": "iVBO"}]}"#, "messages[0].images"),
             (r#"{"messages": [{"role": "assistant", "tool_calls": [{}]}]}"#, "messages[0].tool_calls[0].function"),
         ] {
             assert_eq!(read(json).unwrap_err().param.as_deref(), Some(param), "{json}");

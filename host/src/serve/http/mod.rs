@@ -3,6 +3,7 @@
 //! Handlers turn requests into prompts and prompts into [`Ask`](super::engine::Ask)s, and what comes back into objects. They know
 //! nothing of models, sessions and passes.
 
+mod calling;
 mod content;
 mod conversation;
 mod door;
@@ -10,6 +11,7 @@ mod error;
 mod fields;
 mod form;
 mod frames;
+mod keep_alive;
 mod keys;
 mod messages;
 mod ollama;

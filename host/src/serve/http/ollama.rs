@@ -6,6 +6,8 @@ use super::error::ApiError;
 use super::fields::Fields;
 use super::form;
 use super::frames::{self, Frames, Gone, Shape};
+use super::keep_alive::ends_at_once;
+use super::messages::no_images;
 use super::sampling::{OLLAMA, Sampling};
 use super::server::{Answer, Client, Piece, Server};
 use super::texts::{Prompt, apart};
@@ -28,6 +30,30 @@ enum Call {
     Generate,
 }
 
+/// What a request wants.
+enum Wanted {
+    Answer(Box<Request>),
+    /// Nothing but that the model is there, or no longer: it is all the same here, where there is one, and it stays.
+    Presence(&'static str),
+}
+
+impl Wanted {
+    fn parse(server: &Server, call: Call, body: &[u8]) -> Result<Self, ApiError> {
+        let fields = Fields::of(body)?;
+        check_model(server, &fields)?;
+        check_offer(&fields)?;
+        let is_to_go = ends_at_once(&fields)?;
+        let is_empty = match call {
+            Call::Chat => fields.list("messages")?.is_none_or(Vec::is_empty),
+            Call::Generate => fields.text("prompt")?.is_none_or(str::is_empty),
+        };
+        if is_empty {
+            return Ok(Self::Presence(if is_to_go { "unload" } else { "load" }));
+        }
+        Request::parse(server, call, &fields).map(|request| Self::Answer(Box::new(request)))
+    }
+}
+
 struct Request {
     call: Call,
     is_stream: bool,
@@ -38,21 +64,13 @@ struct Request {
 }
 
 impl Request {
-    fn parse(server: &Server, call: Call, body: &[u8]) -> Result<Self, ApiError> {
-        let fields = Fields::of(body)?;
-        check_model(server, &fields)?;
-        for name in ["images", "suffix"] {
-            let is_asked = fields.get(name).is_some_and(|value| *value != "" && *value != json!([]));
-            if is_asked {
-                return Err(ApiError::field(name, format!("{name} is not offered here; leave it out")));
-            }
-        }
+    fn parse(server: &Server, call: Call, fields: &Fields) -> Result<Self, ApiError> {
         let options = fields.object("options")?.unwrap_or_else(|| Fields::within(Map::new()));
         let mut sampling = Sampling::of(&options, OLLAMA, server)?;
-        let form = form::of_ollama(&fields)?;
+        let form = form::of_ollama(fields)?;
         let Conversation { prompt, tools, constraint } = match call {
-            Call::Chat => Conversation::of(server, &fields, form)?,
-            Call::Generate => generate_prompt(server, &fields, form)?,
+            Call::Chat => Conversation::of(server, fields, form)?,
+            Call::Generate => generate_prompt(server, fields, form)?,
         };
         sampling.constraint = constraint;
         let field = if call == Call::Chat { "messages" } else { "prompt" };
@@ -72,6 +90,15 @@ fn check_model(server: &Server, fields: &Fields) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::NOT_FOUND, line))
 }
 
+/// What Ollama does, and this server does not, is refused.
+fn check_offer(fields: &Fields) -> Result<(), ApiError> {
+    no_images("images", fields.get("images"))?;
+    match fields.text("suffix")? {
+        None | Some("") => Ok(()),
+        Some(_) => Err(ApiError::field("suffix", "suffix: filling in is not offered here; leave it out")),
+    }
+}
+
 /// A prompt stands in the template as a question, unless it is `raw`.
 fn generate_prompt(server: &Server, fields: &Fields, form: form::Asked) -> Result<Conversation, ApiError> {
     let text = fields.text("prompt")?.unwrap_or_default();
@@ -87,8 +114,8 @@ fn generate_prompt(server: &Server, fields: &Fields, form: form::Asked) -> Resul
     messages.push(json!({ "role": "user", "content": text }));
     let mut all = Map::new();
     all.insert("messages".into(), messages.into());
-    if let Some(think) = fields.flag("think")? {
-        all.insert("think".into(), think.into());
+    if let Some(think) = fields.get("think") {
+        all.insert("think".into(), think.clone());
     }
     Conversation::of(server, &Fields::within(all), form)
 }
@@ -127,7 +154,10 @@ async fn answer(
 async fn begin(call: Call, server: Arc<Server>, client: &Client, body: Bytes) -> Result<Response, ApiError> {
     let start = Instant::now();
     let shared = Arc::clone(&server);
-    let request = apart(move || Request::parse(&shared, call, &body)).await?;
+    let request = match apart(move || Wanted::parse(&shared, call, &body)).await? {
+        Wanted::Answer(request) => *request,
+        Wanted::Presence(reason) => return Ok(Json(presence(&server, call, reason)).into_response()),
+    };
     let choice = request.sampling.choice(0, None)?;
     let mut answer = server.ask(client, request.prompt.tokens, (&request.sampling, choice, request.max_tokens))?;
     answer.begun().await?;
@@ -137,6 +167,37 @@ async fn begin(call: Call, server: Arc<Server>, client: &Client, body: Bytes) ->
         return asked.whole().await;
     }
     Ok(frames::stream(Shape::Lines, |frames| async move { asked.stream(&frames).await }))
+}
+
+/// The one object that answers where nothing was asked.
+fn presence(server: &Server, call: Call, reason: &str) -> Value {
+    let mut object = part(server, call, Message::default(), true);
+    object["done_reason"] = reason.into();
+    object
+}
+
+/// An object with a part of an answer.
+fn part(server: &Server, call: Call, part: Message, is_done: bool) -> Value {
+    let mut object = json!({ "model": server.model, "created_at": stamp() });
+    match call {
+        Call::Chat => {
+            object["message"] = json!({ "role": "assistant", "content": part.text });
+            if let Some(thinking) = part.reasoning {
+                object["message"]["thinking"] = thinking.into();
+            }
+            if !part.calls.is_empty() {
+                object["message"]["tool_calls"] = part.calls.iter().map(called).collect();
+            }
+        }
+        Call::Generate => {
+            object["response"] = part.text.into();
+            if let Some(thinking) = part.reasoning {
+                object["thinking"] = thinking.into();
+            }
+        }
+    }
+    object["done"] = is_done.into();
+    object
 }
 
 struct Asked {
@@ -149,28 +210,8 @@ struct Asked {
 }
 
 impl Asked {
-    /// An object with a part of the answer.
-    fn object(&self, part: Message, is_done: bool) -> Value {
-        let mut object = json!({ "model": self.server.model, "created_at": stamp() });
-        match self.call {
-            Call::Chat => {
-                object["message"] = json!({ "role": "assistant", "content": part.text });
-                if let Some(thinking) = part.reasoning {
-                    object["message"]["thinking"] = thinking.into();
-                }
-                if !part.calls.is_empty() {
-                    object["message"]["tool_calls"] = part.calls.iter().map(called).collect();
-                }
-            }
-            Call::Generate => {
-                object["response"] = part.text.into();
-                if let Some(thinking) = part.reasoning {
-                    object["thinking"] = thinking.into();
-                }
-            }
-        }
-        object["done"] = is_done.into();
-        object
+    fn object(&self, message: Message, is_done: bool) -> Value {
+        part(&self.server, self.call, message, is_done)
     }
 
     /// The last one, with figures.

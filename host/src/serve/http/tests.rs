@@ -4,7 +4,7 @@ use super::door::{Doors, app};
 use super::keys::{KeyRing, new_key};
 use super::server::{Server, now};
 use super::{Defaults, Texts, calls};
-use crate::chat::template;
+use crate::chat::template::{self, Template};
 use crate::chat::tokenizer::Tokenizer;
 use crate::serve::engine::{Ask, Ended, Event, Failed, Figures, Logprob, Logprobs, Token, Why};
 use crate::synthetic;
@@ -36,8 +36,17 @@ fn tokenizer() -> &'static Tokenizer<'static> {
 
 impl Calls {
     fn new(queue: u32, keys: KeyRing) -> Self {
+        Self::of(queue, keys, template::open("chatml", None).unwrap())
+    }
+
+    /// With another template than most.
+    fn with(template: Template) -> Self {
+        Self::of(9, KeyRing::default(), template)
+    }
+
+    fn of(queue: u32, keys: KeyRing, template: Template) -> Self {
         let (sender, asks) = channel();
-        let texts = Texts::new(tokenizer(), Some(template::open("chatml", None).unwrap()));
+        let texts = Texts::new(tokenizer(), Some(template));
         let server = Server {
             model: "tiny".into(),
             fingerprint: "fp_1".into(),
@@ -75,6 +84,21 @@ impl Calls {
     /// The object that a call gives.
     fn json(&self, response: Response<Body>) -> Value {
         serde_json::from_str(&self.text(response)).unwrap()
+    }
+
+    /// The prompt that the engine is asked to go on with, which nobody does.
+    fn prompt_of(&self, path: &str, body: &Value) -> Vec<u32> {
+        let call = self.runtime.spawn(self.app.clone().oneshot(request(path, body.to_string())));
+        let ask = self.runtime.block_on(async {
+            loop {
+                match self.asks.try_recv() {
+                    Ok(ask) => break ask,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            }
+        });
+        call.abort();
+        ask.prompt
     }
 
     /// The same where the engine answers.
@@ -203,6 +227,71 @@ fn ollama_has_a_line_for_each_piece() {
     assert!(calls.json(missing)["error"].as_str().unwrap().contains("\"other\" not found"));
 }
 
+#[test]
+fn ollama_loads_and_unloads_by_a_call_that_asks_nothing() {
+    let calls = Calls::new(9, KeyRing::default());
+    let chat = ("/api/chat", "message", json!({ "role": "assistant", "content": "" }));
+    let generate = ("/api/generate", "response", json!(""));
+    for (path, field, said) in [chat, generate] {
+        for (keep_alive, reason) in
+            [(json!(null), "load"), (json!("5m"), "load"), (json!(0), "unload"), (json!("0s"), "unload")]
+        {
+            for mut body in [json!({}), json!({ "messages": [], "prompt": "", "stream": true })] {
+                body["keep_alive"] = keep_alive.clone();
+                let mut got = calls.json(calls.post(path, &body));
+                assert!(got["created_at"].take().is_string());
+                let mut want = json!({ "model": "tiny", "created_at": null, "done": true, "done_reason": reason });
+                want[field] = said.clone();
+                assert_eq!(got, want, "{path} {body}");
+            }
+        }
+        let wrong = calls.post(path, &json!({ "keep_alive": "soon" }));
+        assert_eq!(wrong.status(), StatusCode::BAD_REQUEST);
+        assert!(calls.json(wrong)["error"].as_str().unwrap().starts_with("keep_alive"));
+    }
+    assert!(calls.asks.try_recv().is_err(), "nothing was computed");
+}
+
+#[test]
+fn ollama_is_told_what_this_model_does_not_take() {
+    let calls = Calls::new(9, KeyRing::default());
+    let message = |images: Value| json!({ "messages": [{ "role": "user", "content": "Hi", "images": images }] });
+    for (path, body, field) in [
+        ("/api/chat", message(json!(["iVBO"])), "messages[0].images"),
+        ("/api/generate", json!({ "prompt": "Hi", "images": ["iVBO"] }), "images"),
+        ("/api/generate", json!({ "images": ["iVBO"] }), "images"),
+        ("/api/generate", json!({ "prompt": "Hi", "suffix": "." }), "suffix"),
+        ("/api/generate", json!({ "prompt": "Hi", "think": "hard" }), "think"),
+        ("/api/chat", json!({ "messages": [{ "role": "user", "content": "Hi" }], "think": 3 }), "think"),
+    ] {
+        let response = calls.post(path, &body);
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{body}");
+        assert!(calls.json(response)["error"].as_str().unwrap().starts_with(field), "{body}");
+    }
+    for (path, body) in [("/api/chat", message(json!([]))), ("/api/generate", json!({ "prompt": "Hi", "images": [] }))]
+    {
+        assert_eq!(calls.answered(path, &body, hello).status(), StatusCode::OK, "{body}");
+    }
+}
+
+#[test]
+fn reasoning_is_asked_for_alike_in_both_calls_of_ollama() {
+    let calls = Calls::with(template::open("deepseek3", None).unwrap());
+    let chat = ("/api/chat", json!({ "messages": [{ "role": "user", "content": "Hi" }], "stream": false }));
+    let generate = ("/api/generate", json!({ "prompt": "Hi", "stream": false }));
+    for (path, mut body) in [chat, generate] {
+        let mut prompt = |think: Value| {
+            body["think"] = think;
+            calls.prompt_of(path, &body)
+        };
+        let (with, without) = (prompt(json!(true)), prompt(json!(false)));
+        assert_ne!(with, without, "{path}");
+        for much in ["low", "medium", "high"] {
+            assert_eq!(prompt(json!(much)), with, "{path}");
+        }
+    }
+}
+
 /// A question to a model that may call a tool.
 fn with_tool() -> Value {
     let mut body = question();
@@ -258,6 +347,96 @@ fn a_call_of_a_tool_has_the_shape_of_ollama() {
         let function = json!({ "name": "weather", "arguments": { "city": "Paris" } });
         assert_eq!(last["message"]["tool_calls"][0]["function"], function);
         assert_eq!((&last["done"], text.contains("I look.")), (&true.into(), true));
+    }
+}
+
+/// A tool, and another one.
+fn with_two_tools(choice: Value) -> Value {
+    let mut body = with_tool();
+    let time = json!({ "type": "function", "function": { "name": "time" } });
+    body["tools"].as_array_mut().unwrap().push(time);
+    body["tool_choice"] = choice;
+    body
+}
+
+#[test]
+fn some_of_the_tools_may_be_called_and_no_others() {
+    let calls = Calls::new(9, KeyRing::default());
+    let allowed = |mode: &str, names: &[&str]| {
+        let tools: Vec<Value> =
+            names.iter().map(|name| json!({ "type": "function", "function": { "name": name } })).collect();
+        with_two_tools(json!({ "type": "allowed_tools", "allowed_tools": { "mode": mode, "tools": tools } }))
+    };
+    let prompt = calls.prompt_of("/v1/chat/completions", &with_two_tools(json!("auto")));
+    for (mode, names, is_limited) in [
+        ("auto", &["time"][..], true),
+        ("required", &["time"][..], true),
+        ("required", &["weather", "time"][..], true),
+        // Whoever may call all is as free as without.
+        ("auto", &["weather", "time"][..], false),
+    ] {
+        let body = allowed(mode, names);
+        let answer: fn(&Ask) = if is_limited {
+            |ask| {
+                assert!(ask.choice.constraint.is_some());
+                say(ask, &["<tool_call>{\"name\": \"time\", \"arguments\": {}}</tool_call>"]);
+            }
+        } else {
+            call_weather
+        };
+        let got = calls.json(calls.answered("/v1/chat/completions", &body, answer));
+        assert_eq!(got["choices"][0]["finish_reason"], "tool_calls", "{body}");
+        assert_eq!(calls.prompt_of("/v1/chat/completions", &body), prompt, "the model is told of all");
+    }
+    let error = &calls.json(calls.post("/v1/chat/completions", &allowed("auto", &["time", "nobody"])))["error"];
+    assert_eq!(error["param"], "tool_choice.allowed_tools.tools[1]");
+}
+
+#[test]
+fn nothing_is_told_of_a_forced_call_that_was_cut_before_its_name() {
+    let calls = Calls::new(9, KeyRing::default());
+    let cut: fn(&Ask) = |ask| {
+        ask.listener.send(Event::Begun { cached: 0 }).unwrap();
+        for text in ["<tool", "_call>", "\n{\"name\": \"wea"] {
+            ask.listener.send(Event::Token(Token { text: text.into(), logprob: None })).unwrap();
+        }
+        ask.listener.send(Event::Ended(Ended { why: Why::Length, ..ENDED })).unwrap();
+    };
+    let mut body = with_two_tools(json!("required"));
+    let got = calls.json(calls.answered("/v1/chat/completions", &body, cut));
+    let choice = &got["choices"][0];
+    assert_eq!(choice["finish_reason"], "length");
+    assert_eq!(choice["message"], json!({ "role": "assistant", "content": "", "refusal": null }));
+    body["stream"] = true.into();
+    let text = calls.text(calls.answered("/v1/chat/completions", &body, cut));
+    assert!(text.contains("\"finish_reason\":\"length\"") && !text.contains("wea") && !text.contains("tool"), "{text}");
+    // Whoever was not forced may have meant it as text.
+    body["stream"] = false.into();
+    body["tool_choice"] = "auto".into();
+    let got = calls.json(calls.answered("/v1/chat/completions", &body, cut));
+    assert_eq!(got["choices"][0]["message"]["content"], "<tool_call>{\"name\": \"wea");
+}
+
+#[test]
+fn tokens_are_where_they_are_in_prompt_and_answer_together() {
+    let calls = Calls::new(9, KeyRing::default());
+    for (prompt, chars) in [(json!("caf\u{e9}"), 4), (json!([97, 98]), 2)] {
+        for echo in [false, true] {
+            for stream in [false, true] {
+                let body = json!({ "prompt": prompt, "logprobs": 1, "echo": echo, "stream": stream });
+                let text = calls.text(calls.answered("/v1/completions", &body, |ask| say(ask, &["A", "A", "A"])));
+                let chunks = text
+                    .lines()
+                    .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ").unwrap_or(line)).ok());
+                let choices: Vec<Value> = chunks.map(|chunk| chunk["choices"][0].clone()).collect();
+                let all =
+                    choices.iter().flat_map(|one| one["logprobs"]["text_offset"].as_array().into_iter().flatten());
+                let offsets: Vec<u64> = all.filter_map(Value::as_u64).collect();
+                assert_eq!(offsets, [chars, chars + 1, chars + 2], "{body}");
+                let said: String = choices.iter().filter_map(|one| one["text"].as_str()).collect();
+                assert_eq!(said.chars().count() as u64, 3 + if echo { chars } else { 0 }, "{body}: {said}");
+            }
+        }
     }
 }
 

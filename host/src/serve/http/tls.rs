@@ -38,15 +38,12 @@ impl Tls {
     /// # Errors
     /// Names the file and what is wrong with it.
     pub fn new(certificates: &Path, key: &Path) -> Result<Self, TlsError> {
+        use rustls::pki_types::PrivateKeyDer;
         use rustls::pki_types::pem::PemObject;
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
         use std::sync::Arc;
         let of = |path: &Path, error: &dyn fmt::Display| TlsError(format!("{}: {error}", path.display()));
-        let chain = CertificateDer::pem_file_iter(certificates).map_err(|error| of(certificates, &error))?;
-        let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(|error| of(certificates, &error))?;
-        if chain.is_empty() {
-            return Err(of(certificates, &"no certificate in it; wanted is PEM, the server's own first"));
-        }
+        // The server's own comes first.
+        let chain = crate::machine::pem::certificates(certificates).map_err(TlsError)?;
         let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| of(key, &error))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)

@@ -53,7 +53,7 @@ pub struct Words {
 impl Words {
     /// Of what follows a prompt, and may call tools.
     pub fn new(prompt: &str, tools: Option<&Tools>) -> Self {
-        let calls = tools.map(|tools| Calls::new(tools.family, &tools.list));
+        let calls = tools.map(|tools| Calls::new(tools.family, &tools.list, tools.is_forced));
         let id_len = tools.map_or(0, |tools| tools.family.id_len());
         Self { splitter: Splitter::new(prompt), calls, id_len, message: Message::default() }
     }

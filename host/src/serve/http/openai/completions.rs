@@ -75,7 +75,9 @@ fn read_prompts(server: &Server, fields: &Fields) -> Result<Vec<Prompt>, ApiErro
     let text = |text: &str| server.texts.text("prompt", text, options);
     let tokens = |value: &Value| {
         let ids = value.as_array().and_then(|ids| ids.iter().map(|id| id.as_u64()?.try_into().ok()).collect());
-        server.texts.tokens("prompt", ids.ok_or_else(|| wrong("prompt", value, wanted))?)
+        let prompt = server.texts.tokens("prompt", ids.ok_or_else(|| wrong("prompt", value, wanted))?)?;
+        let text = server.texts.decode(&prompt.tokens);
+        Ok(Prompt { text, ..prompt })
     };
     match value {
         Value::String(one) => Ok(vec![text(one)?]),
@@ -99,10 +101,19 @@ struct Asked {
     created: u64,
     seed: u64,
     has_logprobs: bool,
-    /// With what comes before each, prompt by prompt.
-    answers: Vec<(Answer, String)>,
+    /// Prompt by prompt.
+    answers: Vec<OfPrompt>,
     /// Answers to each prompt.
     each: usize,
+}
+
+/// An answer to a prompt.
+struct OfPrompt {
+    answer: Answer,
+    /// What is said before it.
+    echo: String,
+    /// Characters of the prompt.
+    chars: usize,
 }
 
 /// Answers a request.
@@ -126,14 +137,15 @@ pub async fn completions(
         server,
     };
     for (prompt, max_tokens) in request.prompts {
+        let chars = prompt.text.chars().count();
         let echo = if request.has_echo { prompt.text } else { String::new() };
         for index in 0..request.answers {
             let choice = request.sampling.choice(index, request.logprobs)?;
             let answer = asked.server.ask(&client, prompt.tokens.clone(), (&request.sampling, choice, max_tokens))?;
-            asked.answers.push((answer, echo.clone()));
+            asked.answers.push(OfPrompt { answer, echo: echo.clone(), chars });
         }
     }
-    asked.answers[0].0.begun().await?;
+    asked.answers[0].answer.begun().await?;
     if !request.streaming.is_on {
         return asked.whole().await.map(IntoResponse::into_response);
     }
@@ -154,11 +166,12 @@ impl Asked {
         object["seed"] = signed(self.seed).into();
         let mut choices = Vec::new();
         let mut usages = vec![Usage::default(); self.answers.len() / self.each];
-        for (index, (mut answer, mut text)) in std::mem::take(&mut self.answers).into_iter().enumerate() {
+        for (index, one) in std::mem::take(&mut self.answers).into_iter().enumerate() {
+            let OfPrompt { mut answer, echo: mut text, chars } = one;
             if index > 0 {
                 answer.begun().await?;
             }
-            let mut logprobs = logprobs::OfCompletion::default();
+            let mut logprobs = logprobs::OfCompletion::behind(chars);
             let ended = loop {
                 match answer.next().await? {
                     Piece::Token(token) => {
@@ -183,7 +196,7 @@ impl Asked {
         let answers = std::mem::take(&mut self.answers);
         let mut usages = vec![Usage::default(); answers.len() / self.each];
         let this = &self;
-        let one = |(index, (answer, echo))| this.stream_one(index, (answer, echo), frames);
+        let one = |(index, answer)| this.stream_one(index, answer, frames);
         let mut all: FuturesUnordered<_> = answers.into_iter().enumerate().map(one).collect();
         while let Some(ended) = all.next().await {
             match ended? {
@@ -204,7 +217,7 @@ impl Asked {
     async fn stream_one(
         &self,
         index: usize,
-        (mut answer, echo): (Answer, String),
+        OfPrompt { mut answer, echo, chars }: OfPrompt,
         frames: &Frames,
     ) -> Result<Result<(usize, Ended), ApiError>, Gone> {
         if index > 0
@@ -222,7 +235,7 @@ impl Asked {
         if !echo.is_empty() {
             frames.send(&chunk(&echo, None, None)).await?;
         }
-        let mut logprobs = logprobs::OfCompletion::default();
+        let mut logprobs = logprobs::OfCompletion::behind(chars);
         loop {
             match answer.next().await {
                 Ok(Piece::Token(token)) => {

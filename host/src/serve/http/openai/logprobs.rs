@@ -26,19 +26,33 @@ pub struct OfCompletion {
     logprobs: Vec<f32>,
     tops: Vec<Value>,
     offsets: Vec<usize>,
-    offset: usize,
+    /// Characters that have begun so far.
+    chars: usize,
 }
 
 impl OfCompletion {
+    /// Behind a prompt of so many characters: tokens are where they are in prompt and answer together, whether the prompt is said
+    /// again or not.
+    pub fn behind(chars: usize) -> Self {
+        Self { chars, ..Self::default() }
+    }
+
     /// One more token.
     pub fn push(&mut self, texts: &Texts, logprobs: &Logprobs) {
-        let token = text(texts, logprobs.drawn.id);
-        self.offsets.push(self.offset);
-        self.offset += token.chars().count();
-        self.tokens.push(token);
+        let offset = self.offset(texts.bytes(logprobs.drawn.id));
+        self.offsets.push(offset);
+        self.tokens.push(text(texts, logprobs.drawn.id));
         self.logprobs.push(logprobs.drawn.logprob);
         let tops = logprobs.top.iter().map(|one| (text(texts, one.id), one.logprob.into()));
         self.tops.push(Value::Object(tops.collect::<Map<_, _>>()));
+    }
+
+    /// Where the next token is. One that goes on with a character that another one has begun is where that is.
+    fn offset(&mut self, token: &[u8]) -> usize {
+        let goes_on = |byte: &u8| byte & 0xc0 == 0x80;
+        let offset = self.chars.saturating_sub(token.first().is_some_and(goes_on).into());
+        self.chars += token.iter().filter(|byte| !goes_on(byte)).count();
+        offset
     }
 
     /// Those since the last call.
@@ -48,5 +62,19 @@ impl OfCompletion {
             "top_logprobs": std::mem::take(&mut self.tops), "text_offset": std::mem::take(&mut self.offsets),
         });
         json
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_in_characters_and_a_character_has_one() {
+        let mut told = OfCompletion::behind(10);
+        let offsets: Vec<usize> = [&b" caf"[..], b"\xc3", b"\xa9!", b"\xf0\x9f", b"\x92\x96", b"", b"x"]
+            .map(|token| told.offset(token))
+            .into();
+        assert_eq!(offsets, [10, 14, 14, 16, 16, 17, 17]);
     }
 }
