@@ -169,9 +169,11 @@ impl<B: ByteProducts> Ints for EightRows<B> {
 #[inline(always)]
 unsafe fn settle<const G: usize, const T: usize>(sums: &mut [[__m256i; T]; G]) {
     if G > 1 {
-        for sum in sums.as_flattened_mut() {
-            // SAFETY: the caller has the instructions.
-            *sum = unsafe { settled(*sum) };
+        for g in 0..G {
+            for t in 0..T {
+                // SAFETY: the caller has the instructions.
+                sums[g][t] = unsafe { settled(sums[g][t]) };
+            }
         }
     }
 }
