@@ -1,7 +1,7 @@
 //! llama.cpp's grammars, GBNF, as llguidance takes grammars: in Lark.
 //!
-//! [`read`] takes the text apart, with the place of what is wrong; [`facts`] says of parts how they begin and go on; [`places`] decides
-//! by that which parts are pieces of text, so that the same texts go as there; [`write`] writes them down.
+//! `read` takes the text apart, with the place of what is wrong; `facts` says of parts how they begin and go on; `places` decides
+//! by that which parts are pieces of text, so that the same texts go as there; `write` writes them down.
 
 mod chars;
 mod facts;
