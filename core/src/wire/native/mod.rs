@@ -303,7 +303,7 @@ pub type PageName = [u8; 16];
 pub struct Pages<'p> {
     /// The place of the sequence in the KV cache.
     pub slot: u32,
-    /// The first page, of [`PAGE`] positions as all are.
+    /// The first page, of [`PAGE`](crate::exec::PAGE) positions as all are.
     pub first: u32,
     /// What they are, at most [`PAGES_MAX`].
     pub names: &'p [PageName],
