@@ -186,7 +186,7 @@ impl Args {
             );
         } else if self.slots.is_none() && slots < SLOTS {
             terminal::note(format_args!(
-                "{slots} answers at a time, since the memory holds no more KV caches: a smaller --max-seq-len and --kv q80 make them \
+                "answers: {slots} at a time, since the memory holds no more KV caches; a smaller --max-seq-len and --kv q80 make them \
                  smaller, --slots asks for more"
             ));
         }
