@@ -10,7 +10,7 @@ use crate::chat::tokenizer::{Tokenizer, TokenizerBytes};
 use crate::client::ServerUrl;
 use crate::cluster::options::{Dialect, Options};
 use crate::cluster::room;
-use crate::machine::terminal;
+use crate::machine::{memory, terminal};
 use crate::model::{Model, identity};
 use crate::net::Stage;
 use crate::serve::engine::{Ask, Engine, Figures};
@@ -135,8 +135,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         options.stop = None;
         options.disk = disk;
         options.max_seq_len.get_or_insert(SEQ_LEN);
-        // Why a model can't be run at all, preparing it says.
-        let fitting = || room::slots_within(&model, options, (SLOTS, options.workers.len() + 1)).unwrap_or(SLOTS);
+        // Others are taken to have as much as this machine; why a model can't be run at all, preparing it says.
+        let memory_bytes = memory::session_bytes(options.memory).saturating_mul(options.workers.len() as u64 + 1);
+        let fitting = || room::slots_within(&model, options, (memory_bytes, SLOTS)).unwrap_or(SLOTS);
         options.slots = args.slots.unwrap_or_else(fitting);
     };
     let figures = Arc::new(Figures::new());

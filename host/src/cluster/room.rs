@@ -8,7 +8,6 @@ use super::error::RootError;
 use super::kv;
 use super::local::Needs;
 use super::options::Options;
-use crate::machine::memory;
 use crate::model::Model;
 use dair_core::format::Header;
 use dair_core::kernels::{KvLayout, KvType};
@@ -91,16 +90,15 @@ impl NoRoom {
     }
 }
 
-/// Sequences, of `most`, that the KV cache of a root has room for, each of the whole context; at least one. `nodes` share weights and
-/// cache, and are taken to have as much memory as this one. Where weights do not fit, a quarter of the memory is for the cache.
+/// Sequences, of `most`, that have room for their keys and values, each for the whole context, where all nodes together have
+/// `memory_bytes`; at least one. Where weights do not fit, a quarter of the memory is for the cache.
 ///
 /// # Errors
 /// As [`Needs::of`].
-pub fn slots_within(model: &Model, options: &Options, (most, nodes): (u32, usize)) -> Result<u32, RootError> {
+pub fn slots_within(model: &Model, options: &Options, (memory_bytes, most): (u64, u32)) -> Result<u32, RootError> {
     let alone = Decision::alone();
     let cut = Cut { slots: 1, ..options.applied_to(alone.cut(model.header())) };
     let Needs { weights, cache } = Needs::of(model, (&cut, 0), options.kv)?;
-    let memory_bytes = memory::session_bytes(options.memory).saturating_mul(nodes as u64);
     let free_bytes = memory_bytes.saturating_sub(weights).max(memory_bytes / 4);
     Ok((free_bytes / cache.max(1)).clamp(1, most.into()) as u32)
 }
@@ -155,6 +153,29 @@ mod tests {
             assert!(check(error.fitting + 256, usable).is_err());
             assert_eq!(error.fitting_q80.is_some(), kv != KvType::Q80);
             assert!(error.fitting_q80.is_none_or(|fitting| fitting > error.fitting));
+        }
+    }
+
+    #[test]
+    fn slots_are_as_many_as_fit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.m");
+        synthetic::write_model(&path, &synthetic::preset("tiny-llama").unwrap(), 3).unwrap();
+        let model = Model::open(&path).unwrap();
+        for (seq_len, most_of) in [(128, "cache"), (16, "weights")] {
+            let options = Options { max_seq_len: Some(seq_len), ..Options::alone(1) };
+            let alone = Decision::alone();
+            let cut = options.applied_to(alone.cut(model.header()));
+            let Needs { weights, cache } = Needs::of(&model, (&cut, 0), options.kv).unwrap();
+            let slots = |memory_bytes| slots_within(&model, &options, (memory_bytes, 4)).unwrap();
+            assert_eq!([u64::MAX, weights + 4 * cache, 0].map(slots), [4, 4, 1]);
+            if most_of == "cache" {
+                assert_eq!([weights + 4 * cache - 1, weights + 2 * cache, weights].map(slots), [3, 2, 1]);
+            } else {
+                // Where weights are streamed, or hardly anything is left beside them.
+                assert!((7 * cache..8 * cache).contains(&weights), "{cache} beside {weights}");
+                assert_eq!([7 * cache, 8 * cache].map(slots), [1, 2]);
+            }
         }
     }
 
