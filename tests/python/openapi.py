@@ -132,7 +132,7 @@ def short(case, vocab_size, is_tame):
         return
     for unlikely in ("model", "name", "json_schema", "grammar", "structured_outputs", "logit_bias", "tool_choice"):
         body.pop(unlikely, None)
-    for message in body.get("messages", []):
+    for message in body.get("messages") or []:
         message["content"] = "Hi"
         message.pop("tool_calls", None)
     for name in ("prompt", "tokens"):
