@@ -64,22 +64,24 @@ impl Writer<'_> {
         let mut text = String::new();
         // Mistral's list and DeepSeek's frame hold several calls themselves.
         let repeats = several && !matches!(family, Family::Mistral | Family::DeepSeek);
-        let start = match (opens, more) {
-            (Some(opens), _) if want.is_forced => {
-                let again = if repeats { format!("(/\\s?/ {} body){MORE}", self.mark(opens)) } else { String::new() };
-                format!("{} body {again}", self.mark(opens))
+        let start = match opens {
+            Some(opens) => {
+                let mark = self.mark(opens);
+                let again = if repeats { format!("(/\\s?/ {mark} body){MORE}") } else { String::new() };
+                match want.form {
+                    _ if want.is_forced => format!("{mark} body {again}"),
+                    Some(form) => {
+                        let _ = writeln!(text, "answer: {}", form.rule());
+                        format!("{mark} body {again} | answer")
+                    }
+                    None => {
+                        let _ = writeln!(text, "TEXT: /(?s:.*)/\nopened{}: TEXT {mark}", self.lazily(opens));
+                        let times = if repeats { format!("{{0,{MOST}}}") } else { "?".to_owned() };
+                        format!("(opened body){times} TEXT")
+                    }
+                }
             }
-            (Some(opens), _) if let Some(form) = want.form => {
-                let again = if repeats { format!("(/\\s?/ {} body){MORE}", self.mark(opens)) } else { String::new() };
-                let _ = writeln!(text, "answer: {}", form.rule());
-                format!("{} body {again} | answer", self.mark(opens))
-            }
-            (Some(opens), _) => {
-                let _ = writeln!(text, "TEXT: /(?s:.*)/\nopened{}: TEXT {}", self.lazily(opens), self.mark(opens));
-                let times = if repeats { format!("{{0,{MOST}}}") } else { "?".to_owned() };
-                format!("(opened body){times} TEXT")
-            }
-            (None, more) => {
+            None => {
                 let again = more.filter(|_| repeats).map(|more| format!("({more} body){MORE}")).unwrap_or_default();
                 match want.form {
                     _ if want.is_forced => format!("body {again}"),
