@@ -314,9 +314,10 @@ fn run(args: &Args, log: Log) -> Result<std::convert::Infallible, String> {
     }
     let max_memory = || memory::session_bytes(args.memory.memory);
     let keys = key.map(|found| found.keys).unwrap_or_default();
+    let disk = args.disk.open().map_err(|error| error.to_string())?;
     let worker = Worker::new(&pool, kernels, args.kv.into(), (speed, disk_speed), models)
         .with_storage(args.memory.storage.into())
-        .with_disk(args.disk.open().map_err(|error| error.to_string())?)
+        .with_disk(disk.clone())
         .with_access(Access { keys: keys.clone(), dllama: args.dialect == Dialect::Dllama, is_root: false });
     let is_busy = Arc::new(AtomicBool::new(false));
     for root in &args.join {
@@ -340,6 +341,9 @@ fn run(args: &Args, log: Log) -> Result<std::convert::Infallible, String> {
         Event::Over => {
             // Roots that search do not find it any more.
             drop(announced.take());
+            if let Some(disk) = &disk {
+                disk.finish();
+            }
             log.say("over", "ended: nobody is served any more", json!({}));
             std::process::exit(0);
         }

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Pages that wait to be written, at most.
 const QUEUE: usize = 16;
@@ -67,6 +67,13 @@ impl Disk {
     /// Bytes of all pages in the folder, as far as is known.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything that was to be kept is written: for processes that end without taking leave of their values.
+    pub fn finish(&self) {
+        while !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// The pages of a part of a model, of which `what` says all that they depend on besides the file and tokens.
@@ -327,12 +334,14 @@ mod tests {
         let name = |byte: u8| [byte; 16];
         let pages = opened(folder.path(), 10 * 1032);
         assert!((0..10).all(|byte| pages.put(&name(byte), page(byte))));
+        pages.disk.finish();
+        assert_eq!(files(&folder.path().join("kv")).len(), 10);
         drop(pages);
         // Times of files may be coarse.
         let pages = opened_again(folder.path(), 10 * 1032);
         for byte in 0..10 {
             let file = File::options().write(true).open(pages.path(&name(byte))).unwrap();
-            let used = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000 + u64::from(byte));
+            let used = SystemTime::UNIX_EPOCH + Duration::from_secs(1000 + u64::from(byte));
             file.set_times(FileTimes::new().set_modified(used)).unwrap();
         }
         assert!(pages.has(&name(0)), "which is a use");
