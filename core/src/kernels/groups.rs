@@ -309,8 +309,11 @@ unsafe fn by_columns<'x, P: Panel<Activations<'x> = ActivationRows<'x>>>(
     scratch: &mut [u8],
 ) -> bool {
     let (blocks, tokens) = (x.cols / BLOCK, x.tokens.count());
+    if w.order != Order::Interleaved || !(2..=P::FEW_INTERLEAVED).contains(&tokens) {
+        return false;
+    }
     let room = scratch.len() / tile_bytes(tokens);
-    if w.order != Order::Interleaved || !(2..=P::FEW_INTERLEAVED).contains(&tokens) || room == 0 {
+    if room == 0 {
         return false;
     }
     let mut block = 0;

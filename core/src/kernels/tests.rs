@@ -243,6 +243,8 @@ fn interleaved_rows_have_the_product_of_rows_as_in_files() {
         let random = &mut Random(seed);
         let cols = (1 + random.below(if seed % 5 == 0 { 80 } else { 6 })) * BLOCK;
         let (groups, count) = (1 + random.below(4), 1 + random.below([1, 4, 30][seed as usize % 3]));
+        // An expert may have been chosen by nobody.
+        let count = if seed % 50 == 49 { 0 } else { count };
         let rows = groups * INTERLEAVED_ROWS;
         let dtype = [DType::Q40, DType::Q80][seed as usize % 2];
         let row_stride = dtype.bytes(cols as u64).unwrap() as usize;

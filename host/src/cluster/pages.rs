@@ -71,7 +71,11 @@ impl Disk {
 
     /// Waits until everything that was to be kept is written: for processes that end without taking leave of their values.
     pub fn finish(&self) {
-        while !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        let is_writing = || {
+            let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+            thread.as_ref().is_some_and(|thread| !thread.is_finished())
+        };
+        while is_writing() && !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -150,12 +154,13 @@ impl PagesOfPart {
         let waiting = || self.disk.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting().insert(path.clone(), page.into());
         match queue.try_send(path) {
+            Ok(()) => true,
             Err(TrySendError::Full(path)) => {
                 waiting().remove(&path);
                 false
             }
-            // Its thread lives as long as the queue.
-            Ok(()) | Err(TrySendError::Disconnected(_)) => true,
+            // Nobody writes any more: there is nothing to wait for.
+            Err(TrySendError::Disconnected(path)) => waiting().remove(&path).is_some(),
         }
     }
 

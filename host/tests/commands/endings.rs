@@ -5,7 +5,6 @@ use crate::network::Worker;
 use crate::run::{STATE, dair, signal, without_key};
 use crate::screen::Screen;
 use dair_core::format::Header;
-use std::fs::File;
 use std::io::{Read, Write, pipe};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, ExitStatus, Stdio};
@@ -62,7 +61,7 @@ fn a_reader_that_went_away_ends_a_command_without_a_word() {
 fn a_full_disk_is_one_line() {
     let files = Files::new("tiny-llama", 1);
     for args in printing(&files) {
-        let full = File::options().write(true).open("/dev/full").expect("Linux has it");
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
         let outcome = command(&args).stdout(full).output().expect("it starts");
         let stderr = String::from_utf8(outcome.stderr).expect("UTF-8");
         assert_eq!(outcome.status.code(), Some(1), "{args:?}: {stderr}");
