@@ -4,6 +4,7 @@ use dair_core::kernels::KvType;
 use dair_core::plan::Share;
 use dair_core::text::{Filters, Sampler, Vocabulary};
 use dair_host::chat::grammar::{Form, Forms};
+use dair_host::chat::speculate::{Amount, Draft, Lookup, Proposer, Speculation};
 use dair_host::chat::tokenizer::{Tokenizer, TokenizerBytes};
 use dair_host::cluster::choose::Wish;
 use dair_host::cluster::error::RootError;
@@ -115,6 +116,17 @@ fn run<R>(
     progress: &(dyn Fn(Stage<'_>) + Sync),
     body: impl FnOnce(Sender<Ask>) -> R,
 ) -> (R, Arc<Figures>) {
+    run_with(files, options, Speculation::off(), progress, body)
+}
+
+/// The same with guessed tokens.
+fn run_with<R>(
+    files: &Files,
+    options: &Options,
+    speculation: Speculation<'_>,
+    progress: &(dyn Fn(Stage<'_>) + Sync),
+    body: impl FnOnce(Sender<Ask>) -> R,
+) -> (R, Arc<Figures>) {
     let model = Model::open(&files.model).unwrap();
     let mut bytes = TokenizerBytes::open(&files.tokenizer).unwrap();
     let tokenizer = bytes.tokenizer(None).unwrap();
@@ -123,21 +135,30 @@ fn run<R>(
     let result = with_root(&model, options, progress, |root| {
         let (sender, asks) = channel();
         let result = body(sender);
-        Engine::new(root, vocab, Arc::clone(&figures))?.run(&asks, || false);
+        Engine::new(root, vocab, Arc::clone(&figures))?.with(speculation).run(&asks, || false);
         Ok::<_, RootError>(result)
     });
     (result.unwrap(), figures)
 }
 
 fn answers(files: &Files, options: &Options, seeds: impl Iterator<Item = u32>) -> Vec<Said> {
+    answers_with(files, options, Speculation::off(), seeds).0
+}
+
+fn answers_with(
+    files: &Files,
+    options: &Options,
+    speculation: Speculation<'_>,
+    seeds: impl Iterator<Item = u32>,
+) -> (Vec<Said>, Arc<Figures>) {
     let seeds: Vec<u32> = seeds.collect();
-    let (heard, figures) = run(files, options, &|_| (), |sender| {
+    let (heard, figures) = run_with(files, options, speculation, &|_| (), |sender| {
         let (asks, heard): (Vec<_>, Vec<_>) = seeds.iter().map(|seed| ask(*seed, LONG)).unzip();
         asks.into_iter().for_each(|ask| sender.send(ask).unwrap());
         heard
     });
     assert_eq!(figures.json()["requests"]["served"], seeds.len());
-    heard.into_iter().map(said).collect()
+    (heard.into_iter().map(said).collect(), figures)
 }
 
 fn alone(files: &Files, seeds: impl Iterator<Item = u32>) -> Vec<Said> {
@@ -165,6 +186,30 @@ fn an_answer_is_the_same_alone_and_among_others() {
     assert!(whys(Why::Stop) > 5 && whys(Why::Length) > 5, "both ways to end were there");
 }
 
+/// An answer that is alone, from its beginning or after others have left, has tokens guessed: here by the model itself, which is right
+/// where the most probable token is drawn.
+#[test]
+fn guessed_tokens_change_no_answer() {
+    let files = Files::new();
+    let want = alone(&files, 0..200);
+    let model = Model::open(&files.model).unwrap();
+    for slots in [1, 2] {
+        let guessed = with_root(&model, &Options::alone(1), &|_| (), |draft| {
+            draft.session()?;
+            let proposers: Vec<Box<dyn Proposer + '_>> = vec![Box::new(Draft::new(draft, model.header().vocab_size))];
+            let guesses = Speculation::new(Amount::Fixed(5), proposers);
+            Ok::<_, RootError>(answers_with(&files, &Options { slots, ..Options::alone(1) }, guesses, 0..200))
+        });
+        let (got, figures) = guessed.unwrap();
+        assert_eq!(got, want, "{slots} at a time");
+        let tokens = &figures.json()["tokens"];
+        let count = |name| tokens[name].as_u64().unwrap();
+        let (guessed, right) = (count("guessed"), count("guessed_right"));
+        assert!(right > 0 && right < guessed, "both happened: {tokens}");
+        assert_eq!(count("completion"), want.iter().map(|said| u64::from(said.drawn)).sum::<u64>());
+    }
+}
+
 /// Workers may be lost in the middle of all that.
 #[test]
 fn an_answer_is_the_same_with_workers_and_where_one_is_lost() {
@@ -184,7 +229,8 @@ fn an_answer_is_the_same_with_workers_and_where_one_is_lost() {
             lost.lock().unwrap().push(why.to_owned());
         }
     };
-    let (heard, _) = run(&files, &options, &hear, |sender| {
+    let guesses = Speculation::new(Amount::Fixed(3), vec![Box::new(Lookup::new())]);
+    let (heard, _) = run_with(&files, &options, guesses, &hear, |sender| {
         let (asks, mut heard): (Vec<_>, Vec<_>) = (0..60).map(|seed| ask(seed, LONG)).unzip();
         asks.into_iter().for_each(|ask| sender.send(ask).unwrap());
         // When the first answer is there, others are in progress.

@@ -3,6 +3,7 @@
 use super::model_args::ModelArgs;
 use super::model_files::note_rule;
 use super::sample_args::ChoiceArgs;
+use super::speculate_args::SpeculateArgs;
 use super::template_args::parse_template;
 use super::{DiskArgs, Failure, interrupt, progress};
 use crate::chat::template::{self, Template};
@@ -85,6 +86,8 @@ pub struct Args {
     #[command(flatten)]
     disk: DiskArgs,
     #[command(flatten)]
+    speculate: SpeculateArgs,
+    #[command(flatten)]
     choice: ChoiceArgs,
     /// Write a timeline of requests and passes to this file, for Perfetto or chrome://tracing
     #[arg(long, value_name = "FILE", help_heading = "Server")]
@@ -130,6 +133,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let tokenizer = tokenizer(&files.tokenizer, &model)?;
     note_rule(tokenizer, &files.tokenizer, args.quiet);
     let template = args.template(tokenizer)?;
+    let speculator = args.speculate.open(&args.model, &model, tokenizer.vocabulary(), u32::MAX, args.quiet)?;
     let disk = args.disk.open()?;
     let tune = |options: &mut Options| {
         options.stop = None;
@@ -170,11 +174,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             asks: Mutex::new(Some(asks)),
             waiting: Arc::new(AtomicU32::new(0)),
         });
-        let engine = Engine::new(root, tokenizer.vocabulary(), Arc::clone(&figures))?;
-        if !args.quiet {
-            args.say_slots((figures.slots(), planned));
-        }
-        args.serve((listener, doors), server, engine, &heard)
+        speculator.with(root.pool(), |speculation| {
+            let engine = Engine::new(root, tokenizer.vocabulary(), Arc::clone(&figures))?.with(speculation);
+            if !args.quiet {
+                args.say_slots((figures.slots(), planned));
+            }
+            args.serve((listener, doors), server, engine, &heard)
+        })
     })
 }
 

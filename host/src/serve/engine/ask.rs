@@ -35,6 +35,13 @@ pub struct Ask {
     pub timeline: Timeline,
 }
 
+impl Ask {
+    /// Tokens that end the answer, of those that end answers of the model.
+    pub(super) fn ends<'t>(&self, eos: &'t [u32]) -> &'t [u32] {
+        if self.ignore_eos { &[] } else { eos }
+    }
+}
+
 /// The time of a request in spans, for whoever listens to [`tracing`].
 #[derive(Debug)]
 pub struct Timeline {

@@ -35,6 +35,17 @@ pub struct Now {
     pub disk_bytes: Option<u64>,
 }
 
+/// What the rows of a pass are of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// Answers in progress, a row of each.
+    pub answers: u32,
+    /// Prompts.
+    pub prompts: u32,
+    /// Tokens that were guessed.
+    pub guessed: u32,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
@@ -51,8 +62,9 @@ struct NodeTime {
 #[derive(Clone, Copy, Debug)]
 struct Passed {
     at: Instant,
-    /// Rows of answers in progress, and of prompts.
-    rows: [u32; 2],
+    rows: Rows,
+    /// Of what was guessed, tokens of the answer.
+    right: u32,
 }
 
 /// What passes and answers of the last seconds came to.
@@ -87,6 +99,8 @@ pub struct Figures {
     prompt_tokens: Counter,
     reused_tokens: Counter,
     drawn_tokens: Counter,
+    guessed_tokens: Counter,
+    guessed_right: Counter,
     first_token: Histogram,
     each_token: Histogram,
     pass_seconds: Histogram,
@@ -128,6 +142,8 @@ impl Figures {
             prompt_tokens: Counter::default(),
             reused_tokens: Counter::default(),
             drawn_tokens: Counter::default(),
+            guessed_tokens: Counter::default(),
+            guessed_right: Counter::default(),
             first_token: seconds(),
             each_token: seconds(),
             pass_seconds: seconds(),
@@ -154,6 +170,8 @@ impl Figures {
         all.register("prompt_tokens_cached", "Of these, computed before", self.reused_tokens.clone());
         all.register("prompt_tokens_from_disk", "Of these, found on disk", self.disk_tokens.clone());
         all.register("completion_tokens", "Tokens drawn", self.drawn_tokens.clone());
+        all.register("guessed_tokens", "Tokens guessed and computed", self.guessed_tokens.clone());
+        all.register("guessed_tokens_right", "Of these, tokens of answers", self.guessed_right.clone());
         let time = |all: &mut Registry, name: &str, help: &str, histogram: &Histogram| {
             all.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         };
@@ -233,16 +251,17 @@ impl Figures {
         self.disk_tokens.inc_by(tokens.into());
     }
 
-    /// A pass was computed: so many rows of answers in progress, and of prompts.
-    pub(super) fn passed(&self, rows: [u32; 2], time: Duration, traffic: Traffic) {
+    /// A pass was computed.
+    pub(super) fn passed(&self, rows: Rows, time: Duration, traffic: Traffic) {
         self.pass_seconds.observe(time.as_secs_f64());
-        self.pass_rows.observe(rows.iter().sum::<u32>().into());
+        self.pass_rows.observe((rows.answers + rows.prompts + rows.guessed).into());
+        self.guessed_tokens.inc_by(rows.guessed.into());
         self.sent.set(traffic.sent as i64);
         self.received.set(traffic.received as i64);
         self.exchanging.set(traffic.exchanging.as_secs_f64());
         let mut recent = self.recent();
         let at = Instant::now();
-        recent.passes.push_back(Passed { at, rows });
+        recent.passes.push_back(Passed { at, rows, right: 0 });
         recent.traffic = traffic;
         while recent.passes.front().is_some_and(|first| at - first.at > LATELY) {
             recent.passes.pop_front();
@@ -252,6 +271,14 @@ impl Figures {
     /// A token was drawn.
     pub(super) fn drawn(&self) {
         self.drawn_tokens.inc();
+    }
+
+    /// A token that was guessed in the last pass is one of the answer.
+    pub(super) fn guessed(&self) {
+        self.guessed_right.inc();
+        if let Some(last) = self.recent().passes.back_mut() {
+            last.right += 1;
+        }
     }
 
     /// An answer has come to its end.
@@ -315,7 +342,8 @@ impl Figures {
         let recent = self.recent();
         let now = Instant::now();
         let passes: Vec<_> = recent.passes.iter().filter(|passed| now - passed.at <= LATELY).collect();
-        let [answers, prompts] = [0, 1].map(|of| f64::from(passes.iter().map(|passed| passed.rows[of]).sum::<u32>()));
+        let sum = |of: fn(&Passed) -> u32| f64::from(passes.iter().map(|passed| of(passed)).sum::<u32>());
+        let rows = sum(|passed| passed.rows.answers + passed.rows.prompts + passed.rows.guessed);
         let per_second = |count: f64| count / LATELY.as_secs_f64();
         let Traffic { sent, received, exchanging, .. } = recent.traffic;
         json!({
@@ -328,12 +356,13 @@ impl Figures {
             "tokens": {
                 "prompt": self.prompt_tokens.get(), "prompt_cached": self.reused_tokens.get(),
                 "completion": self.drawn_tokens.get(),
+                "guessed": self.guessed_tokens.get(), "guessed_right": self.guessed_right.get(),
             },
             "rates": {
-                "batch_rows": (answers + prompts) / passes.len().max(1) as f64,
+                "batch_rows": rows / passes.len().max(1) as f64,
                 "passes_per_s": per_second(passes.len() as f64),
-                "completion_tokens_per_s": per_second(answers),
-                "prompt_tokens_per_s": per_second(prompts),
+                "completion_tokens_per_s": per_second(sum(|passed| passed.rows.answers + passed.right)),
+                "prompt_tokens_per_s": per_second(sum(|passed| passed.rows.prompts)),
             },
             "network": (sent > 0).then(|| json!({
                 "sent_bytes": sent, "received_bytes": received, "exchanging_ms": exchanging.as_millis() as u64,
@@ -406,7 +435,8 @@ mod tests {
         figures.begun(10, 1);
         figures.found(3);
         figures.drawn();
-        figures.passed([1, 2], Duration::from_millis(5), Traffic::default());
+        figures.passed(Rows { answers: 1, prompts: 2, guessed: 3 }, Duration::from_millis(5), Traffic::default());
+        figures.guessed();
         let (prefill, decode) = (Duration::from_millis(9), Duration::from_millis(20));
         figures.ended(&Ended { why: Why::Stop, prompt: 10, cached: 4, drawn: 5, prefill, decode });
         figures.refused();
@@ -422,6 +452,9 @@ mod tests {
             "dair_kv_cache_bytes 1048576",
             "dair_kv_disk_bytes 5",
             "dair_completion_tokens_total 1",
+            "dair_guessed_tokens_total 3",
+            "dair_guessed_tokens_right_total 1",
+            "dair_pass_rows_sum 6.0",
             "dair_time_per_token_seconds_sum 0.005",
             "dair_pass_rows_count 1",
             "# EOF",

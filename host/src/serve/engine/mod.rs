@@ -9,18 +9,22 @@
 
 mod ask;
 mod figures;
+mod guesses;
 mod ration;
 mod seats;
 mod sequence;
 mod waiting;
 
 pub use ask::{Ask, Choice, Ended, Event, Failed, Logprob, Logprobs, Ticket, Timeline, Token, Why};
-pub use figures::{Figures, Now};
+pub use figures::{Figures, Now, Rows};
 
+use crate::chat::generate::GenerateError;
+use crate::chat::speculate::Speculation;
 use crate::cluster::error::RootError;
 use crate::cluster::root::Root;
 use dair_core::exec::{CacheCopy, Logits, Run};
 use dair_core::text::{Candidate, Looks, Sampler, Vocabulary};
+use guesses::Guesses;
 use ration::Ration;
 use seats::Seats;
 use sequence::Sequence;
@@ -50,7 +54,10 @@ pub struct Engine<'e, 'm> {
     unkept: BTreeSet<u32>,
     waiting: Waiting,
     running: Vec<Sequence>,
+    /// Answers that were begun.
+    begun: u64,
     ration: Ration,
+    guesses: Guesses<'e>,
     candidates: Vec<Candidate>,
     /// Of the pass that is computed: its runs, and their tokens.
     runs: Vec<Run>,
@@ -84,7 +91,9 @@ impl<'e, 'm> Engine<'e, 'm> {
             unkept: BTreeSet::new(),
             waiting: Waiting::default(),
             running: Vec::new(),
+            begun: 0,
             ration: Ration::new(),
+            guesses: Guesses::by(Speculation::off()),
             candidates: vec![Candidate::default(); recent as usize],
             runs: Vec::new(),
             tokens: Vec::new(),
@@ -92,6 +101,12 @@ impl<'e, 'm> Engine<'e, 'm> {
             looked: Instant::now(),
             span: info_span!(parent: None, "engine", slots),
         })
+    }
+
+    /// With guessed tokens, which make answers faster that are computed alone, and change none.
+    #[must_use]
+    pub fn with(self, speculation: Speculation<'e>) -> Self {
+        Self { guesses: Guesses::by(speculation), ..self }
     }
 
     /// Answers what comes from `asks`, until nobody can ask any more, or it `is_over`: then those who wait are told so, and answers in
@@ -217,7 +232,8 @@ impl<'e, 'm> Engine<'e, 'm> {
             }
             self.figures.begun(ask.prompt.len() as u32, seat.reused);
             let searches = self.root.options().disk.is_some();
-            self.running.push(Sequence::new(ask, (seat, searches), self.vocab));
+            self.begun += 1;
+            self.running.push(Sequence::new(ask, self.begun, (seat, searches), self.vocab));
             let expected = self.running.iter().map(Sequence::expected).max().unwrap_or(0);
             self.root.expect(expected);
         }
@@ -238,48 +254,72 @@ impl<'e, 'm> Engine<'e, 'm> {
             Ok(most) => most,
             Err(error) => return self.fail_all(&error),
         };
-        self.compose(most);
+        if let Err(error) = self.compose(most) {
+            return self.fail_all(&error);
+        }
         if self.runs.is_empty() {
             return;
         }
         let wanted = self.whose.iter().zip(&self.runs).filter(|(_, run)| run.logits != Logits::None);
         let looks = wanted.map(|(index, _)| self.running[*index].choice().looks_at()).reduce(both);
         self.root.want(looks.unwrap_or(Looks::Best(1)), self.vocab.vocab_size());
-        let answers = self.answers();
-        let prompts = (self.tokens.len() - answers) as u32;
-        let span = info_span!(parent: &self.span, "pass", answers, prompts).entered();
+        let rows = self.rows();
+        let Rows { answers, prompts, guessed } = rows;
+        let span = info_span!(parent: &self.span, "pass", answers, prompts, guessed).entered();
         let start = Instant::now();
         if let Err(error) = self.root.pass(&self.runs, &self.tokens) {
             return self.fail_all(&error);
         }
         let time = start.elapsed();
         drop(span);
-        self.ration.took(answers, prompts, time);
-        self.figures.passed([answers as u32, prompts], time, self.root.traffic().unwrap_or_default());
-        self.draw();
+        self.figures.passed(rows, time, self.root.traffic().unwrap_or_default());
+        if self.is_alone() {
+            self.guesses.took(time);
+            self.draw_in_order();
+        } else {
+            self.ration.took(answers as usize, prompts, time);
+            self.draw();
+        }
     }
 
-    /// How many rows of the pass are of answers in progress; the others are of prompts.
-    fn answers(&self) -> usize {
-        self.whose.iter().filter(|index| self.running[**index].left() == 1).count()
+    /// Whether an answer in progress is computed by itself, so that tokens may be guessed.
+    fn is_alone(&self) -> bool {
+        matches!(&self.running[..], [one] if one.left() == 1 && !one.searches())
+    }
+
+    /// What the rows of the pass are of.
+    fn rows(&self) -> Rows {
+        let answers = self.whose.iter().filter(|index| self.running[**index].left() == 1).count() as u32;
+        let others = self.tokens.len() as u32 - answers;
+        let (prompts, guessed) = if self.is_alone() { (0, others) } else { (others, 0) };
+        Rows { answers, prompts, guessed }
     }
 
     /// Puts a pass together: a row of each answer in progress, and as much of the prompts as goes along, the same of each. Rows whose
-    /// logits are asked for stand together at its end.
-    fn compose(&mut self, most: u32) {
+    /// logits are asked for stand together at its end. Of an answer that is alone, the rows that are [guessed](Guesses) as well.
+    fn compose(&mut self, most: u32) -> Result<(), RootError> {
+        self.runs.clear();
+        self.tokens.clear();
+        if self.is_alone() {
+            let (one, seq_len, vocab) = (&self.running[0], self.root.seq_len(), self.vocab);
+            let (run, tokens) = self.guesses.rows(one, (most, seq_len), (vocab.vocab_size(), &vocab.header().eos))?;
+            self.runs.push(run);
+            self.tokens.extend_from_slice(tokens);
+            self.whose = vec![0];
+            return Ok(());
+        }
         let left = |one: &Sequence| if one.searches() { 0 } else { one.left() };
         let lefts: Vec<u32> = self.running.iter().map(left).collect();
         let rows = share_out(&lefts, most, &self.ration);
         let mut order: Vec<usize> = (0..rows.len()).filter(|index| rows[*index] > 0).collect();
         order.sort_by_key(|index| (rows[*index] == lefts[*index], lefts[*index] == 1));
-        self.runs.clear();
-        self.tokens.clear();
         for index in &order {
             let (run, tokens) = self.running[*index].run(rows[*index]);
             self.runs.push(run);
             self.tokens.extend_from_slice(tokens);
         }
         self.whose = order;
+        Ok(())
     }
 
     fn draw(&mut self) {
@@ -295,19 +335,43 @@ impl<'e, 'm> Engine<'e, 'm> {
             match result {
                 Ok(None) => {}
                 Ok(Some(why)) => over.push((*index, Ok(why))),
-                Err(error) => over.push((*index, Err(Failed::Broken(error.to_string())))),
+                Err(error) => over.push((*index, Err(error))),
             }
         }
         // From the last one on, so that the others keep their places.
         over.sort_by_key(|(index, _)| std::cmp::Reverse(*index));
         for (index, how) in over {
-            let one = self.leave(index);
-            match how {
-                Ok(why) => one.end(why, &self.figures),
-                Err(failed) => {
-                    self.figures.failed(1);
-                    one.fail(failed);
-                }
+            self.over(index, how);
+        }
+    }
+
+    /// Draws from the rows of an answer that is alone, as far as what was guessed is what is drawn.
+    fn draw_in_order(&mut self) {
+        let one = &mut self.running[0];
+        for row in 0..self.tokens.len() as u32 {
+            let result = one.computed(1, (self.root, row), (self.vocab, &mut self.candidates));
+            if result.is_ok() {
+                self.figures.drawn();
+            }
+            if let Some(how) = result.transpose() {
+                self.guesses.end();
+                return self.over(0, how);
+            }
+            if !self.guesses.accepts(one.last()) {
+                return;
+            }
+            self.figures.guessed();
+        }
+    }
+
+    /// An answer has come to its end.
+    fn over(&mut self, index: usize, how: Result<Why, GenerateError>) {
+        let one = self.leave(index);
+        match how {
+            Ok(why) => one.end(why, &self.figures),
+            Err(error) => {
+                self.figures.failed(1);
+                one.fail(Failed::Broken(error.to_string()));
             }
         }
     }

@@ -14,6 +14,8 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct Sequence {
     ask: Ask,
+    /// No other one has the same.
+    pub number: u64,
     /// Its place in the KV cache.
     pub slot: u32,
     /// The prompt, and what was drawn.
@@ -32,15 +34,15 @@ pub struct Sequence {
 
 impl Sequence {
     /// Begins to compute what is asked for, at its seat; if it `searches`, after what is on disk of the prompt.
-    pub fn new(mut ask: Ask, (seat, searches): (Seat, bool), vocab: &Vocabulary<'_>) -> Self {
-        let ends: &[u32] = if ask.ignore_eos { &[] } else { &vocab.header().eos };
-        let wording = Wording::new(vocab, ends, &ask.stop);
+    pub fn new(mut ask: Ask, number: u64, (seat, searches): (Seat, bool), vocab: &Vocabulary<'_>) -> Self {
+        let wording = Wording::new(vocab, ask.ends(&vocab.header().eos), &ask.stop);
         ask.ticket = None;
         ask.timeline.seated(seat.reused);
         let tokens = std::mem::take(&mut ask.prompt);
         let (slot, cached) = (seat.slot, seat.reused);
         let begun = Instant::now();
-        let new = Self { ask, slot, tokens, fed: cached, cached, searches, drawn: 0, wording, begun, first: None };
+        let new =
+            Self { ask, number, slot, tokens, fed: cached, cached, searches, drawn: 0, wording, begun, first: None };
         new.say(Event::Begun { cached });
         new
     }
@@ -71,6 +73,21 @@ impl Sequence {
     /// Tokens that may still be drawn.
     pub fn expected(&self) -> u32 {
         self.ask.max_tokens.saturating_sub(self.drawn)
+    }
+
+    /// The prompt, and what was drawn.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// The last of these.
+    pub fn last(&self) -> u32 {
+        self.tokens[self.tokens.len() - 1]
+    }
+
+    /// Tokens that end it, of those that end answers of the model.
+    pub fn ends<'t>(&self, eos: &'t [u32]) -> &'t [u32] {
+        self.ask.ends(eos)
     }
 
     /// How tokens are chosen.
