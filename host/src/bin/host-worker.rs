@@ -12,12 +12,11 @@ use dair_host::cluster::kv::Kv;
 use dair_host::cluster::measured::{self, Before};
 use dair_host::cluster::node::{Event, OwnModel, Summary, Worker};
 use dair_host::machine::pool::{MAX_LANES, Threads};
-use dair_host::machine::{cores, cpu, memory};
+use dair_host::machine::{cores, cpu, memory, service};
 use dair_host::model::cache::Digests;
 use dair_host::net::door::Access;
 use dair_host::net::listen::Listener;
 use dair_host::net::{Address, DEFAULT_PORT, Key, Keys, NetError, Timeouts, native};
-use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use std::fs;
 use std::net::SocketAddr;
@@ -331,12 +330,12 @@ fn run(args: &Args, log: Log) -> Result<std::convert::Infallible, String> {
     let is_over = || {
         let is_over = interrupt::is_set();
         if is_over && !std::mem::replace(&mut has_said, true) {
-            tell_system(NotifyState::Stopping);
+            service::is_stopping();
             log.say("leaving", "about to end, when this is done; a second signal does not wait", json!({}));
         }
         is_over
     };
-    tell_system(NotifyState::Ready);
+    service::is_ready();
     let served = worker.serve(&listener, max_memory, is_over, |event| match event {
         Event::Over => {
             // Roots that search do not find it any more.
@@ -396,10 +395,4 @@ fn session_fields(root: &str, summary: &Summary) -> Value {
         "sent_bytes": sent_bytes,
         "received_bytes": received_bytes,
     })
-}
-
-/// Tells systemd, if it has started this worker, whether roots can come.
-fn tell_system(state: NotifyState<'_>) {
-    // Where nobody waits for it, there is nobody to tell.
-    let _ = sd_notify::notify(&[state]);
 }

@@ -11,7 +11,7 @@ use crate::chat::tokenizer::{Tokenizer, TokenizerBytes};
 use crate::client::ServerUrl;
 use crate::cluster::options::{Dialect, Options};
 use crate::cluster::room;
-use crate::machine::{memory, terminal};
+use crate::machine::{memory, service, terminal};
 use crate::model::{Model, identity};
 use crate::net::Stage;
 use crate::serve::engine::{Ask, Engine, Figures};
@@ -318,7 +318,9 @@ impl Args {
         })?;
         interrupt::catch();
         terminal::print_line(format_args!("{scheme}://{address}"))?;
+        service::is_ready();
         engine.run(heard, interrupt::is_set);
+        service::is_stopping();
         // Nobody listens where the thread has gone.
         let _ = end.send(true);
         let _ = http.join();

@@ -17,6 +17,8 @@ pub const KEY: &str = "DAIR_KEY";
 pub const KEY_FILE: &str = "DAIR_KEY_FILE";
 /// Name of a key among systemd's credentials.
 pub const CREDENTIAL: &str = "dair-key";
+/// What stands in that credential where a machine has no key: a unit can name a file that may be missing only with something in its place.
+const NO_KEY: &[u8] = b"none";
 /// Most bytes of a file with keys, remarks included.
 const MAX_BYTES: u64 = 16 << 10;
 
@@ -100,34 +102,39 @@ pub fn find(files: &[PathBuf]) -> Result<Option<Found>, KeyFileError> {
     if let Some(folder) = variable("CREDENTIALS_DIRECTORY") {
         let path = PathBuf::from(folder).join(CREDENTIAL);
         // Nobody but the service sees that folder, whatever the mode of its files.
-        if let Some(keys) = if_there(read(&path, |_| Ok(())))? {
-            return Ok(Some(Found { keys, place: path.display().to_string() }));
+        if let Some(text) = if_there(read(&path, |_| Ok(())))?
+            && text.trim_ascii() != NO_KEY
+        {
+            let place = path.display().to_string();
+            return Ok(Some(Found { keys: parse(&text, &place)?, place }));
         }
     }
     let Ok(path) = of_user() else { return Ok(None) };
-    let keys = if_there(read(&path, check_mode))?;
-    Ok(keys.map(|keys| Found { keys, place: path.display().to_string() }))
+    let Some(text) = if_there(read(&path, check_mode))? else { return Ok(None) };
+    let place = path.display().to_string();
+    Ok(Some(Found { keys: parse(&text, &place)?, place }))
 }
 
 fn of_files(files: &[PathBuf]) -> Result<Found, KeyFileError> {
     let mut all = Keys::default();
     for path in files {
         let invalid = |error| KeyFileError::Invalid(path.display().to_string(), error);
-        read(path, check_mode)?.iter().try_for_each(|key| all.push(key.clone())).map_err(invalid)?;
+        let text = read(path, check_mode)?;
+        parse(&text, &path.display().to_string())?.iter().try_for_each(|key| all.push(key.clone())).map_err(invalid)?;
     }
     let names: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
     Ok(Found { keys: all, place: names.join(", ") })
 }
 
-fn if_there(keys: Result<Keys, KeyFileError>) -> Result<Option<Keys>, KeyFileError> {
+fn if_there<T>(read: Result<T, KeyFileError>) -> Result<Option<T>, KeyFileError> {
     use io::ErrorKind::{NotADirectory, NotFound};
-    match keys {
+    match read {
         Err(KeyFileError::Read(_, error)) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
-        keys => keys.map(Some),
+        read => read.map(Some),
     }
 }
 
-fn read(path: &Path, check: impl FnOnce(&File) -> io::Result<()>) -> Result<Keys, KeyFileError> {
+fn read(path: &Path, check: impl FnOnce(&File) -> io::Result<()>) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
     let failed = |error| KeyFileError::Read(path.into(), error);
     let file = File::open(path).map_err(failed)?;
     check(&file).map_err(|error| match error.kind() {
@@ -137,7 +144,7 @@ fn read(path: &Path, check: impl FnOnce(&File) -> io::Result<()>) -> Result<Keys
     // As much at once as there may be: what grows leaves copies behind.
     let mut text = Zeroizing::new(Vec::with_capacity(MAX_BYTES as usize));
     file.take(MAX_BYTES).read_to_end(&mut text).map_err(failed)?;
-    parse(&text, &path.display().to_string())
+    Ok(text)
 }
 
 fn parse(text: &[u8], place: &str) -> Result<Keys, KeyFileError> {

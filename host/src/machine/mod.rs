@@ -11,6 +11,7 @@ pub mod memory;
 pub mod pem;
 pub mod pool;
 pub mod priority;
+pub mod service;
 pub mod speed;
 #[cfg(target_os = "macos")]
 pub mod sysctl;

@@ -96,6 +96,11 @@ fn the_first_place_that_has_a_key_counts() {
     // systemd sees to who reads its credentials.
     set_mode(&files.path("service/dair-key"), 0o440);
     assert_eq!(shown(2, &[]), d_print);
+    // What units put there where the machine has no key; a file that has lost its key is something else.
+    fs::write(files.path("service/dair-key"), "none").unwrap();
+    assert_eq!(shown(2, &[]), e_print);
+    fs::write(files.path("service/dair-key"), "").unwrap();
+    dair_knowing(&all[2..], &["key", "show"]).refused(&["dair-key", "no key in it"]);
 }
 
 #[test]
