@@ -3,7 +3,7 @@
 set -eu
 
 usage() {
-	cat <<'USAGE'
+  cat <<'USAGE'
 Usage: install/package_deb.sh --binaries FOLDER [--triple TRIPLE] [--out FOLDER]
 
   --binaries FOLDER  where dair and host-worker are, static, of that target
@@ -21,14 +21,14 @@ USAGE
 }
 
 fail() {
-	echo "error: $*" >&2
-	exit 1
+  echo "error: $*" >&2
+  exit 1
 }
 
 misuse() {
-	echo "error: $*" >&2
-	usage >&2
-	exit 2
+  echo "error: $*" >&2
+  usage >&2
+  exit 2
 }
 
 repo=$(cd "$(dirname "$0")/.." && pwd)
@@ -36,16 +36,16 @@ binaries=
 triple=x86_64-unknown-linux-musl
 out=$repo/dist
 while [ $# -gt 0 ]; do
-	case $1 in
-	-h | --help) usage && exit ;;
-	--binaries | --triple | --out)
-		[ $# -ge 2 ] || misuse "$1 needs a value"
-		[ -n "$2" ] || misuse "$1 is empty"
-		case $1 in --binaries) binaries=$2 ;; --triple) triple=$2 ;; --out) out=$2 ;; esac
-		shift 2
-		;;
-	*) misuse "unknown argument $1" ;;
-	esac
+  case $1 in
+  -h | --help) usage && exit ;;
+  --binaries | --triple | --out)
+    [ $# -ge 2 ] || misuse "$1 needs a value"
+    [ -n "$2" ] || misuse "$1 is empty"
+    case $1 in --binaries) binaries=$2 ;; --triple) triple=$2 ;; --out) out=$2 ;; esac
+    shift 2
+    ;;
+  *) misuse "unknown argument $1" ;;
+  esac
 done
 [ -n "$binaries" ] || misuse "--binaries is missing"
 # The number is what ELF calls the processor.
@@ -56,9 +56,9 @@ armv7-unknown-linux-gnueabihf) elf=40 ;;
 *) misuse "--triple is $triple; the packages are made for x86_64-unknown-linux-musl, aarch64-unknown-linux-musl and armv7-unknown-linux-gnueabihf" ;;
 esac
 for file in dair host-worker; do
-	[ -f "$binaries/$file" ] || fail "no $file in $binaries: build it for $triple first"
-	found=$(od -An -tu1 -j18 -N1 "$binaries/$file" | tr -d ' ')
-	[ "$found" = "$elf" ] || fail "$binaries/$file is not for $triple"
+  [ -f "$binaries/$file" ] || fail "no $file in $binaries: build it for $triple first"
+  found=$(od -An -tu1 -j18 -N1 "$binaries/$file" | tr -d ' ')
+  [ "$found" = "$elf" ] || fail "$binaries/$file is not for $triple"
 done
 cargo deb --version >/dev/null 2>&1 || fail "no cargo-deb: cargo install cargo-deb"
 
@@ -80,37 +80,37 @@ mkdir -p "$stage"
 cp "$binaries/dair" "$binaries/host-worker" "$stage"
 dair=${DAIR:-$stage/dair}
 for package in dair dair-worker; do
-	share=$stage/share-$package
-	case $package in dair) program=dair ;; *) program=host-worker ;; esac
-	mkdir -p "$share/doc/$package"
-	{
-		printf '%s (%s-1) unstable; urgency=medium\n\n  * What is new: CHANGELOG.md of the source.\n\n' "$package" "$version"
-		printf ' -- %s  %s\n' "$maintainer" "$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")"
-	} | gzip -9n >"$share/doc/$package/changelog.Debian.gz"
-	if "$dair" man "$temp/man" >/dev/null 2>&1; then
-		mkdir -p "$share/man/man1"
-		for page in "$temp/man"/*.1; do
-			case ${page##*/}:$package in
-			host-worker*:dair | dair*:dair-worker) ;;
-			*) gzip -9n <"$page" >"$share/man/man1/${page##*/}.gz" ;;
-			esac
-		done
-	fi
-	if "$dair" completions bash --of "$program" >"$temp/completion" 2>/dev/null; then
-		mkdir -p "$share/bash-completion/completions" "$share/zsh/vendor-completions" "$share/fish/vendor_completions.d"
-		mv "$temp/completion" "$share/bash-completion/completions/$program"
-		"$dair" completions zsh --of "$program" >"$share/zsh/vendor-completions/_$program"
-		"$dair" completions fish --of "$program" >"$share/fish/vendor_completions.d/$program.fish"
-	fi
+  share=$stage/share-$package
+  case $package in dair) program=dair ;; *) program=host-worker ;; esac
+  mkdir -p "$share/doc/$package"
+  {
+    printf '%s (%s-1) unstable; urgency=medium\n\n  * What is new: CHANGELOG.md of the source.\n\n' "$package" "$version"
+    printf ' -- %s  %s\n' "$maintainer" "$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")"
+  } | gzip -9n >"$share/doc/$package/changelog.Debian.gz"
+  if "$dair" man "$temp/man" >/dev/null 2>&1; then
+    mkdir -p "$share/man/man1"
+    for page in "$temp/man"/*.1; do
+      case ${page##*/}:$package in
+      host-worker*:dair | dair*:dair-worker) ;;
+      *) gzip -9n <"$page" >"$share/man/man1/${page##*/}.gz" ;;
+      esac
+    done
+  fi
+  if "$dair" completions bash --of "$program" >"$temp/completion" 2>/dev/null; then
+    mkdir -p "$share/bash-completion/completions" "$share/zsh/vendor-completions" "$share/fish/vendor_completions.d"
+    mv "$temp/completion" "$share/bash-completion/completions/$program"
+    "$dair" completions zsh --of "$program" >"$share/zsh/vendor-completions/_$program"
+    "$dair" completions fish --of "$program" >"$share/fish/vendor_completions.d/$program.fish"
+  fi
 done
 
 cd "$repo"
 for variant in '' worker; do
-	CARGO_TARGET_DIR=$temp cargo deb --quiet --package dair-host --no-build --no-strip --locked --target "$triple" \
-		${variant:+--variant "$variant"} --output "$out" || fail "cargo-deb failed, see above"
+  CARGO_TARGET_DIR=$temp cargo deb --quiet --package dair-host --no-build --no-strip --locked --target "$triple" \
+    ${variant:+--variant "$variant"} --output "$out" || fail "cargo-deb failed, see above"
 done
 case $triple in x86_64*) architecture=amd64 ;; aarch64*) architecture=arm64 ;; *) architecture=armhf ;; esac
 for package in dair dair-worker; do
-	deb=$out/${package}_$version-1_$architecture.deb
-	[ -f "$deb" ] || fail "cargo-deb made no $deb"
+  deb=$out/${package}_$version-1_$architecture.deb
+  [ -f "$deb" ] || fail "cargo-deb made no $deb"
 done

@@ -3,7 +3,7 @@
 set -eu
 
 usage() {
-	cat <<'USAGE'
+  cat <<'USAGE'
 Usage: install/package_image.sh ARCHITECTURE=FOLDER... [--tag NAME] [--context FOLDER]
 
   ARCHITECTURE=FOLDER  amd64, arm64 or arm, and where its static dair and host-worker are; with several, and docker, an image
@@ -19,14 +19,14 @@ USAGE
 }
 
 fail() {
-	echo "error: $*" >&2
-	exit 1
+  echo "error: $*" >&2
+  exit 1
 }
 
 misuse() {
-	echo "error: $*" >&2
-	usage >&2
-	exit 2
+  echo "error: $*" >&2
+  usage >&2
+  exit 2
 }
 
 repo=$(cd "$(dirname "$0")/.." && pwd)
@@ -36,26 +36,26 @@ sources=
 platforms=
 architecture=
 while [ $# -gt 0 ]; do
-	case $1 in
-	-h | --help) usage && exit ;;
-	--tag | --context)
-		[ $# -ge 2 ] || misuse "$1 needs a value"
-		[ -n "$2" ] || misuse "$1 is empty"
-		case $1 in --tag) tag=$2 ;; --context) context=$2 ;; esac
-		shift 2
-		;;
-	amd64=?* | arm64=?* | arm=?*)
-		architecture=${1%%=*}
-		for file in dair host-worker; do
-			[ -f "${1#*=}/$file" ] || fail "no $file in ${1#*=}: build it first"
-		done
-		sources="$sources$architecture=$(cd "${1#*=}" && pwd)
+  case $1 in
+  -h | --help) usage && exit ;;
+  --tag | --context)
+    [ $# -ge 2 ] || misuse "$1 needs a value"
+    [ -n "$2" ] || misuse "$1 is empty"
+    case $1 in --tag) tag=$2 ;; --context) context=$2 ;; esac
+    shift 2
+    ;;
+  amd64=?* | arm64=?* | arm=?*)
+    architecture=${1%%=*}
+    for file in dair host-worker; do
+      [ -f "${1#*=}/$file" ] || fail "no $file in ${1#*=}: build it first"
+    done
+    sources="$sources$architecture=$(cd "${1#*=}" && pwd)
 "
-		platforms=${platforms:+$platforms,}linux/$architecture
-		shift
-		;;
-	*) misuse "unknown argument $1; binaries are named as in amd64=FOLDER, arm64=FOLDER or arm=FOLDER" ;;
-	esac
+    platforms=${platforms:+$platforms,}linux/$architecture
+    shift
+    ;;
+  *) misuse "unknown argument $1; binaries are named as in amd64=FOLDER, arm64=FOLDER or arm=FOLDER" ;;
+  esac
 done
 [ -n "$sources" ] || misuse "no binaries named, as in amd64=FOLDER"
 
@@ -64,16 +64,16 @@ trap '[ -z "$temp" ] || rm -rf "$temp"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 if [ -n "$context" ]; then
-	mkdir "$context" || fail "--context takes a folder that is not there yet"
+  mkdir "$context" || fail "--context takes a folder that is not there yet"
 else
-	temp=$(mktemp -d)
-	context=$temp
+  temp=$(mktemp -d)
+  context=$temp
 fi
 mkdir "$context/cache"
 cp "$repo/LICENSE" "$repo/install/container/Dockerfile" "$context"
 printf '%s' "$sources" | while IFS='=' read -r name folder; do
-	mkdir -p "$context/$name"
-	cp "$folder/dair" "$folder/host-worker" "$context/$name"
+  mkdir -p "$context/$name"
+  cp "$folder/dair" "$folder/host-worker" "$context/$name"
 done
 [ -n "$temp" ] || exit 0
 
