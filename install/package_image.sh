@@ -81,5 +81,5 @@ engine=${ENGINE:-$(command -v docker || command -v podman || command -v buildah 
 [ -n "$engine" ] || fail "neither docker nor podman nor buildah is here"
 case $platforms in
 *,*) "$engine" buildx build --platform "$platforms" --tag "$tag" "$context" ;;
-*) "$engine" build --build-arg "TARGETARCH=$architecture" --platform "$platforms" --tag "$tag" "$context" ;;
+*) "$engine" build ${format:+"$format"} --build-arg "TARGETARCH=$architecture" --platform "$platforms" --tag "$tag" "$context" ;;
 esac
