@@ -2,21 +2,20 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-use clap::{Parser, ValueEnum};
 use dair_core::wire::native::MODELS_MAX;
-use dair_host::cli::worker_log::{Log, LogFormat};
-use dair_host::cli::{self, DiskArgs, KernelArgs, KeyArgs, MemoryArgs, interrupt};
+use dair_host::cli::worker::{Args, Dialect};
+use dair_host::cli::worker_log::Log;
+use dair_host::cli::{self, interrupt};
 use dair_host::cluster::discovery::{Announcement, ClusterName, Discovery};
 use dair_host::cluster::key_file::Found;
-use dair_host::cluster::kv::Kv;
 use dair_host::cluster::measured::{self, Before};
 use dair_host::cluster::node::{Event, OwnModel, Summary, Worker};
-use dair_host::machine::pool::{MAX_LANES, Threads};
+use dair_host::machine::pool::Threads;
 use dair_host::machine::{cores, cpu, memory, service};
 use dair_host::model::cache::Digests;
 use dair_host::net::door::Access;
 use dair_host::net::listen::Listener;
-use dair_host::net::{Address, DEFAULT_PORT, Key, Keys, NetError, Timeouts, native};
+use dair_host::net::{Address, Key, Keys, NetError, Timeouts, native};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::SocketAddr;
@@ -26,95 +25,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-
-const EXAMPLES: &str = "\
-Examples:
-  host-worker --model MODEL.m                  all cores, port 9990, on every interface if there is a key
-  host-worker --model-dir /models --port 9991 --threads 4 --key cluster.key
-  host-worker --host 127.0.0.1 --memory 2GB
-  host-worker --dialect dllama --host 0.0.0.0  for a root that is C++ Distributed-Llama
-Then, on the root:
-  dair chat --model MODEL.m --discover
-  dair generate --model MODEL.m --prompt 'Hello' --workers 10.0.0.2:9990 10.0.0.3:9990
-
-With a key (dair key new, copied to all nodes) conversations are encrypted, and only those who have it are let in. Without one, a
-worker listens on loopback only.";
-
-/// Computes a part of a model for a root. With a copy of the root's model file, no weight crosses the network; without one, and
-/// for C++ Distributed-Llama 0.16, weights come from the root (`--dialect dllama`).
-#[derive(Debug, Parser)]
-#[command(name = "host-worker", version, after_help = EXAMPLES)]
-struct Args {
-    /// A copy of the root's model file (.m); may be given several times
-    #[arg(short, long, value_name = "FILE")]
-    model: Vec<PathBuf>,
-    /// A folder of which all files that end in .m are such copies
-    #[arg(long, value_name = "FOLDER")]
-    model_dir: Option<PathBuf>,
-    /// Address of this machine to listen on [default: 0.0.0.0 with a key or --insecure, else 127.0.0.1]
-    #[arg(long, value_name = "HOST")]
-    host: Option<String>,
-    /// Port to listen on; 0 takes one that is free, and prints it
-    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
-    port: u16,
-    /// Threads [default: one per core that may be used; of large and small cores, only the large ones where the others
-    /// would hold them up]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_LANES as i64))]
-    threads: Option<u16>,
-    /// Keep each thread on a processor of its own: for machines that do nothing else (Linux)
-    #[arg(long)]
-    pin: bool,
-    #[command(flatten)]
-    key: KeyArgs,
-    /// Listen on other addresses than loopback even without a key: whoever reaches the port may use this machine, and see what
-    /// is computed
-    #[arg(long)]
-    insecure: bool,
-    /// Whose roots to take: those of dair alone, or also those of C++ Distributed-Llama 0.16, whose words nobody encrypts and
-    /// who need no key
-    #[arg(long, value_enum, value_name = "DIALECT", default_value_t)]
-    dialect: Dialect,
-    #[command(flatten)]
-    kernels: KernelArgs,
-    /// Seconds without a byte, or with hardly any, after which a peer that owes some is given up; where layers are computed in
-    /// stages, for each row of a prompt that is on its way
-    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    timeout_s: u64,
-    #[command(flatten)]
-    memory: MemoryArgs,
-    /// Type in which keys and values are kept: f32 is exact and doubles the memory, q80 nearly halves it at some cost of quality
-    #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
-    kv: Kv,
-    #[command(flatten)]
-    disk: DiskArgs,
-    /// Measure how fast this machine computes, even if that was done before: where it was busy then, or has changed
-    #[arg(long)]
-    measure_again: bool,
-    /// Name of the cluster under which this worker announces itself on the local network, for `dair chat --discover`. One that
-    /// only this machine reaches (--host 127.0.0.1) does so if a name is given [default: dair]
-    #[arg(long, value_name = "NAME")]
-    cluster: Option<ClusterName>,
-    /// Do not announce this worker: it is there for those who know its address
-    #[arg(long, conflicts_with = "cluster")]
-    no_announce: bool,
-    /// A root that was started with --accept and is to know of this worker, again and again until it does
-    #[arg(long, value_name = "HOST:PORT")]
-    join: Vec<Address>,
-    /// In which form to tell what happens
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
-    log: LogFormat,
-    /// Print errors only
-    #[arg(long, short)]
-    quiet: bool,
-}
-
-/// In which ways roots may talk to this worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Dialect {
-    #[default]
-    Native,
-    Dllama,
-}
 
 /// Of nobody in particular, so many lines may be printed at once, and then one in this time.
 const STRANGERS: u32 = 64;

@@ -4,6 +4,7 @@ mod api_key;
 mod args;
 mod bench;
 mod chat;
+mod completions;
 mod convert;
 mod cut_args;
 mod disk_args;
@@ -14,6 +15,7 @@ pub mod interrupt;
 mod kernel_args;
 mod key;
 mod key_args;
+mod man;
 mod memory_args;
 mod model_args;
 mod model_files;
@@ -36,6 +38,7 @@ mod text_args;
 mod tokenize;
 mod top;
 mod verify;
+pub mod worker;
 mod worker_args;
 pub mod worker_log;
 
@@ -84,6 +87,8 @@ enum Command {
     Verify(verify::Args),
     Tokenize(tokenize::TokenizeArgs),
     Detokenize(tokenize::DetokenizeArgs),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// Checks a command line and does nothing else.
@@ -119,6 +124,8 @@ pub fn run() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),
         Command::Detokenize(args) => tokenize::detokenize(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     result.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
 }

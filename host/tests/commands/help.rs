@@ -3,7 +3,8 @@
 use crate::run::dair;
 use std::collections::BTreeSet;
 
-const COMMANDS: [&str; 17] = [
+/// All of them, in the order of the help.
+pub const COMMANDS: [&str; 19] = [
     "convert",
     "generate",
     "chat",
@@ -21,6 +22,8 @@ const COMMANDS: [&str; 17] = [
     "verify",
     "tokenize",
     "detokenize",
+    "completions",
+    "man",
 ];
 
 /// Flags as they appear in a text.

@@ -11,6 +11,7 @@ mod help;
 mod inspect;
 mod keys;
 mod logs;
+mod manual;
 mod model;
 mod namespaces;
 mod network;
