@@ -99,7 +99,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
                 line.hear(true);
                 stream.finish(turn.is_err())?;
                 let turn = turn?;
-                report(args, root, (load, seed), &turn.answer, &turn.text, turn.reasoning.as_deref())
+                let text = (&turn.text[..], turn.reasoning.as_deref());
+                report(args, root, (load, seed), (&turn.answer, generator.sampled()), text)
             })
         });
     }
@@ -123,7 +124,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             });
             line.hear(true);
             let text = stream.finish(answer.is_err())?;
-            report(args, root, (load, seed), &answer?, &text, None)
+            report(args, root, (load, seed), (&answer?, generator.sampled()), (&text, None))
         })
     })
 }
@@ -157,9 +158,8 @@ fn report(
     args: &Args,
     root: &Root<'_>,
     (load, seed): (Duration, u64),
-    answer: &Answer,
-    text: &str,
-    reasoning: Option<&str>,
+    (answer, ids): (&Answer, &[u32]),
+    (text, reasoning): (&str, Option<&str>),
 ) -> Result<(), Failure> {
     let report = Report {
         load,
@@ -173,6 +173,7 @@ fn report(
     };
     if args.json {
         let mut report = report.json(text);
+        report["ids"] = ids.into();
         if let Some(reasoning) = reasoning {
             report["reasoning"] = reasoning.into();
         }
