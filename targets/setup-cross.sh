@@ -60,9 +60,13 @@ cat >"$folder/cargo.new" <<SH
 #!/bin/sh
 triple=\$1
 shift
-case \$triple in *-none*) std=core ;; *) std=std,panic_unwind,test ;; esac
+case \$triple in
+  # Without an operating system nobody else has memcpy and its kin.
+  *-none*) set -- -Zbuild-std=core -Zbuild-std-features=compiler-builtins-mem "\$@" ;;
+  *) set -- -Zbuild-std=std,panic_unwind,test "\$@" ;;
+esac
 export RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc CARGO_TARGET_DIR="$folder/target"
-exec /usr/bin/cargo --config "$targets/\$triple.toml" --config "$folder/cross.toml" -Zbuild-std=\$std "\$@"
+exec /usr/bin/cargo --config "$targets/\$triple.toml" --config "$folder/cross.toml" "\$@"
 SH
 chmod +x "$folder/cargo.new"
 mv "$folder/cargo.new" "$folder/cargo"
