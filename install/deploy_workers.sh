@@ -206,7 +206,11 @@ ask_node_errors() { errors ask_node "$@"; }
 # A small file; nobody else may read it on its way.
 send() { # FILE REMOTE-FILE
   input=" <$1"
-  errors on_node "$copy_options" "umask 077; cat >$2" <"$1"
+  if [ -n "$dry" ]; then
+    on_node "$copy_options" "umask 077; cat >$2"
+  else
+    errors on_node "$copy_options" "umask 077; cat >$2" <"$1"
+  fi
 }
 
 # Every model that the node lacks.
@@ -405,6 +409,16 @@ elif [ -n "$chain" ]; then
     agent_pid=$(ssh-agent -s -a "$work/agent" | sed -n 's/^SSH_AGENT_PID=\([0-9]*\);.*/\1/p')
     SSH_AUTH_SOCK=$work/agent ssh-add -q "$work/chain" </dev/null || fail "the agent of the chain takes no key"
     rm -f "$work/chain"
+    # ssh forwards no agent where the user has none himself. Then his keys are in files, and this one stands in, whose
+    # key is not to be tried: it would let this machine do no more than nodes may.
+    status=0
+    ssh-add -l >/dev/null 2>&1 || status=$?
+    if [ "$status" = 2 ]; then
+      SSH_AUTH_SOCK=$work/agent
+      export SSH_AUTH_SOCK
+      ssh_options="-o IdentitiesOnly=yes $ssh_options"
+      copy_options="-o IdentitiesOnly=yes $copy_options"
+    fi
   fi
   for_each_node prepare_step "$parallel"
   for_each_node copy_step "$n_nodes"

@@ -152,7 +152,7 @@ node_of() ( # LINE
   only "$characters" "$host" && [ "${#host}" -le 253 ] || is_host=
   case $host in -*) is_host= ;; esac
   # Brackets are for addresses of IPv6, and for nothing else.
-  case $target:$host in \[*:*:*) ;; \[*) is_host= ;; esac
+  case $target in \[*) case $host in *:*) ;; *) is_host= ;; esac ;; esac
   if [ -z "$is_host" ]; then
     say "\"$target\" is not a host; write HOST:PORT, where HOST is a name, an IPv4 address or a [bracketed] IPv6 address"
     return 1
@@ -302,7 +302,9 @@ for_each_node() { # FUNCTION AT-A-TIME
 jobs_running=
 
 stop_child() {
-  [ -z "$child" ] || kill "$child" 2>/dev/null || true
+  [ -n "$child" ] || return 0
+  kill "$child" 2>/dev/null || true
+  wait "$child" 2>/dev/null || true
 }
 
 # Makes `work`, a folder that is removed when the script ends, however that is. `at_end` may be defined by the script.
