@@ -450,7 +450,6 @@ k=1
     k=$((k + 1))
   done
 } >"$work/table"
-n_failed=$(find "$work" -name '*.error' | wc -l | tr -d ' ')
 echo
 print_table <"$work/table"
 [ "$n_failed" = 0 ] || fail "$n_failed of $n_nodes nodes failed; the others are done, and a second run goes on with these"

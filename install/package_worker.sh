@@ -134,9 +134,7 @@ package() { # TRIPLE
   binary=$given
   chmod 755 "$folder/host-worker"
   cp "$install/node/install.sh" "$install/node/uninstall.sh" "$folder"
-  for service in "$install"/services/dair-worker.*; do
-    if [ -f "$service" ]; then cp "$service" "$folder/services"; fi
-  done
+  cp "$install/services/dair-worker.service" "$install/services/dair-worker.initd" "$folder/services"
   cp LICENSE "$folder/LICENSE"
   "$python" "$install/lib/licences.py" "$triple" >"$folder/THIRD-PARTY-LICENSES" || fail "the licences could not be gathered, see above"
   chmod 644 "$folder"/LICENSE "$folder"/THIRD-PARTY-LICENSES

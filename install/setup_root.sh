@@ -101,7 +101,9 @@ for page in "$work"/man/*; do
 done
 # From where they are installed already, there is nothing to copy.
 if [ "$install" != "$(cd "$prefix/share/dair/install" 2>/dev/null && pwd)" ]; then
-  (cd "$install" && find . -type f ! -name '.*' ! -name quickstart.sh ! -name manifest ! -path '*__pycache__*' | sed 's|^\./||' | sort) >"$work/scripts"
+  # What makes packages stays in the repository, which it needs.
+  (cd "$install" && find . -type f ! -name '.*' ! -name quickstart.sh ! -name 'package_*' ! -name release.sh ! -name licences.py \
+    ! -path './debian/*' ! -path './container/*' ! -path '*__pycache__*' ! -name manifest | sed 's|^\./||' | sort) >"$work/scripts"
   while IFS= read -r file; do
     mode=644
     [ ! -x "$install/$file" ] || mode=755

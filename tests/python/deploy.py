@@ -6,17 +6,18 @@ install/ package a worker, bring it there with a model and a key, and what may g
 copy that breaks off, another model, wrong input. The workers must then give the answer of one node, and nothing may be left
 behind. Exit code 1 where something is not so, 77 where no network can be made, with the reason.
 """
-import json, os, pathlib, pwd, re, shutil, signal, stat, subprocess, sys, time
+import json, os, pathlib, pwd, re, shutil, signal, stat, subprocess, sys, tempfile, time
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO / "benches"))
 import lab as laboratory
+import services
 
 INSTALL = REPO / "install"
 HOME = pwd.getpwuid(os.geteuid()).pw_dir
 NODES, ROOT, DOWN = [1, 2, 3], 0, 9
 # So that copies can be broken off: the model takes some seconds.
-MBIT = 400
+MBIT = 800
 FOLDER = "dair"
 GREEDY = ["--temperature", "0", "--threads", "1", "--max-tokens", "8", "--ignore-eos", "--json", "--max-seq-len", "512"]
 
@@ -97,7 +98,7 @@ class Deployment:
         self.check("packaged twice, the bundle has the same bytes", len(outcomes[0]) == 1 and outcomes[0] == outcomes[1])
         bundle, = (self.work / "dist").iterdir()
         listed = subprocess.run(["tar", "-tvzf", bundle], capture_output=True, text=True, check=True).stdout
-        needed = ("host-worker", "install.sh", "uninstall.sh", "SHA256SUMS", "LICENSE", "THIRD-PARTY-LICENSES")
+        needed = ("host-worker", "services/dair-worker.service", "install.sh", "uninstall.sh", "SHA256SUMS", "LICENSE", "THIRD-PARTY-LICENSES")
         self.check("the bundle has all that belongs to it", all(f"/{name}\n" in listed for name in needed), listed)
         self.check("the bundle is nobody's", all(" 0/0 " in line for line in listed.splitlines()), listed)
 
@@ -302,6 +303,38 @@ class Deployment:
         left = [path for node in NODES for path in self.home(node).iterdir() if path.name not in (".ssh", "sshd")]
         self.check("nothing is left on nodes", not left, left)
 
+    def under_systemd(self):
+        """What is brought to a node becomes a service of systemd where there is one: on a machine of its own."""
+        bundle, = (self.work / "dist").iterdir()
+        try:
+            with tempfile.TemporaryDirectory(prefix="dair-deploy-") as folder, services.Machine(folder) as machine:
+                machine.boot()
+                there = machine.path("/opt/dair")
+                (there / "models").mkdir(parents=True)
+                there.chmod(0o755)
+                subprocess.run(["tar", "-xzf", bundle, "-C", there, "--transform", "s|^[^/]*|worker|"], check=True)
+                shutil.copy(self.model, there / "models")
+                shutil.copy(self.root_home / ".config/dair/key", there / "key")
+                for word in ("started", "running"):
+                    done = machine.run("/opt/dair/worker/install.sh", "--port", "9991", ok=None)
+                    self.check(f"a service of systemd: {word}", done.returncode == 0 and done.stdout == f"{word} (systemd)\n", done)
+                state = services.show(machine, "dair-worker", "ActiveState", "UnitFileState", "NRestarts")
+                self.check("it runs, now and after a reboot", state == {"ActiveState": "active", "UnitFileState": "enabled", "NRestarts": "0"}, state)
+                listening = machine.run("ss", "-Hltnp", "sport = :9991").stdout
+                self.check("with the key it listens on all addresses", listening.split()[3:4] == ["0.0.0.0:9991"], listening)
+                self.check("nobody else may read the key", stat.S_IMODE(machine.path("/etc/dair/key").stat().st_mode) == 0o600)
+                done = machine.run("/opt/dair/worker/install.sh", "--port", "9992", "--", "--threads", "1", ok=None)
+                self.check("with other arguments it starts again", done.stdout == "restarted (systemd)\n", done)
+                done = machine.run("/opt/dair/worker/uninstall.sh", ok=None)
+                self.check("the service is removed", done.returncode == 0 and done.stdout.startswith("removed"), done)
+                paths = ("/etc/dair", "/etc/systemd/system/dair-worker.service", "/etc/systemd/system/dair-worker.service.d", "/opt/dair/worker", "/opt/dair/key")
+                self.check("and leaves nothing but a model that was there", not [path for path in paths if machine.path(path).exists()])
+                self.check("which stays", (there / "models" / self.model.name).exists())
+                listening = machine.run("ss", "-Hltn", "sport = :9992").stdout
+                self.check("nobody listens any more", listening == "", listening)
+        except services.Skip as why:
+            print(f"      not tried under systemd: it takes {why}")
+
     def root(self):
         """The root's own installation, twice, and its end."""
         prefix = self.work / "prefix"
@@ -357,7 +390,7 @@ def main():
             test.server(node)
         try:
             test.packaged(work / "bin" / os.path.basename(worker))
-            for part in (test.wrong_input, test.first, test.answers, test.down, test.other_model, test.in_chain, test.removed, test.root):
+            for part in (test.wrong_input, test.first, test.answers, test.down, test.other_model, test.in_chain, test.removed, test.under_systemd, test.root):
                 began = time.monotonic()
                 part()
                 print(f"      {part.__name__}: {time.monotonic() - began:.0f} s")
