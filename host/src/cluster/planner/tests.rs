@@ -150,7 +150,9 @@ fn a_thousand_nodes_and_the_largest_shape_are_planned_at_once() {
     check(&task, &best);
     assert!(best.nodes.len() <= MAX_NODES as usize);
     let seconds = start.elapsed().as_secs_f64();
-    assert!(seconds < 10.0, "{seconds} s, where this is compiled with few optimisations");
+    // With few optimisations, as tests are compiled; qemu, which the variable is for, takes about ten times as long.
+    let most = if std::env::var_os("QEMU_CPU").is_some() { 100.0 } else { 10.0 };
+    assert!(seconds < most, "{seconds} s; allowed: {most} s");
 }
 
 /// Both count the same rows; what lanes work with, and the edges of parts, are missing in the estimate.
