@@ -53,6 +53,10 @@ rustflags = [$static, "-Lnative=$folder/unwind/amd64"]
 linker = "aarch64-linux-gnu-gcc"
 rustflags = [$static, "-Lnative=$folder/unwind/arm64",
   "-Clink-arg=-specs=/usr/lib/aarch64-linux-musl/musl-gcc.specs"]
+
+# Debian's Rust comes without a linker of its own.
+[target.aarch64-unknown-none]
+linker = "aarch64-linux-gnu-ld"
 TOML
 
 # /usr/bin's compiler is named in full: rustup's stays first in PATH.
