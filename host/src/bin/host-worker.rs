@@ -105,7 +105,8 @@ fn main() -> ExitCode {
 
 /// Opens the files of `--model` and of `--model-dir`.
 fn open_models(args: &Args) -> Result<Vec<OwnModel>, String> {
-    let mut paths = args.model.clone();
+    let path_of = |model: &PathBuf| Ok(cli::pulled(model)?.unwrap_or_else(|| model.clone()));
+    let mut paths = args.model.iter().map(path_of).collect::<Result<Vec<_>, String>>()?;
     if let Some(folder) = &args.model_dir {
         let failed = |error| format!("cannot read the folder {}: {error}", folder.display());
         let entries = fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(failed)?;

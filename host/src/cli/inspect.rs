@@ -24,7 +24,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Model: a .m file; a GGUF file or a Hugging Face folder is converted, once, into the cache
+    /// Model: a .m file, or the name of one that dair pull got; a GGUF file or a Hugging Face folder is converted, once, into the cache
     #[arg(short, long, value_name = "FILE")]
     model: PathBuf,
     /// Cut the model by rows into equal parts for this many nodes, the root included

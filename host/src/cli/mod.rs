@@ -15,6 +15,7 @@ pub mod interrupt;
 mod kernel_args;
 mod key;
 mod key_args;
+mod list;
 mod man;
 mod memory_args;
 mod model_args;
@@ -25,8 +26,10 @@ mod perplexity;
 mod piped;
 mod plan;
 mod progress;
+mod pull;
 mod render;
 mod report;
+mod rm;
 mod sample_args;
 mod serve;
 mod speculate_args;
@@ -49,14 +52,16 @@ pub use failure::Failure;
 pub use kernel_args::KernelArgs;
 pub use key_args::KeyArgs;
 pub use memory_args::MemoryArgs;
+pub use model_files::pulled;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
 Examples:
+  dair pull smollm2_135m_instruct
+  dair chat --model smollm2_135m_instruct
   dair convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2.m
   dair generate --model smollm2.m --chat --prompt 'What is the capital of France?'
-  dair chat --model smollm2.m
   dair serve --model smollm2.m
   dair inspect --model smollm2.m --nodes 3";
 
@@ -70,6 +75,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Pull(pull::Args),
+    List(list::Args),
+    Rm(rm::Args),
     Convert(convert::Args),
     Generate(generate::Args),
     Chat(chat::Args),
@@ -107,6 +115,9 @@ pub fn run() -> ExitCode {
         Err(code) => return code,
     };
     let result = match command {
+        Command::Pull(args) => pull::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Rm(args) => rm::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),

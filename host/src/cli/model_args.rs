@@ -29,7 +29,8 @@ use std::time::Duration;
 // Where all of this is optional, it is there if a model is named.
 #[group(arg = "model")]
 pub struct ModelArgs {
-    /// Model: a .m file made by `dair convert`; a GGUF file or a Hugging Face folder is converted, once, into the cache
+    /// Model: a .m file made by `dair convert`, or the name of one that `dair pull` got; a GGUF file or a Hugging Face folder is
+    /// converted, once, into the cache
     #[arg(short, long, value_name = "FILE")]
     pub model: PathBuf,
     /// Tokenizer file (.t) [default: the model's name with .t, or what was converted with it]

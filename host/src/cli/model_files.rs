@@ -1,11 +1,14 @@
-//! From what a user gives as `--model` to the files that are opened: a GGUF file or a Hugging Face folder is converted once.
+//! From what a user gives as `--model` to the files that are opened: a name leads to what was pulled under it; a GGUF file or a
+//! Hugging Face folder is converted once.
 
 use super::{Failure, interrupt, progress};
 use crate::chat::tokenizer::Tokenizer;
 use crate::machine::terminal;
 use crate::model::cache::{Cache, Entry, Event};
+use crate::model::catalogue;
 use crate::model::convert::Progress;
 use crate::model::kind::FileKind;
+use crate::model::store::{Name, Store};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -30,13 +33,46 @@ pub fn note_rule(tokenizer: &Tokenizer<'_>, path: &Path, quiet: bool) {
     }
 }
 
+/// The model that was pulled under this name; none where it is the path of a file, or no name. Nothing is fetched here.
+///
+/// # Errors
+/// Where a model of this name can be pulled, or is not whole: what to do about it.
+pub fn pulled(model: &Path) -> Result<Option<PathBuf>, String> {
+    // A file of that name wins.
+    if model.symlink_metadata().is_ok() {
+        return Ok(None);
+    }
+    let text = model.to_str().unwrap_or_default();
+    let entry = catalogue::find(text);
+    let Ok(name) = Name::new(entry.map_or(text, |entry| entry.name)) else { return Ok(None) };
+    let found = Store::of_user().ok().and_then(|store| store.find(&name));
+    match (found, entry) {
+        (Some(found), _) => match found.model() {
+            Some(path) => Ok(Some(path)),
+            None => {
+                // The URL of what is not in the catalogue.
+                let source = found.record.map(|record| record.source).filter(|_| entry.is_none());
+                let what = source.map_or(name.to_string(), |source| format!("{source} --name {name}"));
+                Err(format!("{name} is not complete; dair pull {what} goes on with it"))
+            }
+        },
+        (None, Some(entry)) => {
+            let gb = entry.bytes as f64 / 1e9;
+            Err(format!("{name} is not here; dair pull {name} gets it ({gb:.1} GB, {})", entry.licence.name))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
 impl ModelFiles {
     /// The files that `model` stands for: itself and its neighbour, or those that it was converted to, now or at another time.
     /// Says so on standard error, unless it is to be `quiet`.
     ///
     /// # Errors
-    /// As a conversion. Whatever else is no model is left to who opens it.
+    /// As a conversion, and as [`pulled`]. Whatever else is no model is left to who opens it.
     pub fn of(model: &Path, quiet: bool) -> Result<Self, Failure> {
+        let pulled = pulled(model)?;
+        let model = pulled.as_deref().unwrap_or(model);
         let is_source = model.is_dir() || FileKind::read(model).is_ok_and(|kind| kind == FileKind::Gguf);
         if !is_source {
             return Ok(Self { model: model.into(), tokenizer: model.with_extension("t"), _in_use: None });

@@ -26,7 +26,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
 struct TokenizerArgs {
-    /// Model file (.m), whose tokenizer stands beside it with .t; or a GGUF file or Hugging Face folder
+    /// Model file (.m), whose tokenizer stands beside it with .t; or the name of one that dair pull got, a GGUF file or a Hugging Face
+    /// folder
     #[arg(short, long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// Tokenizer file (.t)

@@ -31,7 +31,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Model: a .m file; a GGUF file or a Hugging Face folder is converted, once, into the cache
+    /// Model: a .m file, or the name of one that dair pull got; a GGUF file or a Hugging Face folder is converted, once, into the cache
     #[arg(short, long, value_name = "FILE")]
     model: PathBuf,
     #[command(flatten)]

@@ -27,7 +27,7 @@ worker listens on loopback only.";
 #[derive(Debug, Parser)]
 #[command(name = "host-worker", version, after_help = EXAMPLES)]
 pub struct Args {
-    /// A copy of the root's model file (.m); may be given several times
+    /// A copy of the root's model file (.m), or the name of one that dair pull got; may be given several times
     #[arg(short, long, value_name = "FILE")]
     pub model: Vec<PathBuf>,
     /// A folder of which all files that end in .m are such copies

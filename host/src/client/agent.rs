@@ -3,6 +3,8 @@
 use super::trust::Trust;
 use std::time::Duration;
 use ureq::Agent;
+use ureq::config::{ConfigBuilder, RedirectAuthHeaders};
+use ureq::typestate::AgentScope;
 
 /// What stands before `://` of servers that can be asked.
 pub const SCHEMES: &[&str] = if cfg!(feature = "tls") { &["http", "https"] } else { &["http"] };
@@ -19,8 +21,27 @@ pub enum Patience {
     Piece(Duration),
 }
 
+/// Most places that a file may lead to, one after the other.
+const REDIRECTS: u32 = 5;
+
 /// An agent; for a server on this machine it takes no proxy, whatever the environment says.
 pub fn agent(patience: Patience, is_local: bool, trust: &Trust) -> Agent {
+    // A key goes where the user sends it, and nowhere else.
+    config(patience, is_local, trust).max_redirects(0).build().into()
+}
+
+/// An agent for files, which lie elsewhere than where their addresses lead at first: it goes there, with a token to the same host
+/// alone, and, where it `stays_encrypted`, in no other way.
+pub fn downloading(patience: Patience, is_local: bool, stays_encrypted: bool, trust: &Trust) -> Agent {
+    config(patience, is_local, trust)
+        .max_redirects(REDIRECTS)
+        .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+        .https_only(stays_encrypted)
+        .build()
+        .into()
+}
+
+fn config(patience: Patience, is_local: bool, trust: &Trust) -> ConfigBuilder<AgentScope> {
     let (whole, piece) = match patience {
         Patience::Whole(limit) => (Some(limit), None),
         Patience::Piece(limit) => (None, Some(limit)),
@@ -29,8 +50,6 @@ pub fn agent(patience: Patience, is_local: bool, trust: &Trust) -> Agent {
         .user_agent(concat!("dair/", env!("CARGO_PKG_VERSION")))
         // What a server says about an error stands in its body.
         .http_status_as_error(false)
-        // A key goes where the user sends it, and nowhere else.
-        .max_redirects(0)
         // A connection that was idle may be dead, and a new one costs a millisecond.
         .max_idle_connections(0)
         .timeout_connect(Some(CONNECT))
@@ -46,5 +65,5 @@ pub fn agent(patience: Patience, is_local: bool, trust: &Trust) -> Agent {
     }
     #[cfg(not(feature = "tls"))]
     let _ = trust;
-    config.build().into()
+    config
 }

@@ -49,15 +49,24 @@ impl ApiKey {
     /// # Errors
     /// Names the place whose key is none.
     pub fn find(file: Option<&Path>) -> Result<Option<Self>, KeyError> {
-        if let Some(path) = file {
-            return Self::read(path).map(Some);
-        }
-        let Some(text) = std::env::var_os(VARIABLE).filter(|text| !text.is_empty()) else { return Ok(None) };
-        let place = || format!("environment variable {VARIABLE}");
+        file.map_or_else(|| Self::of_variable(VARIABLE), |path| Self::read(path).map(Some))
+    }
+
+    /// The key that an environment variable holds, if it is set.
+    ///
+    /// # Errors
+    /// Names the variable where that is no key.
+    pub fn of_variable(variable: &str) -> Result<Option<Self>, KeyError> {
+        let Some(text) = std::env::var_os(variable).filter(|text| !text.is_empty()) else { return Ok(None) };
+        let place = || format!("environment variable {variable}");
         text.to_str().and_then(Self::parse).map(Some).ok_or_else(|| KeyError::Invalid(place()))
     }
 
-    fn read(path: &Path) -> Result<Self, KeyError> {
+    /// The key in a file.
+    ///
+    /// # Errors
+    /// Names the file where it holds none.
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
         let failed = |error| KeyError::Read(path.into(), error);
         let mut bytes = Vec::new();
         // One byte more than a key and its line end may have.
@@ -74,7 +83,7 @@ impl ApiKey {
     }
 
     /// What goes into the header `Authorization`.
-    pub(super) fn bearer(&self) -> String {
+    pub(in crate::client) fn bearer(&self) -> String {
         format!("Bearer {}", self.0)
     }
 }

@@ -1,12 +1,14 @@
 //! A server as its clients see it: what `dair chat --server` and `dair top` ask over HTTP.
 //!
-//! [`ServerUrl`] says where it is, [`Server`] asks it, [`chat`] reads an answer as it comes, out of the [`events`] of a stream.
+//! [`ServerUrl`] says where it is, [`Server`] asks it, [`chat`] reads an answer as it comes, out of the [`events`] of a stream;
+//! [`download`] fetches files.
 //! Whatever a server sends has a limit, and whatever it does wrong is one line.
 
 mod agent;
 pub mod chat;
 #[cfg(feature = "otlp")]
 mod collector;
+pub mod download;
 mod error;
 pub mod events;
 mod key;

@@ -41,10 +41,18 @@ impl Trust {
     /// # Errors
     /// What is wrong with the file, or that it is of no use there.
     pub fn find(url: &ServerUrl, file: Option<&Path>) -> Result<Self, TrustError> {
+        Self::of(&url.to_string(), url.is_encrypted(), file)
+    }
+
+    /// As [`Self::find`], for what is not a server of dair's.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of(url: &str, is_encrypted: bool, file: Option<&Path>) -> Result<Self, TrustError> {
         match file {
             None => Ok(Self::default()),
             // Whoever names a file counts on encryption.
-            Some(_) if !url.is_encrypted() => Err(TrustError::Plain(url.to_string())),
+            Some(_) if !is_encrypted => Err(TrustError::Plain(url.to_owned())),
             Some(path) => Self::read(path).map_err(TrustError::File),
         }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 use ureq::http::Uri;
+use ureq::http::uri::Authority;
 
 /// Where a server is: `http://HOST:PORT` or `https://HOST:PORT`, without the `/v1` of OpenAI's API. `http://` may be left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,9 +49,32 @@ impl FromStr for ServerUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let refused = || UrlError::Url(text.to_owned());
         let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        let uri: Uri = whole.parse().map_err(|_| refused())?;
+        let Web { uri, is_local, is_encrypted } = Web::read(&whole).map_err(|error| match error {
+            UrlError::Url(_) => UrlError::Url(text.to_owned()),
+            other => other,
+        })?;
+        if uri.query().is_some() {
+            return Err(UrlError::Query);
+        }
+        let path = uri.path().trim_end_matches('/');
+        let path = path.strip_suffix("/v1").unwrap_or(path).trim_end_matches('/');
+        let (scheme, authority) = (uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", Authority::as_str));
+        Ok(Self { text: format!("{scheme}://{authority}{path}"), is_local, is_encrypted })
+    }
+}
+
+/// A whole URL of something that is asked for by HTTP.
+pub(super) struct Web {
+    pub uri: Uri,
+    pub is_local: bool,
+    pub is_encrypted: bool,
+}
+
+impl Web {
+    pub fn read(text: &str) -> Result<Self, UrlError> {
+        let refused = || UrlError::Url(text.to_owned());
+        let uri: Uri = text.parse().map_err(|_| refused())?;
         let scheme = uri.scheme_str().filter(|scheme| !scheme.is_empty());
         let (Some(scheme), Some(authority)) = (scheme, uri.authority()) else { return Err(refused()) };
         if !SCHEMES.contains(&scheme) {
@@ -59,20 +83,14 @@ impl FromStr for ServerUrl {
         if authority.as_str().contains('@') {
             return Err(UrlError::User);
         }
-        if uri.query().is_some() {
-            return Err(UrlError::Query);
-        }
         let host = authority.host();
         let has_port = authority.as_str() != host;
         if host.is_empty() || has_port && authority.port_u16().is_none_or(|port| port == 0) {
             return Err(refused());
         }
-        let path = uri.path().trim_end_matches('/');
-        let path = path.strip_suffix("/v1").unwrap_or(path).trim_end_matches('/');
         let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         let is_local = host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback());
-        let is_encrypted = scheme == "https";
-        Ok(Self { text: format!("{scheme}://{authority}{path}"), is_local, is_encrypted })
+        Ok(Self { is_local, is_encrypted: scheme == "https", uri })
     }
 }
 

@@ -1,13 +1,16 @@
-//! A model file, opened and checked; [`convert`] makes them from published ones, [`cache`] keeps those that were made on the way.
+//! A model file, opened and checked; [`convert`] makes them from published ones, [`cache`] keeps those that were made on the way,
+//! [`store`] those that were pulled, out of a [`catalogue`] or from elsewhere.
 
 pub mod alphabet;
 pub mod cache;
+pub mod catalogue;
 pub mod convert;
 pub mod digest;
 pub mod fingerprint;
 pub mod identity;
 pub mod kind;
 mod padding;
+pub mod store;
 
 pub use padding::{is_padding, max_padding};
 

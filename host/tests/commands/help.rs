@@ -4,7 +4,10 @@ use crate::run::dair;
 use std::collections::BTreeSet;
 
 /// All of them, in the order of the help.
-pub const COMMANDS: [&str; 19] = [
+pub const COMMANDS: [&str; 22] = [
+    "pull",
+    "list",
+    "rm",
     "convert",
     "generate",
     "chat",
@@ -87,6 +90,18 @@ fn wrong_usage_is_named_and_ends_with_two() {
     }
     dair(&with_model(&["chat", "--name", "a"])).misused(&["--name", "--model"]);
     dair(&["chat", "--server", "ftp://box"]).misused(&["--server", "ftp://"]);
+    dair(&["pull"]).misused(&["NAME|URL"]);
+    dair(&["pull", "../x"]).misused(&["../x", "no name"]);
+    dair(&["pull", "qwen3_8b_q40", "--base", "/srv/models"]).misused(&["--base", "file:///PATH"]);
+    dair(&["pull", "qwen3_8b_q40", "--name", "x"]).misused(&["--name", "URL"]);
+    dair(&["pull", "http://box/x.zip"]).misused(&["http://box/x.zip", ".gguf"]);
+    dair(&["pull", "http://box/-x.m"]).misused(&["-x", "--name"]);
+    dair(&["pull", "http://box/x.m", "--base", "http://box"]).misused(&["--base", "URL"]);
+    dair(&["pull", "http://box/x.m", "--token-file", "t"]).misused(&["--token-file", "https://"]);
+    dair(&["pull", "http://box/x.m", "--ca", "t"]).misused(&["--ca", "https://"]);
+    dair(&["pull", "qwen3_8b_q40", "--connections", "33"]).misused(&["--connections", "33"]);
+    dair(&["rm"]).misused(&["<NAME>"]);
+    dair(&["rm", "a", "../b"]).misused(&["../b", "no name"]);
     dair(&["top", "http://box:99999"]).misused(&["URL", "http://HOST:PORT"]);
     dair(&with_model(&["perplexity", "--prompt", "a", "--seed", "1"])).misused(&["--seed"]);
     for (flag, value) in [

@@ -5,6 +5,8 @@ mod answers;
 mod bench;
 mod chat;
 mod endings;
+#[path = "../shared/files.rs"]
+mod files;
 mod guesses;
 mod habits;
 mod help;
@@ -18,6 +20,7 @@ mod network;
 mod opening;
 mod plan;
 mod published;
+mod pull;
 mod refusals;
 mod remote;
 mod run;

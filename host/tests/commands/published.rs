@@ -53,3 +53,51 @@ fn tensors() -> Vec<u8> {
     let table = serde_json::Value::Object(table).to_string();
     [&(table.len() as u64).to_le_bytes()[..], table.as_bytes(), &data].concat()
 }
+
+/// Writes a model of the same shape as a GGUF file.
+pub fn write_gguf(path: &Path) {
+    let string = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let entry = |key: &str, kind: u32, value: Vec<u8>| [string(key), kind.to_le_bytes().to_vec(), value].concat();
+    let text = |key: &str, value: &str| entry(key, 8, string(value));
+    let number = |key: &str, value: usize| entry(key, 4, (value as u32).to_le_bytes().to_vec());
+    let list = |key: &str, kind: u32, values: Vec<Vec<u8>>| {
+        let head = [&kind.to_le_bytes()[..], &(values.len() as u64).to_le_bytes()].concat();
+        entry(key, 9, [head, values.concat()].concat())
+    };
+    // Bytes by their names, after BOS and EOS: what SentencePiece calls them.
+    let tokens =
+        ["<s>".to_owned(), "</s>".to_owned()].into_iter().chain((0..256).map(|byte| format!("<0x{byte:02X}>")));
+    let kinds = (0..VOCAB).map(|id| if id < 2 { 3i32 } else { 6 }.to_le_bytes().to_vec());
+    let metadata = [
+        text("general.architecture", "llama"),
+        number("llama.block_count", 1),
+        number("llama.context_length", 64),
+        number("llama.embedding_length", DIM),
+        number("llama.feed_forward_length", DIM),
+        number("llama.attention.head_count", 2),
+        entry("llama.attention.layer_norm_rms_epsilon", 6, 1e-5f32.to_le_bytes().to_vec()),
+        text("tokenizer.ggml.model", "llama"),
+        list("tokenizer.ggml.tokens", 8, tokens.map(|token| string(&token)).collect()),
+        list("tokenizer.ggml.scores", 6, vec![0f32.to_le_bytes().to_vec(); VOCAB]),
+        list("tokenizer.ggml.token_type", 5, kinds.collect()),
+        number("tokenizer.ggml.bos_token_id", 0),
+        number("tokenizer.ggml.eos_token_id", 1),
+    ];
+    let layer = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
+    let mut tensors =
+        vec![("token_embd.weight".to_owned(), vec![DIM, VOCAB]), ("output_norm.weight".into(), vec![DIM])];
+    tensors.extend(["attn_norm", "ffn_norm"].map(|name| (format!("blk.0.{name}.weight"), vec![DIM])));
+    tensors.extend(layer.map(|name| (format!("blk.0.{name}.weight"), vec![DIM, DIM])));
+    let (mut table, mut data) = (Vec::new(), Vec::new());
+    for (name, dims) in &tensors {
+        table.extend([string(name), (dims.len() as u32).to_le_bytes().to_vec()].concat());
+        table.extend(dims.iter().flat_map(|dim| (*dim as u64).to_le_bytes()));
+        table.extend([&0u32.to_le_bytes()[..], &(data.len() as u64).to_le_bytes()].concat());
+        let values = (0..dims.iter().product()).map(|n: usize| ((n * 7) % 13) as f32 / 13.0 - 0.4);
+        data.extend(values.flat_map(f32::to_le_bytes));
+    }
+    let counts = [tensors.len() as u64, metadata.len() as u64].map(u64::to_le_bytes).concat();
+    let mut bytes = [b"GGUF\x03\0\0\0".to_vec(), counts, metadata.concat(), table].concat();
+    bytes.resize(bytes.len().next_multiple_of(32), 0);
+    fs::write(path, [bytes, data].concat()).expect("a file");
+}

@@ -43,7 +43,7 @@ A cluster for --simulate, the root first (boards whose figures were published: p
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Model: a .m file; a GGUF file or a Hugging Face folder is converted, once, into the cache
+    /// Model: a .m file, or the name of one that dair pull got; a GGUF file or a Hugging Face folder is converted, once, into the cache
     #[arg(short, long, value_name = "FILE", required_unless_present = "simulate")]
     model: Option<PathBuf>,
     #[command(flatten)]

@@ -88,6 +88,16 @@ impl Cache {
         Self { folder: folder.join("models") }
     }
 
+    /// A cache whose converted models are in this folder.
+    pub(in crate::model) fn beside(folder: &Path) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// Throws away what was made of `source`, as far as nobody uses it, and says how many bytes that were.
+    pub fn forget(&self, source: &Path) -> u64 {
+        convert::first_of(source).map_or(0, |source| Slot::of(&self.folder, &source).forget())
+    }
+
     /// The model made of `source`: found, or converted now with the default weights. `watch` may end the wait.
     ///
     /// # Errors

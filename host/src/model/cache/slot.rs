@@ -135,6 +135,32 @@ impl Slot {
         }
     }
 
+    /// Throws away all versions that are not in use, unless somebody writes here, and says how many bytes that were.
+    pub fn forget(&self) -> u64 {
+        let path = self.folder.join(LOCK);
+        let Ok(lock) = File::options().write(true).open(&path) else { return 0 };
+        if lock.try_lock().is_err() {
+            return 0;
+        }
+        let bytes = |name: &str, folder: &Path| fs::metadata(folder.join(name)).map_or(0, |found| found.len());
+        let taken = || -> u64 {
+            folders_in(&self.folder).iter().map(|folder| bytes(MODEL, folder) + bytes(TOKENIZER, folder)).sum()
+        };
+        let before = taken();
+        self.tidy();
+        let freed = before.saturating_sub(taken());
+        self.remove_if_empty(&path);
+        freed
+    }
+
+    /// The place itself goes where nothing is in it any more; its lock must be held.
+    fn remove_if_empty(&self, lock: &Path) {
+        if folders_in(&self.folder).is_empty() {
+            let _ = fs::remove_file(lock);
+            let _ = fs::remove_dir(&self.folder);
+        }
+    }
+
     /// A folder in which a version can be made; the lock must be held.
     ///
     /// # Errors
@@ -214,10 +240,7 @@ pub fn tidy_orphans(cache: &Path, own: &Slot) {
         if records.all(|record| Record::read(&record).is_none_or(|found| is_gone(&found.identity.source, &record))) {
             slot.tidy();
         }
-        if folders_in(&slot.folder).is_empty() {
-            let _ = fs::remove_file(&lock_path);
-            let _ = fs::remove_dir(&slot.folder);
-        }
+        slot.remove_if_empty(&lock_path);
     }
 }
 

@@ -143,6 +143,20 @@ pub fn convert(
     })
 }
 
+/// Whether `input` can be converted with the default weights, as far as that shows without reading them: the header that
+/// the model would have.
+///
+/// # Errors
+/// As [`convert`].
+pub fn check(input: &Path) -> Result<Header, ConvertError> {
+    let mut source = open(input)?;
+    let header = header(&mut source, None)?;
+    let layout = Layout::new(&header).map_err(ConvertError::layout(source.path()))?;
+    source.pieces(&layout)?;
+    check_vocabulary(&source)?;
+    Ok(header)
+}
+
 fn open(input: &Path) -> Result<Source, ConvertError> {
     if input.is_dir() { hugging_face::open(input) } else { gguf::open(input) }
 }

@@ -13,5 +13,5 @@ mod vocabulary;
 pub use error::GgufError;
 pub(super) use model::open;
 pub use reader::{Gguf, Tensor};
-pub(in crate::model) use split::PartName;
+pub use split::PartName;
 pub use value::{Array, Value, ValueType};
