@@ -81,15 +81,12 @@ impl Work<'_> {
         let path = self.held.path(name);
         let failed = |error: std::io::Error| Failure::Line(format!("cannot read {}: {error}", path.display()));
         let state = FileState::of(&path).map_err(failed)?;
-        let bar = progress::bar(self.args.quiet || self.args.json).with_message(format!("reading {name}"));
+        let bar = progress::bar(self.args.quiet || self.args.json);
         bar.set_length(state.bytes);
         // From the disk, whatever was known before.
         let digest = digest::digest_of(&path, &state, None, cpu::threads(), &|bytes| bar.inc(bytes));
         bar.finish_and_clear();
         let blake3 = super::table::hex(&digest.map_err(failed)?);
-        if interrupt::is_set() {
-            return Err(Failure::Interrupted);
-        }
         Ok(FileRecord { name: name.to_owned(), bytes: state.bytes, blake3, parts: Vec::new() })
     }
 
@@ -138,7 +135,10 @@ impl Work<'_> {
             if interrupt::is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let wanted = Wanted { parts: &file.parts, to: &path, connections: self.args.connections };
+        // What has come is recorded before the process ends; anything else here may end at once.
+        interrupt::catch();
         let got = download::fetch(&wanted, self.client, &mut watch);
+        interrupt::release();
         bar.finish_and_clear();
         let got = got.map_err(|error| match error {
             DownloadError::Interrupted => Failure::Interrupted,

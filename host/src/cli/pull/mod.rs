@@ -3,7 +3,7 @@
 mod files;
 mod what;
 
-use super::{Failure, interrupt, table};
+use super::{Failure, table};
 use crate::client::download::{Client, MAX_CONNECTIONS, Patience, Place};
 use crate::client::{ApiKey, Trust};
 use crate::machine::terminal;
@@ -16,12 +16,12 @@ use what::What;
 
 const EXAMPLES: &str = "\
 Examples:
-  dair list --catalogue                                          what can be pulled, how large it is, and on which terms
-  dair pull smollm2_135m_instruct                                then: dair chat -m smollm2_135m_instruct
+  dair list --catalogue                                  what there is, how large, on which terms
+  dair pull smollm2_135m_instruct                        then: dair chat -m smollm2_135m_instruct
   dair pull llama3_1_8b_instruct_q40 --connections 8
-  dair pull qwen3_8b_q40 --base http://10.0.0.2:8000             from a mirror with the same paths
+  dair pull qwen3_8b_q40 --base http://10.0.0.2:8000     from a mirror with the same paths
   dair pull qwen3_8b_q40 --base file:///media/usb/models
-  dair pull https://example.org/models/my.gguf                   or a .m file, with the .t file beside it
+  dair pull https://example.org/models/my.gguf           or a .m file, with its .t file beside it
   dair pull https://example.org/my.m --tokenizer https://example.org/tokens.t --name mine
 
 A model that was not fetched to its end goes on where it was: the same command again. One that is here already is read and compared
@@ -90,11 +90,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         )
         .into());
     }
-    interrupt::catch();
     let work = Work { args, what: &what, client: &client, held: &held };
-    let result = work.run(before);
-    interrupt::release();
-    let Done { record, is_new, model } = match result {
+    let Done { record, is_new, model } = match work.run(before) {
         Ok(done) => done,
         Err(failure) => {
             if matches!(failure, Failure::Interrupted) && !held.is_empty() && !args.quiet {
