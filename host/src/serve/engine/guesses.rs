@@ -35,7 +35,7 @@ impl<'g> Guesses<'g> {
             self.speculation.begin();
         }
         let (mut run, _) = one.run(1);
-        let tokens = one.expected().min(seq_len - run.position).min(most) - 1;
+        let tokens = one.expected().min(seq_len - run.position).min(most).saturating_sub(1);
         let room = Room { tokens, vocab_size, ends: one.ends(eos) };
         let tokens = self.speculation.next(one.tokens(), room)?;
         (run.rows, run.logits) = (tokens.len() as u32, Logits::All);

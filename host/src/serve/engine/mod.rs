@@ -273,11 +273,13 @@ impl<'e, 'm> Engine<'e, 'm> {
         let time = start.elapsed();
         drop(span);
         self.figures.passed(rows, time, self.root.traffic().unwrap_or_default());
+        if guessed == 0 {
+            self.ration.took(answers as usize, prompts, time);
+        }
         if self.is_alone() {
             self.guesses.took(time);
             self.draw_in_order();
         } else {
-            self.ration.took(answers as usize, prompts, time);
             self.draw();
         }
     }
