@@ -1,6 +1,8 @@
 #!/bin/sh
 # Makes Debian's packages, dair and dair-worker, of static binaries that are there already.
-set -eu
+install=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=lib/common.sh
+. "$install/lib/common.sh"
 
 usage() {
   cat <<'USAGE'
@@ -20,18 +22,7 @@ Example:
 USAGE
 }
 
-fail() {
-  echo "error: $*" >&2
-  exit 1
-}
-
-misuse() {
-  echo "error: $*" >&2
-  usage >&2
-  exit 2
-}
-
-repo=$(cd "$(dirname "$0")/.." && pwd)
+repo=$(cd "$install/.." && pwd)
 binaries=
 triple=x86_64-unknown-linux-musl
 out=$repo/dist
@@ -69,36 +60,33 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$repo" log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 version=$(sed -n '/^\[workspace.package\]/,/^\[[^w]/s/^version = "\(.*\)"/\1/p' "$repo/Cargo.toml")
 maintainer=$(sed -n 's/^maintainer = "\(.*\)"/\1/p' "$repo/host/Cargo.toml")
-temp=$(mktemp -d)
-trap 'rm -rf "$temp"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+make_work
 
 # As if cargo had built here; what goes to /usr/share lies beside the binaries.
-stage=$temp/$triple/release
+stage=$work/$triple/release
 mkdir -p "$stage"
 cp "$binaries/dair" "$binaries/host-worker" "$stage"
 dair=${DAIR:-$stage/dair}
 for package in dair dair-worker; do
   share=$stage/share-$package
-  case $package in dair) program=dair ;; *) program=host-worker ;; esac
+  case $package in dair) program=dair ;; *) program="host-worker" ;; esac
   mkdir -p "$share/doc/$package"
   {
     printf '%s (%s-1) unstable; urgency=medium\n\n  * What is new: CHANGELOG.md of the source.\n\n' "$package" "$version"
-    printf ' -- %s  %s\n' "$maintainer" "$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")"
+    printf ' -- %s  %s\n' "$maintainer" "$(date -u -R -d "@$SOURCE_DATE_EPOCH")"
   } | gzip -9n >"$share/doc/$package/changelog.Debian.gz"
-  if "$dair" man "$temp/man" >/dev/null 2>&1; then
+  if "$dair" man "$work/man" >/dev/null 2>&1; then
     mkdir -p "$share/man/man1"
-    for page in "$temp/man"/*.1; do
+    for page in "$work/man"/*.1; do
       case ${page##*/}:$package in
       host-worker*:dair | dair*:dair-worker) ;;
       *) gzip -9n <"$page" >"$share/man/man1/${page##*/}.gz" ;;
       esac
     done
   fi
-  if "$dair" completions bash --of "$program" >"$temp/completion" 2>/dev/null; then
+  if "$dair" completions bash --of "$program" >"$work/completion" 2>/dev/null; then
     mkdir -p "$share/bash-completion/completions" "$share/zsh/vendor-completions" "$share/fish/vendor_completions.d"
-    mv "$temp/completion" "$share/bash-completion/completions/$program"
+    mv "$work/completion" "$share/bash-completion/completions/$program"
     "$dair" completions zsh --of "$program" >"$share/zsh/vendor-completions/_$program"
     "$dair" completions fish --of "$program" >"$share/fish/vendor_completions.d/$program.fish"
   fi
@@ -106,7 +94,7 @@ done
 
 cd "$repo"
 for variant in '' worker; do
-  CARGO_TARGET_DIR=$temp cargo deb --quiet --package dair-host --no-build --no-strip --locked --target "$triple" \
+  CARGO_TARGET_DIR=$work cargo deb --quiet --package dair-host --no-build --no-strip --locked --target "$triple" \
     ${variant:+--variant "$variant"} --output "$out" || fail "cargo-deb failed, see above"
 done
 case $triple in x86_64*) architecture=amd64 ;; aarch64*) architecture=arm64 ;; *) architecture=armhf ;; esac

@@ -1,6 +1,8 @@
 #!/bin/sh
 # Makes the image of install/container/Dockerfile of static binaries that are there already, with docker, podman or buildah.
-set -eu
+install=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=lib/common.sh
+. "$install/lib/common.sh"
 
 usage() {
   cat <<'USAGE'
@@ -18,18 +20,7 @@ Example:
 USAGE
 }
 
-fail() {
-  echo "error: $*" >&2
-  exit 1
-}
-
-misuse() {
-  echo "error: $*" >&2
-  usage >&2
-  exit 2
-}
-
-repo=$(cd "$(dirname "$0")/.." && pwd)
+repo=$(cd "$install/.." && pwd)
 tag=dair:latest
 context=
 sources=
@@ -59,15 +50,13 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$sources" ] || misuse "no binaries named, as in amd64=FOLDER"
 
-temp=
-trap '[ -z "$temp" ] || rm -rf "$temp"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
 if [ -n "$context" ]; then
+  is_built=
   mkdir "$context" || fail "--context takes a folder that is not there yet"
 else
-  temp=$(mktemp -d)
-  context=$temp
+  make_work
+  context=$work
+  is_built=yes
 fi
 mkdir "$context/cache"
 cp "$repo/LICENSE" "$repo/install/container/Dockerfile" "$context"
@@ -75,7 +64,7 @@ printf '%s' "$sources" | while IFS='=' read -r name folder; do
   mkdir -p "$context/$name"
   cp "$folder/dair" "$folder/host-worker" "$context/$name"
 done
-[ -n "$temp" ] || exit 0
+[ -n "$is_built" ] || exit 0
 
 engine=${ENGINE:-$(command -v docker || command -v podman || command -v buildah || true)}
 [ -n "$engine" ] || fail "neither docker nor podman nor buildah is here"

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Makes all that a release gives away, into a folder: bundles of workers, static programs, Debian's packages, wheels, a bill of
 # materials, release notes, checksums. It publishes nothing.
-set -eu
+install=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=lib/common.sh
+. "$install/lib/common.sh"
 
 usage() {
   cat <<'USAGE'
@@ -20,18 +22,7 @@ Example:
 USAGE
 }
 
-fail() {
-  echo "error: $*" >&2
-  exit 1
-}
-
-misuse() {
-  echo "error: $*" >&2
-  usage >&2
-  exit 2
-}
-
-repo=$(cd "$(dirname "$0")/.." && pwd)
+repo=$(cd "$install/.." && pwd)
 tag=
 out=$repo/dist
 dry=
@@ -59,8 +50,7 @@ version=$(sed -n '/^\[workspace.package\]/,/^\[w.*dependencies\]/s/^version = "\
 [ -n "$version" ] || fail "Cargo.toml names no version of the workspace"
 [ -z "$tag" ] || [ "$tag" = "v$version" ] || fail "--tag is $tag, but Cargo.toml says $version: the tag is v$version"
 changes=$(git status --porcelain) || fail "$repo is no clone of the repository"
-[ -z "$changes" ] || fail "the tree has changes that are not committed:
-$changes"
+[ -z "$changes" ] || fail "the tree has changes that are not committed: $(printf %s "$changes" | tr '\n' ' ')"
 # A section's title is `## 0.1.0` or, as Keep a Changelog has it, `## [0.1.0] - 2026-01-31`.
 notes=$(awk -v version="$version" '
   /^## / { inside = ($2 == version || $2 == "[" version "]"); next }
@@ -69,12 +59,10 @@ notes=$(awk -v version="$version" '
   fail "CHANGELOG.md has no section for $version: name what is there as Unreleased \"## $version\""
 [ ! -d "$out" ] || [ -z "$(ls -A "$out")" ] || fail "$out is not empty: move away what is in it, or name another --out"
 
-say() { printf '%s\n' "$*"; }
 run() {
   say "+ $*"
   [ -n "$dry" ] || "$@"
 }
-has() { command -v "$1" >/dev/null; }
 
 if [ -z "$dry" ]; then
   for tool in cargo python3 tar gzip sha256sum; do
@@ -88,10 +76,7 @@ SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$repo/target}
 export CARGO_TARGET_DIR
-temp=$(mktemp -d)
-trap 'rm -rf "$temp"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+make_work
 
 # The C compiler that TLS takes, of a target.
 c_compiler() { # TRIPLE
@@ -113,12 +98,12 @@ for triple in x86_64-unknown-linux-musl aarch64-unknown-linux-musl; do
   run env "CC_$(say $triple | tr - _)=$compiler" \
     cargo --config "targets/$triple.toml" build --profile dist --locked -p dair-host --bin dair
   built=$CARGO_TARGET_DIR/$triple/dist
-  folder=$temp/dair-$version-$triple
+  folder=$work/dair-$version-$triple
   run mkdir "$folder"
   run cp "$built/dair" "$built/host-worker" LICENSE README.md CHANGELOG.md "$folder"
   # Whoever makes it, whenever: the same bytes.
   run tar --format=ustar --sort=name --owner=0 --group=0 --numeric-owner "--mtime=@$SOURCE_DATE_EPOCH" \
-    --use-compress-program='gzip -9n' -C "$temp" -cf "$out/dair-$version-$triple.tar.gz" "dair-$version-$triple"
+    --use-compress-program='gzip -9n' -C "$work" -cf "$out/dair-$version-$triple.tar.gz" "dair-$version-$triple"
   run env "DAIR=$CARGO_TARGET_DIR/x86_64-unknown-linux-musl/dist/dair" \
     install/package_deb.sh --binaries "$built" --triple $triple --out "$out"
   run install/package_wheel.py --binaries "$built" --triple $triple --out "$out"
@@ -126,10 +111,10 @@ done
 
 # The bill of materials, made of a copy, since it is written beside each Cargo.toml; what it says of folders holds everywhere.
 bill_of_materials() {
-  mkdir "$temp/source"
-  git archive HEAD | tar -x -C "$temp/source"
-  cargo cyclonedx --quiet --manifest-path "$temp/source/host/Cargo.toml" --format json --spec-version 1.5 --target all --override-filename sbom
-  sed "s|file://$temp/source|file://|g" "$temp/source/host/sbom.json" >"$out/dair-$version.cdx.json"
+  mkdir "$work/source"
+  git archive HEAD | tar -x -C "$work/source"
+  cargo cyclonedx --quiet --manifest-path "$work/source/host/Cargo.toml" --format json --spec-version 1.5 --target all --override-filename sbom
+  sed "s|file://$work/source|file://|g" "$work/source/host/sbom.json" >"$out/dair-$version.cdx.json"
 }
 run bill_of_materials
 if [ -n "$dry" ]; then
@@ -138,7 +123,7 @@ else
   printf '%s\n' "$notes" | sed '/./,$!d' >"$out/RELEASE-NOTES.md"
 fi
 checksums() {
-  (cd "$out" && find . -type f ! -name SHA256SUMS | sed 's|^\./||' | LC_ALL=C sort | xargs sha256sum >"$temp/SHA256SUMS")
-  mv "$temp/SHA256SUMS" "$out/SHA256SUMS"
+  (cd "$out" && find . -type f ! -name SHA256SUMS | sed 's|^\./||' | sort | xargs sha256sum >"$work/SHA256SUMS")
+  mv "$work/SHA256SUMS" "$out/SHA256SUMS"
 }
 run checksums
