@@ -11,6 +11,8 @@
 //! 4. [`kernels`]: numbers only, one table of functions per instruction set
 //! 5. [`exec`]: graph + memory + kernels = forward pass
 //! 6. [`text`]: tokens to text and back, sampling, stop detection
+//!
+//! `targets/bare-metal` puts them together in some three hundred lines, on a machine without an operating system.
 #![no_std]
 #![deny(missing_docs)]
 
