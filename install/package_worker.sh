@@ -95,9 +95,20 @@ make_work
 # rustup's compiler as users have it; where its server is out of reach, Debian's, which targets/setup-cross.sh brings.
 build() { # TRIPLE: sets `binary`
   triple=$1
-  set -- build --profile dist --locked --no-default-features -p dair-host --bin host-worker
+  # Nothing is unwound in this profile, so tables for that are not needed, those of Rust's own library included. Rust's own linker
+  # keeps one of functions that are alike.
+  smaller='"-Cforce-unwind-tables=no"'
+  case $triple in
+    *-musl)
+      only "$path_characters" "$repo" || fail "bundles are made in a folder whose name has letters, digits and ._/@+- alone; $repo is another"
+      smaller=$smaller,'"-Clink-arg=--icf=all","-Clink-arg=--no-eh-frame-hdr","-Clink-arg='$repo'/install/lib/no_unwind_tables.ld"'
+      ;;
+  esac
+  # Before the command, as the configuration of the target: cargo takes the one place or the other.
+  set -- --config "target.$triple.rustflags=[$smaller]" --config "$("$install/lib/same_bytes.sh" "$triple")" \
+    build --profile dist-worker --locked --no-default-features -p dair-host --bin host-worker
   target_folder=$(absolute "${CARGO_TARGET_DIR:-$repo/target}")
-  binary=$target_folder/$triple/dist/host-worker
+  binary=$target_folder/$triple/dist-worker/host-worker
   has cargo || fail "cargo is missing: install Rust from https://rustup.rs, then run this again"
   if [ -n "$dry" ]; then
     print_command cargo --config "targets/$triple.toml" "$@"
@@ -108,7 +119,7 @@ build() { # TRIPLE: sets `binary`
   elif [ -x "$target_folder/debian/cargo" ]; then
     note "rustup could not add $triple: Debian's compiler stands in"
     "$target_folder/debian/cargo" "$triple" "$@" || fail "host-worker for $triple could not be built, see above"
-    binary=$target_folder/debian/target/$triple/dist/host-worker
+    binary=$target_folder/debian/target/$triple/dist-worker/host-worker
   else
     fail "rustup could not add $triple; on Debian, targets/setup-cross.sh $target_folder/debian brings another compiler"
   fi

@@ -96,8 +96,10 @@ run install/package_worker.sh --all --out "$out"
 for triple in x86_64-unknown-linux-musl aarch64-unknown-linux-musl; do
   compiler=$(c_compiler $triple)
   run env "CC_$(say $triple | tr - _)=$compiler" \
-    cargo --config "targets/$triple.toml" build --profile dist --locked -p dair-host --bin dair
-  built=$CARGO_TARGET_DIR/$triple/dist
+    cargo --config "targets/$triple.toml" --config "$(install/lib/same_bytes.sh $triple)" build --profile dist --locked -p dair-host --bin dair
+  built=$work/$triple
+  run mkdir "$built"
+  run cp "$CARGO_TARGET_DIR/$triple/dist/dair" "$CARGO_TARGET_DIR/$triple/dist-worker/host-worker" "$built"
   folder=$work/dair-$version-$triple
   run mkdir "$folder"
   run cp "$built/dair" "$built/host-worker" LICENSE README.md CHANGELOG.md "$folder"

@@ -103,6 +103,7 @@ done
 if [ "$install" != "$(cd "$prefix/share/dair/install" 2>/dev/null && pwd)" ]; then
   # What makes packages stays in the repository, which it needs.
   (cd "$install" && find . -type f ! -name '.*' ! -name quickstart.sh ! -name 'package_*' ! -name release.sh ! -name licences.py \
+    ! -name same_bytes.sh ! -name '*.ld' \
     ! -path './debian/*' ! -path './container/*' ! -path '*__pycache__*' ! -name manifest | sed 's|^\./||' | sort) >"$work/scripts"
   while IFS= read -r file; do
     mode=644
