@@ -1,6 +1,7 @@
 //! Why a command ended before its work was done, as one line and an exit code.
 
 use super::interrupt;
+use super::setup::StateError;
 use crate::bench::BenchError;
 use crate::chat::generate::GenerateError;
 use crate::chat::template::TemplateError;
@@ -124,6 +125,7 @@ line_from!(
     PlanError,
     RootError,
     SampleError,
+    StateError,
     TemplateError,
     TextError,
     std::io::Error

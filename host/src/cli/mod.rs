@@ -32,6 +32,7 @@ mod report;
 mod rm;
 mod sample_args;
 mod serve;
+mod setup;
 mod speculate_args;
 mod stream;
 mod streaming;
@@ -75,6 +76,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Setup(setup::Args),
     Pull(pull::Args),
     List(list::Args),
     Rm(rm::Args),
@@ -115,6 +117,7 @@ pub fn run() -> ExitCode {
         Err(code) => return code,
     };
     let result = match command {
+        Command::Setup(args) => setup::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::List(args) => list::run(&args),
         Command::Rm(args) => rm::run(&args),

@@ -92,6 +92,22 @@ pub fn read(path: &Path) -> Result<Vec<WorkerAddress>, NodesFileError> {
     parse(&bytes).map_err(failed)
 }
 
+/// Looks at words that are to be the lines of a nodes file.
+///
+/// # Errors
+/// What is wrong with one of them.
+pub fn check(words: &[&str]) -> Result<(), String> {
+    if let Some(word) = words.iter().find(|word| word.contains('#')) {
+        return Err(format!("{word:?} has a #, behind which a line does not count"));
+    }
+    match parse(words.join("\n").as_bytes()) {
+        Ok(_) | Err(Mistake::Empty) => Ok(()),
+        Err(Mistake::Line(_, mistake)) => Err(mistake.to_string()),
+        // These are of files.
+        Err(Mistake::Read(_) | Mistake::TooLarge) => Err("no list of workers".into()),
+    }
+}
+
 fn parse(bytes: &[u8]) -> Result<Vec<WorkerAddress>, Mistake> {
     let mut workers: Vec<(usize, WorkerAddress)> = Vec::new();
     for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {

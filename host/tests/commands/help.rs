@@ -4,7 +4,8 @@ use crate::run::dair;
 use std::collections::BTreeSet;
 
 /// All of them, in the order of the help.
-pub const COMMANDS: [&str; 22] = [
+pub const COMMANDS: [&str; 23] = [
+    "setup",
     "pull",
     "list",
     "rm",
