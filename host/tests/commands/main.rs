@@ -28,6 +28,7 @@ mod sampling;
 mod screen;
 mod serve;
 mod server;
+mod setup;
 mod streaming;
 mod survival;
 mod tokens;

@@ -4,6 +4,7 @@ use crate::run::{signal, without_key};
 use nix::pty::{Winsize, openpty};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::num::NonZero;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::{Arc, Condvar, Mutex};
@@ -12,6 +13,10 @@ use std::time::{Duration, Instant};
 
 /// Longer than anything here takes on a slow machine.
 const DEADLINE: Duration = Duration::from_secs(120);
+
+/// The smallest terminal that people have.
+const ROWS: u16 = 24;
+const COLUMNS: u16 = 80;
 
 /// What the program on the terminal has written.
 type Written = Arc<(Mutex<Vec<u8>>, Condvar)>;
@@ -29,7 +34,7 @@ pub struct Screen {
 impl Screen {
     /// Runs `dair` on a terminal of its own; files of its own go to the folder `state`.
     pub fn new(state: &str, args: &[&str]) -> Self {
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize { ws_row: ROWS, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 };
         let terminal = openpty(Some(&size), None).expect("a pseudo-terminal");
         let side = || terminal.slave.try_clone().expect("a file descriptor");
         let mut command = Command::new(env!("CARGO_BIN_EXE_dair"));
@@ -76,6 +81,21 @@ impl Screen {
         let find = |written: &[u8]| written[start..].windows(text.len()).position(|part| part == text);
         let end = self.wait(|written| find(written).map(|at| start + at + text.len()));
         self.seen = end.unwrap_or_else(|| panic!("{:?} did not come: {}", String::from_utf8_lossy(text), self.text()));
+    }
+
+    /// Waits until `text` is on the screen, wherever and however it got there. Programs that draw change only what differs, so what they
+    /// write need not have it in one piece.
+    ///
+    /// # Panics
+    /// If it does not come in time.
+    pub fn wait_to_show(&mut self, text: &str) {
+        let shown = self.wait(|written| shown(written).contains(text).then_some(()));
+        assert!(shown.is_some(), "{text:?} is not shown:\n{}", self.shown());
+    }
+
+    /// What is on the screen.
+    pub fn shown(&self) -> String {
+        shown(&self.written.0.lock().expect("the reader does not panic"))
     }
 
     /// Waits until `count` more bytes are written.
@@ -150,6 +170,14 @@ impl Drop for Screen {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// What a terminal shows that has got these bytes.
+fn shown(written: &[u8]) -> String {
+    let size = |cells| NonZero::new(cells).expect("more than none");
+    let mut terminal = vt100::Parser::new(size(ROWS), size(COLUMNS), 0);
+    terminal.process(written);
+    terminal.screen().contents()
 }
 
 fn watch(mut screen: File, written: Written) -> JoinHandle<()> {

@@ -83,15 +83,17 @@ fn quoted(word: &str, world: &World) -> String {
     }
 }
 
-fn dair<const N: usize>(args: [&str; N]) -> Action {
-    let args = args.map(str::to_owned).into();
-    Action::Call(Call { program: Program::Dair, args, tells_model: false })
+fn dair(args: &[&str]) -> Action {
+    call(Program::Dair, args)
+}
+
+fn call(program: Program, args: &[&str]) -> Action {
+    Action::Call(Call { program, args: args.iter().map(|&arg| arg.to_owned()).collect(), tells_model: false })
 }
 
 fn script(world: &World, name: &str, args: &[&str]) -> Action {
     let script = world.scripts.as_ref().map_or_else(|| name.into(), |folder| folder.join(name));
-    let args = args.iter().map(|&arg| arg.to_owned()).collect();
-    Action::Call(Call { program: Program::Script(script), args, tells_model: false })
+    call(Program::Script(script), args)
 }
 
 /// What `step` does; nothing where there is nothing to do. `model` is the `.m` file, where it is known.
@@ -110,30 +112,29 @@ pub fn actions(step: Step, config: &Config, model: Option<&Path>, world: &World)
         },
         Step::Model => {
             let model = value(Field::Model);
-            let mut inspect = dair(["inspect", "--model", model, "--json"]);
+            let mut inspect = dair(&["inspect", "--model", model, "--json"]);
             if let Action::Call(call) = &mut inspect {
                 call.tells_model = true;
             }
-            let pull = config.model_path().is_none().then(|| dair(["pull", model]));
+            let pull = config.model_path().is_none().then(|| dair(&["pull", model]));
             pull.into_iter().chain([inspect]).collect()
         }
         Step::Key if is_alone => vec![],
-        Step::Key if world.has(value(Field::Key)) => vec![dair(["key", "show", "--key", value(Field::Key)])],
-        Step::Key => vec![dair(["key", "new", value(Field::Key)])],
+        Step::Key if world.has(value(Field::Key)) => vec![dair(&["key", "show", "--key", value(Field::Key)])],
+        Step::Key => vec![dair(&["key", "new", value(Field::Key)])],
         Step::Deployment if is_alone => vec![],
         Step::Deployment if value(Field::Deploy) == "no" => {
-            vec![dair(["nodes", "--nodes-file", nodes_file, "--key", value(Field::Key)])]
+            vec![dair(&["nodes", "--nodes-file", nodes_file, "--key", value(Field::Key)])]
         }
         Step::Deployment => deployment(config, model, world),
         Step::Answer => {
             let (model, question) = (value(Field::Model), value(Field::Question));
-            if is_alone {
-                return vec![dair(["generate", "--model", model, "--chat", "--prompt", question])];
+            // Without a die, so that the answer is the same wherever it is asked.
+            let mut args = vec!["generate", "--model", model, "--chat", "--prompt", question, "--temperature", "0"];
+            if !is_alone {
+                args.extend(["--nodes-file", nodes_file, "--key", value(Field::Key)]);
             }
-            let (file, key) = (nodes_file, value(Field::Key));
-            let args =
-                ["generate", "--model", model, "--chat", "--prompt", question, "--nodes-file", file, "--key", key];
-            vec![dair(args)]
+            vec![dair(&args)]
         }
     }
 }
@@ -223,7 +224,7 @@ mod tests {
             [
                 "dair pull smollm2_135m_instruct",
                 "dair inspect --model smollm2_135m_instruct --json",
-                r"dair generate --model smollm2_135m_instruct --chat --prompt 'What'\''s up?'",
+                r"dair generate --model smollm2_135m_instruct --chat --prompt 'What'\''s up?' --temperature 0",
             ]
         );
     }
@@ -246,7 +247,7 @@ mod tests {
                 "dair key new ~/.config/dair/key",
                 "/opt/share/dair/install/deploy_workers.sh --model ~/there/m.m --key ~/.config/dair/key ~/.config/dair/nodes /opt/dair",
                 "/opt/share/dair/install/test_connection.sh --key ~/.config/dair/key ~/.config/dair/nodes",
-                "dair generate --model '/home/ann/there/my model.m' --chat --prompt '-1?' --nodes-file ~/.config/dair/nodes --key ~/.config/dair/key",
+                "dair generate --model '/home/ann/there/my model.m' --chat --prompt '-1?' --temperature 0 --nodes-file ~/.config/dair/nodes --key ~/.config/dair/key",
             ]
         );
     }
