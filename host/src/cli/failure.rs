@@ -1,7 +1,6 @@
 //! Why a command ended before its work was done, as one line and an exit code.
 
 use super::interrupt;
-use super::setup::StateError;
 use crate::bench::BenchError;
 use crate::chat::generate::GenerateError;
 use crate::chat::template::TemplateError;
@@ -125,7 +124,6 @@ line_from!(
     PlanError,
     RootError,
     SampleError,
-    StateError,
     TemplateError,
     TextError,
     std::io::Error

@@ -3,13 +3,12 @@
 use super::step::Step;
 use super::world::World;
 use crate::cluster::nodes_file;
+use crate::model::catalogue;
+use crate::model::store::{Name, Store};
 use serde_json::{Map, Value};
-use std::path::PathBuf;
 
 /// Longest value in bytes: as many nodes as there may be, with long names.
 const MAX_BYTES: usize = 64 << 10;
-/// Longest name of a model, as `dair pull` takes it.
-const MODEL_NAME_MAX: usize = 100;
 
 /// A key of a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,36 +44,34 @@ impl Field {
         Self::Question,
     ];
 
+    /// The key, and what goes there.
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Nodes => ("nodes", "[USER@]HOST[:PORT], ...: behind USER@ the port is ssh's"),
+            Self::NodesFile => ("nodes_file", "where the list goes; one of your own is used if the list is empty"),
+            Self::Model => ("model", "a file, or a name that dair list --catalogue shows"),
+            Self::Key => ("key", "the file with the cluster's key"),
+            Self::Deploy => ("deploy", "yes or no"),
+            Self::RemoteDir => ("remote_dir", "folder on the nodes; without / in front, one in the user's home"),
+            Self::Bundles => ("bundles", "folder with bundles; empty: where package_worker.sh puts them"),
+            Self::Question => ("question", "one line"),
+        }
+    }
+
     /// The key.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Nodes => "nodes",
-            Self::NodesFile => "nodes_file",
-            Self::Model => "model",
-            Self::Key => "key",
-            Self::Deploy => "deploy",
-            Self::RemoteDir => "remote_dir",
-            Self::Bundles => "bundles",
-            Self::Question => "question",
-        }
+        self.words().0
     }
 
-    /// What goes there, in 67 columns at most: names stand before it.
+    /// What goes there.
     pub const fn hint(self) -> &'static str {
-        match self {
-            Self::Nodes => "[USER@]HOST[:PORT], ...: behind USER@ the port is ssh's",
-            Self::NodesFile => "where the list goes; one of your own is used if the list is empty",
-            Self::Model => "a file, or a name that dair list --catalogue shows",
-            Self::Key => "the file with the cluster's key",
-            Self::Deploy => "yes or no",
-            Self::RemoteDir => "folder on the nodes; without / in front, one in the user's home",
-            Self::Bundles => "folder with bundles; empty: where package_worker.sh puts them",
-            Self::Question => "one line",
-        }
+        self.words().1
     }
 
-    fn of_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|field| field.name() == name)
+    /// The page that asks for it.
+    pub fn step(self) -> Step {
+        let asks = |step: &Step| step.page().fields.contains(&self);
+        Step::ALL.into_iter().find(asks).unwrap_or(Step::Nodes)
     }
 
     fn default_value(self, world: &World) -> String {
@@ -102,48 +99,22 @@ impl Field {
         if text.contains(|c: char| c.is_control() && !(self == Self::Nodes && c.is_whitespace())) {
             return Err(format!("{}: a line of plain text is needed", self.name()));
         }
-        if text.is_empty() && !matches!(self, Self::Nodes | Self::Bundles) {
-            return Err(format!("{} is empty: {}", self.name(), self.hint()));
+        if text.is_empty() {
+            return match self {
+                Self::Nodes | Self::Bundles => Ok(String::new()),
+                _ => Err(format!("{} is empty: {}", self.name(), self.hint())),
+            };
         }
-        let path = |text: &str| world.path(text).to_string_lossy().into_owned();
-        let value = match self {
-            Self::Nodes => {
-                let words: Vec<_> = words(text).collect();
-                if let Some(worker) = words.iter().find(|word| word.contains("dllama://")) {
-                    return Err(format!("nodes: {worker}: workers of C++ Distributed-Llama can't be set up here"));
-                }
-                nodes_file::check(&words).map_err(|error| format!("nodes: {error}"))?;
-                words.join(", ")
+        match self {
+            Self::Nodes => read_nodes(text),
+            Self::Model => read_model(text, world),
+            Self::NodesFile | Self::Key | Self::Bundles => Ok(world.path(text)),
+            Self::Deploy if !matches!(text, "yes" | "no") => Err(format!("deploy is {text:?}; allowed: yes, no")),
+            Self::RemoteDir if !is_remote_folder(text) => {
+                Err(format!("remote_dir is {text:?}; allowed are letters, digits and ._/+@-, no .. and not / itself"))
             }
-            Self::Bundles if text.is_empty() => String::new(),
-            Self::NodesFile | Self::Key | Self::Bundles => path(text),
-            Self::Model if is_model_name(text, world) => text.to_owned(),
-            Self::Model => path(text),
-            Self::Deploy if matches!(text, "yes" | "no") => text.to_owned(),
-            Self::Deploy => return Err(format!("deploy is {text:?}; allowed: yes, no")),
-            Self::RemoteDir => {
-                let is_plain = |c: char| c.is_ascii_alphanumeric() || "._/+@-".contains(c);
-                let goes_up = text.split('/').any(|part| part == "..");
-                if !text.chars().all(is_plain) || goes_up || text.starts_with('-') || text.chars().all(|c| c == '/') {
-                    return Err(format!(
-                        "remote_dir is {text:?}; allowed are letters, digits and ._/+@-, no .. and not / itself"
-                    ));
-                }
-                text.to_owned()
-            }
-            Self::Question => text.to_owned(),
-        };
-        Ok(value)
-    }
-
-    /// What a value names that is not there, and has to be.
-    fn missing(self, value: &str, world: &World) -> Option<String> {
-        let is_path = match self {
-            Self::Model => value.contains('/'),
-            Self::Bundles => !value.is_empty(),
-            _ => false,
-        };
-        (is_path && !world.has(value)).then(|| format!("{}: there is no {value}", self.name()))
+            Self::Deploy | Self::RemoteDir | Self::Question => Ok(text.to_owned()),
+        }
     }
 }
 
@@ -152,14 +123,41 @@ fn words(list: &str) -> impl Iterator<Item = &str> {
     list.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty())
 }
 
-/// Whether a model is one of the catalogue: a file of that name is taken first.
-fn is_model_name(text: &str, world: &World) -> bool {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let is_file = [".m", ".gguf"].iter().any(|ending| text.ends_with(ending)) || world.has(world.path(text));
+fn read_nodes(text: &str) -> Result<String, String> {
+    let words: Vec<_> = words(text).collect();
+    if let Some(worker) = words.iter().find(|word| word.contains("dllama://")) {
+        return Err(format!("nodes: {worker}: workers of C++ Distributed-Llama can't be set up here"));
+    }
+    nodes_file::check(&words).map_err(|error| format!("nodes: {error}"))?;
+    Ok(words.join(", "))
+}
+
+/// A name stays one, where no file is called so; paths begin at the root.
+fn read_model(text: &str, world: &World) -> Result<String, String> {
+    if text.contains("://") {
+        return Err(format!("model: dair pull {text} gets it; then its name goes here"));
+    }
+    let path = world.path(text);
+    let is_file = [".m", ".gguf"].iter().any(|ending| text.ends_with(ending)) || world.has(&path);
+    let name = catalogue::find(text).map_or(text, |entry| entry.name);
+    Ok(if !is_file && Name::new(name).is_ok() { name.to_owned() } else { path })
+}
+
+fn is_path(model: &str) -> bool {
+    model.contains('/')
+}
+
+/// Whether something is here under this name, from wherever it was pulled.
+fn is_pulled(name: &str) -> bool {
+    Store::of_user().ok().zip(Name::new(name).ok()).is_some_and(|(store, name)| store.find(&name).is_some())
+}
+
+fn is_remote_folder(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._/+@-".contains(c);
     text.chars().all(is_plain)
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.len() <= MODEL_NAME_MAX
-        && !is_file
+        && !text.split('/').any(|part| part == "..")
+        && !text.starts_with('-')
+        && !text.chars().all(|c| c == '/')
 }
 
 /// Who computes.
@@ -175,88 +173,83 @@ pub enum Workers<'a> {
 
 /// A value for each key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    values: [String; Field::ALL.len()],
-    /// The nodes file of whoever names no other.
-    default_nodes_file: String,
-}
+pub struct Config([String; Field::ALL.len()]);
 
 impl Config {
     /// What stands there unless somebody says otherwise.
     pub fn new(world: &World) -> Self {
-        Self {
-            values: Field::ALL.map(|field| field.default_value(world)),
-            default_nodes_file: Field::NodesFile.default_value(world),
-        }
+        Self(Field::ALL.map(|field| field.default_value(world)))
     }
 
     /// A value; it has been read.
     pub fn value(&self, field: Field) -> &str {
-        &self.values[field as usize]
+        &self.0[field as usize]
     }
 
-    /// Takes what a user wrote. Returns whether it is another value.
+    /// Takes what somebody wrote, here or into a file.
     ///
     /// # Errors
-    /// What is wrong with it; the value stays.
-    pub fn set(&mut self, field: Field, text: &str, world: &World) -> Result<bool, String> {
-        let value = field.read(text, world)?;
-        if let Some(line) = field.missing(&value, world) {
-            return Err(line);
+    /// What is wrong with it; the value stays. What is not there is no mistake: see [`Self::missing`].
+    pub fn set(&mut self, field: Field, text: &str, world: &World) -> Result<(), String> {
+        self.0[field as usize] = field.read(text, world)?;
+        Ok(())
+    }
+
+    /// A line about what a value names that is not there, and has to be.
+    pub fn missing(&self, field: Field, world: &World) -> Option<String> {
+        let value = self.value(field);
+        let is_there = match field {
+            Field::Model if is_path(value) => world.has(value),
+            Field::Model if catalogue::find(value).is_none() && !is_pulled(value) => {
+                return Some(format!(
+                    "model: there is no file {value} in {}, and no model of that name: dair list --catalogue shows them",
+                    world.folder.display()
+                ));
+            }
+            Field::Bundles => value.is_empty() || world.has(value),
+            _ => true,
+        };
+        (!is_there).then(|| format!("{}: there is no {value}", field.name()))
+    }
+
+    /// Who computes: those of the list before those of a file, which is no other than the user's own.
+    pub fn workers(&self, world: &World) -> Workers<'_> {
+        let list: Vec<_> = words(self.value(Field::Nodes)).collect();
+        if !list.is_empty() {
+            Workers::Listed(list)
+        } else if self.value(Field::NodesFile) != Field::NodesFile.default_value(world) {
+            Workers::InFile
+        } else {
+            Workers::None
         }
-        let old = std::mem::replace(&mut self.values[field as usize], value);
-        Ok(old != self.values[field as usize])
     }
 
-    /// What the values name that is not there, on the page of `step`.
-    pub fn missing(&self, step: Step, world: &World) -> Option<String> {
-        step.fields().iter().find_map(|field| field.missing(self.value(*field), world))
-    }
-
-    /// Who computes.
-    pub fn workers(&self) -> Workers<'_> {
-        match (words(self.value(Field::Nodes)).collect::<Vec<_>>(), self.value(Field::NodesFile)) {
-            (list, _) if !list.is_empty() => Workers::Listed(list),
-            (_, file) if file != self.default_nodes_file => Workers::InFile,
-            _ => Workers::None,
-        }
-    }
-
-    /// The model, where it is a file.
-    pub fn model_path(&self) -> Option<PathBuf> {
+    /// Whether the model is one that `dair pull` knows by its name.
+    pub fn is_in_catalogue(&self) -> bool {
         let model = self.value(Field::Model);
-        model.contains('/').then(|| model.into())
+        !is_path(model) && catalogue::find(model).is_some()
     }
 
     /// All values, as in files.
     pub fn to_json(&self) -> Map<String, Value> {
         Field::ALL.into_iter().map(|field| (field.name().to_owned(), self.value(field).into())).collect()
     }
+}
 
-    /// Takes values out of a file, each by `take`.
-    ///
-    /// # Errors
-    /// Names a key that is none, or whose value is none.
-    pub fn each(
-        object: &Map<String, Value>,
-        mut take: impl FnMut(Field, &str) -> Result<(), String>,
-    ) -> Result<(), String> {
-        object.iter().try_for_each(|(name, value)| {
-            let known = || Field::ALL.map(Field::name).join(", ");
-            let field = Field::of_name(name).ok_or_else(|| format!("{name:?} is no key; keys: {}", known()))?;
-            let value = value.as_str().ok_or_else(|| format!("{name} is {value}; a text in quotes is needed"))?;
-            take(field, value)
-        })
-    }
+/// The values of a file.
+///
+/// # Errors
+/// Names a key that is none, or whose value is no text.
+pub fn fields(object: &Map<String, Value>) -> Result<Vec<(Field, &str)>, String> {
+    object.iter().map(|(name, value)| entry(name, value)).collect()
+}
 
-    /// As [`Self::set`], of a file that was written here before: what has gone away since is noticed when it is needed.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn restore(&mut self, field: Field, text: &str, world: &World) -> Result<(), String> {
-        self.values[field as usize] = field.read(text, world)?;
-        Ok(())
-    }
+fn entry<'v>(name: &str, value: &'v Value) -> Result<(Field, &'v str), String> {
+    let keys = || Field::ALL.map(Field::name).join(", ");
+    let field = Field::ALL.into_iter().find(|field| field.name() == name);
+    let field = field.ok_or_else(|| format!("{name:?} is no key; keys: {}", keys()))?;
+    let text = value.as_str().ok_or_else(|| format!("{name} is {value}; a text in quotes is needed"))?;
+    Ok((field, text))
 }
 
 #[cfg(test)]
@@ -271,9 +264,10 @@ mod tests {
         let config = Config::new(&world);
         for field in Field::ALL {
             assert_eq!(field.read(config.value(field), &world).as_deref(), Ok(config.value(field)), "{field:?}");
-            assert!(field.hint().is_ascii() && field.hint().len() <= 67, "{field:?}");
+            assert!(field.hint().is_ascii() && field.step().page().fields.contains(&field), "{field:?}");
         }
-        assert_eq!(config.workers(), Workers::None);
+        assert_eq!(config.workers(&world), Workers::None);
+        assert!(config.is_in_catalogue());
     }
 
     #[test]
@@ -287,6 +281,7 @@ mod tests {
             (Field::Nodes, "a#b", "nodes: \"a#b\" has a #"),
             (Field::Nodes, "dllama://a", "nodes: dllama://a: workers of C++ Distributed-Llama"),
             (Field::Model, "", "model is empty: a file, or a name"),
+            (Field::Model, "https://a/m.m", "model: dair pull https://a/m.m gets it"),
             (Field::Deploy, "maybe", "deploy is \"maybe\"; allowed: yes, no"),
             (Field::RemoteDir, "/opt/../etc", "remote_dir is \"/opt/../etc\"; allowed are letters"),
             (Field::RemoteDir, "/", "remote_dir is \"/\""),
@@ -308,7 +303,8 @@ mod tests {
         for (field, text, want) in [
             (Field::Nodes, " pi@10.0.0.2:2222,10.0.0.3 \n10.0.0.4:9991,", "pi@10.0.0.2:2222, 10.0.0.3, 10.0.0.4:9991"),
             (Field::Nodes, " ", ""),
-            (Field::Model, "qwen3_0.6b_q40", "qwen3_0.6b_q40"),
+            (Field::Model, "qwen3-0.6b-q40", "qwen3_0.6b_q40"),
+            (Field::Model, "mine", "mine"),
             (Field::Model, "m.m", "/home/ann/work/m.m"),
             (Field::Model, "~/there/m.m", "/home/ann/there/m.m"),
             (Field::Bundles, "", ""),
@@ -320,49 +316,27 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_is_not_there_is_refused_when_it_is_typed_and_not_when_it_is_remembered() {
-        let world = example();
-        let mut config = Config::new(&world);
-        let error = config.set(Field::Model, "/gone.m", &world).unwrap_err();
-        assert_eq!(
-            (error.as_str(), config.value(Field::Model)),
-            ("model: there is no /gone.m", "smollm2_135m_instruct")
-        );
-        config.restore(Field::Model, "/gone.m", &world).unwrap();
-        assert_eq!(config.missing(Step::Model, &world).as_deref(), Some("model: there is no /gone.m"));
-        assert_eq!(config.set(Field::Model, "~/there/m.m", &world), Ok(true));
-        assert_eq!(config.set(Field::Model, "/home/ann/there/m.m", &world), Ok(false));
-        assert_eq!(
-            (config.missing(Step::Model, &world), config.model_path()),
-            (None, Some("/home/ann/there/m.m".into()))
-        );
-    }
-
-    #[test]
     fn a_list_counts_before_a_file_and_a_file_of_ones_own_before_nothing() {
         let world = example();
         let mut config = Config::new(&world);
         config.set(Field::NodesFile, "~/cluster", &world).unwrap();
-        assert_eq!(config.workers(), Workers::InFile);
+        assert_eq!(config.workers(&world), Workers::InFile);
         config.set(Field::Nodes, "a,b", &world).unwrap();
-        assert_eq!(config.workers(), Workers::Listed(vec!["a", "b"]));
+        assert_eq!(config.workers(&world), Workers::Listed(vec!["a", "b"]));
     }
 
     #[test]
     fn files_have_these_keys_and_no_others() {
         let world = example();
-        let read = |value: Value| {
-            let mut config = Config::new(&world);
-            let object = value.as_object().cloned().unwrap();
-            Config::each(&object, |field, text| config.set(field, text, &world).map(drop)).map(|()| config)
-        };
         let mut config = Config::new(&world);
         config.set(Field::Nodes, "a, b", &world).unwrap();
-        assert_eq!(read(Value::Object(config.to_json())), Ok(config));
-        assert!(
-            read(json!({"modle": "x"})).unwrap_err().starts_with("\"modle\" is no key; keys: nodes, nodes_file, model")
-        );
-        assert_eq!(read(json!({"nodes": ["a"]})).unwrap_err(), "nodes is [\"a\"]; a text in quotes is needed");
-        assert_eq!(read(json!({"deploy": "x"})).unwrap_err(), "deploy is \"x\"; allowed: yes, no");
+        let mut again = Config::new(&world);
+        for (field, text) in fields(&config.to_json()).unwrap() {
+            again.set(field, text, &world).unwrap();
+        }
+        assert_eq!(again, config);
+        let error = |value: Value| fields(value.as_object().unwrap()).unwrap_err();
+        assert!(error(json!({"modle": "x"})).starts_with("\"modle\" is no key; keys: nodes, nodes_file, model"));
+        assert_eq!(error(json!({"nodes": ["a"]})), "nodes is [\"a\"]; a text in quotes is needed");
     }
 }

@@ -1,30 +1,22 @@
-//! The guide without a terminal and without children: what keys do, and what becomes of what was run.
+//! The guide without a terminal: what keys do, and what becomes of what was done.
 
 use super::action::{self, Action};
 use super::config::Field;
-use super::output::Output;
 use super::state::State;
 use super::step::Step;
 use super::world::World;
 use crate::net::Address;
 use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-use tui_input::Input;
 use tui_input::backend::crossterm::EventHandler;
-
-/// So many rows are passed by a key.
-const SCROLL_ROWS: usize = 5;
+use tui_input::{Input, InputRequest};
 
 /// What is to be done after a key.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing but drawing.
     Draw,
-    /// Run these, one after the other, as long as they succeed.
-    Run(Vec<Action>),
-    /// End what runs.
-    Stop,
+    /// Do the step of the page.
+    Run,
     /// Look for workers in the network.
     Discover,
     /// End the guide.
@@ -40,17 +32,6 @@ pub enum Message {
     Error(String),
 }
 
-/// What goes on beside the keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Busy {
-    /// Nothing.
-    Idle,
-    /// A step is being done, for so long.
-    Running(Step, Duration),
-    /// Somebody looks for workers.
-    Discovering,
-}
-
 /// The pages and where somebody is in them.
 #[derive(Debug)]
 pub struct Guide {
@@ -64,20 +45,13 @@ pub struct Guide {
     pub editor: Option<Input>,
     /// The last word.
     pub message: Option<Message>,
-    /// What goes on.
-    pub busy: Busy,
-    /// What commands of this page have printed.
-    pub output: Output,
-    /// So many rows of it are below those that are shown.
-    pub scroll: usize,
 }
 
 impl Guide {
     /// On the page where somebody was.
     pub fn new(state: State, world: World, is_resumed: bool) -> Self {
         let message = is_resumed.then(|| Message::Note("This goes on where you were.".into()));
-        let (editor, output) = (None, Output::default());
-        Self { state, world, focus: 0, editor, message, busy: Busy::Idle, output, scroll: 0 }
+        Self { state, world, focus: 0, editor: None, message }
     }
 
     /// The page.
@@ -87,7 +61,7 @@ impl Guide {
 
     /// What the page does.
     pub fn actions(&self, step: Step) -> Vec<Action> {
-        action::actions(step, &self.state.config, self.state.model_file.as_deref(), &self.world)
+        action::actions(step, &self.state, &self.world)
     }
 
     /// Whether nothing is left to do on a page.
@@ -95,8 +69,22 @@ impl Guide {
         self.state.completed.contains(&step) || self.actions(step).is_empty()
     }
 
-    /// What a key does.
-    pub fn key(&mut self, key: KeyEvent) -> Effect {
+    /// Takes what comes from the terminal.
+    pub fn take(&mut self, event: &Event) -> Effect {
+        match (event, &mut self.editor) {
+            (Event::Key(key), _) => return self.key(*key),
+            // Lines become the entries of a list.
+            (Event::Paste(text), Some(editor)) => {
+                for c in text.chars() {
+                    editor.handle(InputRequest::InsertChar(if c.is_control() { ' ' } else { c }));
+                }
+            }
+            _ => {}
+        }
+        Effect::Draw
+    }
+
+    fn key(&mut self, key: KeyEvent) -> Effect {
         if key.kind == KeyEventKind::Release {
             return Effect::Draw;
         }
@@ -107,21 +95,9 @@ impl Guide {
             self.edit_key(key);
             return Effect::Draw;
         }
+        let fields = self.step().page().fields;
         match key.code {
             KeyCode::Char('q' | 'Q') | KeyCode::Esc => return Effect::Quit,
-            KeyCode::PageUp => self.scroll = (self.scroll + SCROLL_ROWS).min(self.output.lines().count() * 4),
-            KeyCode::PageDown => self.scroll = self.scroll.saturating_sub(SCROLL_ROWS),
-            KeyCode::Char('s') if self.busy != Busy::Idle => return Effect::Stop,
-            // What runs belongs to this page and these values.
-            _ if self.busy != Busy::Idle => {}
-            code => return self.idle_key(code),
-        }
-        Effect::Draw
-    }
-
-    fn idle_key(&mut self, code: KeyCode) -> Effect {
-        let fields = self.step().fields();
-        match code {
             KeyCode::Char('n') | KeyCode::Right => self.go(self.step().next()),
             KeyCode::Char('p') | KeyCode::Left => self.go(self.step().previous()),
             KeyCode::Char(digit @ '1'..='5') => self.go(Some(Step::ALL[digit as usize - '1' as usize])),
@@ -131,10 +107,7 @@ impl Guide {
                 self.message = None;
                 self.editor = Some(self.state.config.value(self.field()).to_owned().into());
             }
-            KeyCode::Char('d') if self.step() == Step::Nodes => {
-                (self.busy, self.message) = (Busy::Discovering, None);
-                return Effect::Discover;
-            }
+            KeyCode::Char('d') if self.step() == Step::Nodes => return Effect::Discover,
             KeyCode::Char('r') => return self.run(),
             _ => {}
         }
@@ -143,14 +116,14 @@ impl Guide {
 
     /// The chosen field.
     pub fn field(&self) -> Field {
-        let fields = self.step().fields();
+        let fields = self.step().page().fields;
         fields[self.focus.min(fields.len() - 1)]
     }
 
     fn go(&mut self, step: Option<Step>) {
         if let Some(step) = step {
             self.state.current = step;
-            (self.focus, self.message, self.output, self.scroll) = (0, None, Output::default(), 0);
+            (self.focus, self.message) = (0, None);
         }
     }
 
@@ -160,7 +133,7 @@ impl Guide {
             KeyCode::Esc => (self.editor, self.message) = (None, None),
             KeyCode::Enter => {
                 let text = editor.value().to_owned();
-                match self.set(self.field(), &text) {
+                match self.state.set(self.field(), &text, &self.world) {
                     Ok(()) => (self.editor, self.message) = (None, None),
                     Err(line) => self.message = Some(Message::Error(line)),
                 }
@@ -169,87 +142,38 @@ impl Guide {
         }
     }
 
-    /// Takes another value, and forgets what was done with the old one.
-    fn set(&mut self, field: Field, text: &str) -> Result<(), String> {
-        if self.state.config.set(field, text, &self.world)? {
-            self.state.forget(self.step());
-            self.output = Output::default();
-        }
-        Ok(())
-    }
-
     fn run(&mut self) -> Effect {
         let step = self.step();
-        (self.output, self.scroll) = (Output::default(), 0);
-        let actions = self.actions(step);
-        if actions.is_empty() {
-            self.message =
-                Some(Message::Note("There is nothing to do here: this machine works alone. n goes on.".into()));
-            return Effect::Draw;
-        }
         let is_open = |other: &Step| *other < step && !self.is_done(*other);
         let obstacle = match Step::ALL.into_iter().find(is_open) {
             Some(first) => Some(format!("the step {} comes first: {} goes there", first.name(), first.number())),
-            None => action::obstacle(step, &self.state.config, self.model_file(), &self.world),
+            None => action::obstacle(step, &self.state, &self.world),
         };
-        if let Some(line) = obstacle {
-            self.message = Some(Message::Error(line));
-            return Effect::Draw;
+        self.message = if self.actions(step).is_empty() {
+            Some(Message::Note("There is nothing to do here: this machine works alone. n goes on.".into()))
+        } else if let Some(line) = obstacle {
+            Some(Message::Error(line))
+        } else {
+            return Effect::Run;
+        };
+        Effect::Draw
+    }
+
+    /// The step of the page was done, or has failed: the next page comes, or the word about it.
+    pub fn ended(&mut self, failure: Option<String>) {
+        let step = self.step();
+        if failure.is_none() {
+            self.go(step.next());
         }
-        (self.busy, self.message) = (Busy::Running(step, Duration::ZERO), None);
-        Effect::Run(actions)
-    }
-
-    /// Time has passed. Returns whether that is to be seen.
-    pub fn tick(&mut self, running: Duration) -> bool {
-        match &mut self.busy {
-            Busy::Running(_, shown) if shown.as_secs() != running.as_secs() => {
-                *shown = running;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Something was printed.
-    pub fn hear(&mut self, bytes: &[u8]) {
-        self.output.push(bytes);
-    }
-
-    /// The model turned out to be this file.
-    pub fn found_model(&mut self, file: PathBuf) {
-        self.state.model_file = Some(file);
-    }
-
-    /// All commands have ended, or one has failed.
-    pub fn ended(&mut self, result: Result<(), String>) {
-        let Busy::Running(step, _) = std::mem::replace(&mut self.busy, Busy::Idle) else { return };
-        match result {
-            Ok(()) => {
-                self.state.completed.insert(step);
-                let next = match step.next() {
-                    Some(next) => format!("Done. n goes on to {}.", next.name()),
-                    None => "Done: everything works. q ends the guide.".into(),
-                };
-                self.message = Some(Message::Note(next));
-                if step == Step::Answer {
-                    self.output.add_line("");
-                    self.output.add_line("What next:");
-                    for line in action::next_commands(&self.state.config, &self.world) {
-                        self.output.add_line(&format!("  {line}"));
-                    }
-                }
-            }
-            Err(line) => {
-                self.state.completed.remove(&step);
-                self.message = Some(Message::Error(format!("{line}. r tries it again.")));
-            }
-        }
+        self.message = Some(match failure {
+            Some(line) => Message::Error(format!("{line}. r tries it again.")),
+            None if step.next().is_none() => Message::Note("Everything works. q ends the guide.".into()),
+            None => Message::Note(format!("Done: {}.", step.name())),
+        });
     }
 
     /// Workers were looked for.
     pub fn discovered(&mut self, found: Result<Vec<Address>, String>) {
-        self.busy = Busy::Idle;
         let found = match found {
             Ok(found) => found,
             Err(line) => return self.message = Some(Message::Error(line)),
@@ -258,18 +182,13 @@ impl Guide {
         for address in &found {
             let nodes = format!("{} {address}", self.state.config.value(Field::Nodes));
             // One that is on the list already is no mistake here.
-            added += usize::from(self.set(Field::Nodes, &nodes).is_ok());
+            added += usize::from(self.state.set(Field::Nodes, &nodes, &self.world).is_ok());
         }
         self.message = Some(Message::Note(match (found.len(), added) {
             (0, _) => "No worker announces itself here. Write nodes by hand: e edits the list.".into(),
             (count, 0) => format!("{count} found; all are on the list."),
             (count, _) => format!("{count} found, {added} added. They run already: deploy may be no."),
         }));
-    }
-
-    /// The file of the model, once it is known.
-    pub fn model_file(&self) -> Option<&Path> {
-        self.state.model_file.as_deref()
     }
 }
 
@@ -339,37 +258,33 @@ pub mod tests {
     }
 
     #[test]
+    fn lines_that_are_pasted_are_one_value() {
+        let mut guide = new();
+        let paste = Event::Paste("pi@a\r\nb:1\n".into());
+        assert_eq!(guide.take(&paste), Effect::Draw);
+        press(&mut guide, "e");
+        guide.take(&paste);
+        press(&mut guide, "\n");
+        assert_eq!(guide.state.config.value(Field::Nodes), "pi@a, b:1");
+    }
+
+    #[test]
     fn steps_are_done_in_order_and_again_where_a_value_changes() {
         let mut guide = new();
         assert_eq!(press(&mut guide, "5r"), Effect::Draw);
         assert_eq!(error(&guide), "the step model comes first: 2 goes there");
-        let Effect::Run(actions) = press(&mut guide, "2r") else { panic!("{guide:?}") };
-        assert_eq!(actions, guide.actions(Step::Model));
-        // No page is left and no value changed meanwhile.
-        press(&mut guide, "n1er");
-        assert_eq!((guide.step(), guide.busy), (Step::Model, Busy::Running(Step::Model, Duration::ZERO)));
-        assert!(!guide.tick(Duration::from_millis(900)) && guide.tick(Duration::from_millis(1100)));
-        guide.hear(b"one\ntw");
-        guide.found_model("/m.m".into());
-        guide.ended(Ok(()));
-        assert_eq!(guide.message, Some(Message::Note("Done. n goes on to key.".into())));
-        assert!(guide.is_done(Step::Model) && guide.output.lines().eq(["one", "tw"]));
-        assert!(matches!(press(&mut guide, "5r"), Effect::Run(_)));
-        guide.ended(Ok(()));
-        assert!(guide.output.lines().any(|line| line == "  dair chat --model smollm2_135m_instruct"), "{guide:?}");
-        press(&mut guide, "2e2\n");
-        assert_eq!((guide.is_done(Step::Model), guide.is_done(Step::Answer), guide.model_file()), (false, false, None));
-    }
-
-    #[test]
-    fn what_fails_can_be_tried_again_and_what_runs_can_be_stopped() {
-        let mut guide = new();
-        press(&mut guide, "2r");
-        assert_eq!(press(&mut guide, "s"), Effect::Stop);
-        guide.ended(Err("dair pull ended with exit code 1".into()));
-        assert_eq!(error(&guide), "dair pull ended with exit code 1. r tries it again.");
-        assert!(!guide.is_done(Step::Model));
-        assert!(matches!(press(&mut guide, "r"), Effect::Run(_)));
+        assert_eq!(press(&mut guide, "2r"), Effect::Run);
+        guide.ended(Some("dair pull ended with exit code 1".into()));
+        assert_eq!((guide.step(), error(&guide)), (Step::Model, "dair pull ended with exit code 1. r tries it again."));
+        guide.state.completed.insert(Step::Model);
+        guide.ended(None);
+        assert_eq!((guide.step(), &guide.message), (Step::Key, &Some(Message::Note("Done: model.".into()))));
+        assert_eq!(press(&mut guide, "5r"), Effect::Run);
+        guide.state.completed.insert(Step::Answer);
+        guide.ended(None);
+        assert!(matches!(&guide.message, Some(Message::Note(line)) if line.starts_with("Everything works.")));
+        guide.state.set(Field::Model, "qwen3_8b_q40", &guide.world).unwrap();
+        assert!(!guide.is_done(Step::Model) && !guide.is_done(Step::Answer));
     }
 
     #[test]
@@ -380,7 +295,7 @@ pub mod tests {
             assert!(matches!(&guide.message, Some(Message::Note(line)) if line.contains("nothing to do")), "{guide:?}");
         }
         guide.state.completed.insert(Step::Model);
-        assert!(matches!(press(&mut guide, "5r"), Effect::Run(_)));
+        assert_eq!(press(&mut guide, "5r"), Effect::Run);
     }
 
     #[test]

@@ -3,42 +3,32 @@
 //! | file | holds |
 //! |---|---|
 //! | [`step`], [`config`] | the pages, and what they ask for |
-//! | [`action`] | what a page runs, as one would type it |
 //! | [`state`] | what is remembered |
-//! | [`guide`], [`output`] | the pages as keys and commands change them; no terminal, no child |
+//! | [`action`], [`work`] | what a page does, as one would type it; doing it |
+//! | [`guide`] | the pages as keys change them; no terminal, no program is run |
 //! | [`view`] | the pages as they are drawn |
-//! | [`child`] | commands that are run |
 //! | [`live`], [`plain`] | all of that together, with a terminal and without one |
 //! | [`world`] | what of the machine the others look at |
 
 mod action;
-mod child;
 mod config;
 mod guide;
 mod live;
-mod output;
 mod plain;
 mod state;
 mod step;
 mod view;
+mod work;
 mod world;
 
 use super::Failure;
 use crate::cluster::key_file;
-use crate::machine::file;
-use config::Config;
 use guide::Guide;
-use serde_json::Value;
 use state::State;
-pub use state::StateError;
 use std::env;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-use step::Step;
 use world::{DEPLOY, World};
-
-/// Largest configuration that is read.
-const CONFIG_MAX: u64 = 1 << 20;
 
 const EXAMPLES: &str = "\
 The guide shows each command that it runs; what was done is kept, and the next start goes on there.
@@ -92,7 +82,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let is_resumed = found.is_some();
     let mut state = found.unwrap_or_else(|| State::new(&world));
     if let Some(file) = &args.config {
-        take_config(&mut state, file, &world)?;
+        state.take_config(file, &world)?;
     }
     if args.again {
         state.completed.clear();
@@ -112,7 +102,7 @@ fn world(scripts: Option<&Path>) -> Result<World, Failure> {
     let folder = env::current_dir().map_err(|error| format!("cannot say which folder this is: {error}"))?;
     let scripts = match scripts {
         Some(named) if !exists(&named.join(DEPLOY)) => {
-            return Err(format!("--scripts: there is no {DEPLOY} in {}", named.display()).into());
+            return Err(Failure::Usage(format!("--scripts: there is no {DEPLOY} in {}", named.display())));
         }
         Some(named) => Some(folder.join(named)),
         None => env::current_exe().ok().and_then(|program| world::scripts_of(&program, exists)),
@@ -121,26 +111,4 @@ fn world(scripts: Option<&Path>) -> Result<World, Failure> {
     let config = config.parent().map(Path::to_owned).unwrap_or_default();
     let home = etcetera::home_dir().map_err(|error| error.to_string())?;
     Ok(World { home, folder, config, scripts, exists })
-}
-
-/// Takes the values of a file into `state`.
-fn take_config(state: &mut State, path: &Path, world: &World) -> Result<(), Failure> {
-    let failed = |what: String| format!("cannot use the configuration {}: {what}", path.display());
-    let mut text = Vec::new();
-    let file = file::open_regular(path).map_err(|error| failed(error.to_string()))?;
-    file.take(CONFIG_MAX + 1).read_to_end(&mut text).map_err(|error| failed(error.to_string()))?;
-    if text.len() as u64 > CONFIG_MAX {
-        return Err(failed(format!("it has more than {CONFIG_MAX} bytes")).into());
-    }
-    let object: Value = serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
-    let object = object.as_object().ok_or_else(|| failed("an object of JSON is needed".into()))?;
-    Config::each(object, |field, text| {
-        if state.config.set(field, text, world)? {
-            let step = Step::ALL.into_iter().find(|step| step.fields().contains(&field));
-            step.into_iter().for_each(|step| state.forget(step));
-        }
-        Ok(())
-    })
-    .map_err(failed)?;
-    Ok(())
 }

@@ -1,13 +1,12 @@
 //! What the guide remembers: one file, renamed into its place whenever something has been done.
 
-use super::config::Config;
+use super::config::{self, Config, Field};
 use super::step::Step;
 use super::world::World;
 use crate::machine::file;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use tempfile::NamedTempFile;
 
 /// Raised when older programs can't read the file any more.
 const VERSION: u32 = 1;
-/// Largest file that is read.
+/// Largest file that is read, of a state or of a configuration.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// How far somebody is.
@@ -43,41 +42,6 @@ struct Written {
     model_file: Option<PathBuf>,
 }
 
-/// Why a state can't be used or kept.
-#[derive(Debug)]
-pub struct StateError {
-    path: PathBuf,
-    why: Why,
-}
-
-#[derive(Debug)]
-enum Why {
-    Read(io::Error),
-    Write(io::Error),
-    TooLarge,
-    Newer(u64),
-    Damaged(String),
-}
-
-impl fmt::Display for StateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        let hint = "move it away to begin again, or name another file by --state";
-        match &self.why {
-            Why::Read(error) => write!(f, "cannot read the state {path}: {error}"),
-            Why::Write(error) => write!(f, "cannot write the state {path}: {error}; --state names another file"),
-            Why::TooLarge => write!(f, "the state {path} has more than {MAX_BYTES} bytes; {hint}"),
-            Why::Newer(version) => write!(
-                f,
-                "the state {path} is of version {version}, and this dair knows {VERSION}: use the newer dair that wrote it, or {hint}"
-            ),
-            Why::Damaged(what) => write!(f, "the state {path} is damaged ({what}); {hint}"),
-        }
-    }
-}
-
-impl std::error::Error for StateError {}
-
 impl State {
     /// At the beginning.
     pub fn new(world: &World) -> Self {
@@ -87,34 +51,29 @@ impl State {
     /// Reads a file, if there is one.
     ///
     /// # Errors
-    /// Names the file and what is wrong with it.
-    pub fn read(path: &Path, world: &World) -> Result<Option<Self>, StateError> {
-        let failed = |why| StateError { path: path.into(), why };
-        let mut bytes = Vec::new();
-        let file = match file::open_regular(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(|error| failed(Why::Read(error)))?,
-        };
-        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failed(Why::Read(error)))?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(failed(Why::TooLarge));
+    /// A line that names the file, what is wrong with it, and what to do.
+    pub fn read(path: &Path, world: &World) -> Result<Option<Self>, String> {
+        let hint = "move it away to begin again, or name another file by --state";
+        let failed = |what: String| format!("cannot use the state {}: {what}; {hint}", path.display());
+        match read_json(path) {
+            Ok(object) => Self::parse(object, world).map(Some).map_err(failed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error.to_string())),
         }
-        Self::parse(&bytes, world).map(Some).map_err(failed)
     }
 
-    fn parse(bytes: &[u8], world: &World) -> Result<Self, Why> {
-        let damaged = |error: serde_json::Error| Why::Damaged(error.to_string());
-        let object: Value = serde_json::from_slice(bytes).map_err(damaged)?;
+    fn parse(object: Value, world: &World) -> Result<Self, String> {
         // What a later version has besides is not judged by this one.
-        if let Some(version) = object["wizard_version"].as_u64().filter(|version| *version > u64::from(VERSION)) {
-            return Err(Why::Newer(version));
+        if let Some(version) = object["wizard_version"].as_u64().filter(|version| *version != u64::from(VERSION)) {
+            return Err(format!(
+                "it is of version {version}, and this dair knows {VERSION}: use the dair that wrote it"
+            ));
         }
-        let written: Written = serde_json::from_value(object).map_err(damaged)?;
-        if written.wizard_version != VERSION {
-            return Err(Why::Damaged(format!("there is no version {}", written.wizard_version)));
-        }
+        let written: Written = serde_json::from_value(object).map_err(|error| error.to_string())?;
         let mut config = Config::new(world);
-        Config::each(&written.config, |field, text| config.restore(field, text, world)).map_err(Why::Damaged)?;
+        for (field, text) in config::fields(&written.config)? {
+            config.set(field, text, world)?;
+        }
         let Written { current_step: current, completed_steps: completed, model_file, .. } = written;
         Ok(Self { current, completed, config, model_file })
     }
@@ -122,8 +81,8 @@ impl State {
     /// Writes it; whoever is interrupted has the old one or the new one.
     ///
     /// # Errors
-    /// Names the file.
-    pub fn write(&self, path: &Path) -> Result<(), StateError> {
+    /// A line that names the file.
+    pub fn write(&self, path: &Path) -> Result<(), String> {
         let written = Written {
             wizard_version: VERSION,
             current_step: self.current,
@@ -131,41 +90,80 @@ impl State {
             config: self.config.to_json(),
             model_file: self.model_file.clone(),
         };
-        let write = || {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            fs::create_dir_all(folder)?;
-            let mut file = NamedTempFile::new_in(folder)?;
-            file.write_all(format!("{:#}\n", serde_json::to_value(&written)?).as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(path).map_err(|error| error.error)?;
-            Ok(())
-        };
-        write().map_err(|error| StateError { path: path.into(), why: Why::Write(error) })
+        let write = || replace(path, &format!("{:#}\n", serde_json::to_value(&written)?));
+        write()
+            .map_err(|error| format!("cannot write the state {}: {error}; --state names another file", path.display()))
     }
 
-    /// A value was changed on the page of `step`: what was done with the old one is to be done again.
-    pub fn forget(&mut self, step: Step) {
-        let depends = |done: Step| done == step || (done >= Step::Deployment && done > step);
-        self.completed.retain(|done| !depends(*done));
-        if step == Step::Model {
-            self.model_file = None;
-        }
+    /// Takes the values of a configuration.
+    ///
+    /// # Errors
+    /// A line that names the file and what is wrong with it.
+    pub fn take_config(&mut self, path: &Path, world: &World) -> Result<(), String> {
+        let mut take = || {
+            let object = read_json(path).map_err(|error| error.to_string())?;
+            let object = object.as_object().ok_or("an object of JSON is needed")?;
+            config::fields(object)?.into_iter().try_for_each(|(field, text)| self.set(field, text, world))
+        };
+        take().map_err(|what: String| format!("cannot use the configuration {}: {what}", path.display()))
     }
+
+    /// Takes what a user wrote; what was done with another value is to be done again.
+    ///
+    /// # Errors
+    /// What is wrong with it; the value stays.
+    pub fn set(&mut self, field: Field, text: &str, world: &World) -> Result<(), String> {
+        let mut config = self.config.clone();
+        config.set(field, text, world)?;
+        if let Some(line) = config.missing(field, world) {
+            return Err(line);
+        }
+        if config != self.config {
+            self.config = config;
+            let step = field.step();
+            let depends = |done: Step| done == step || (done >= Step::Deployment && done > step);
+            self.completed.retain(|done| !depends(*done));
+            self.model_file.take_if(|_| step == Step::Model);
+        }
+        Ok(())
+    }
+}
+
+fn read_json(path: &Path) -> io::Result<Value> {
+    let mut bytes = Vec::new();
+    file::open_regular(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {MAX_BYTES} bytes")));
+    }
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+/// Writes a file, which has the old text or the new one at any time.
+///
+/// # Errors
+/// Those of the system.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut file = NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::Field;
     use super::super::world::example;
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_again_and_nobody_else_reads_it() {
+    fn what_is_written_is_read_again() {
         let (folder, world) = (tempfile::tempdir().unwrap(), example());
         let path = folder.path().join("a/b/setup.json");
         assert_eq!(State::read(&path, &world).unwrap(), None);
         let mut state = State::new(&world);
-        state.config.set(Field::Nodes, "a, b", &world).unwrap();
+        state.set(Field::Nodes, "a, b", &world).unwrap();
         state.current = Step::Key;
         state.completed.extend([Step::Nodes, Step::Model]);
         state.model_file = Some("/m.m".into());
@@ -191,39 +189,55 @@ mod tests {
             )
         };
         for (text, want) in [
-            (String::new(), "is damaged (EOF"),
-            (good("1", "key", "")[..30].into(), "is damaged (EOF"),
-            ("[]".into(), "is damaged ("),
-            (good("1", "keys", ""), "is damaged (unknown variant `keys`"),
-            (good("1", "key", r#""nodez": "a""#), "is damaged (\"nodez\" is no key"),
-            (good("1", "key", r#""deploy": "x""#), "is damaged (deploy is \"x\""),
-            (good("0", "key", ""), "is damaged (there is no version 0)"),
-            (good("2", "nobody knows", ""), "is of version 2, and this dair knows 1"),
+            (String::new(), "EOF"),
+            (good("1", "key", "")[..30].into(), "EOF"),
+            ("[]".into(), "invalid length 0"),
+            ("7".into(), "invalid type: integer"),
+            (good("1", "keys", ""), "unknown variant `keys`"),
+            (good("1", "key", r#""nodez": "a""#), "\"nodez\" is no key"),
+            (good("1", "key", r#""deploy": "x""#), "deploy is \"x\""),
+            (good("2", "nobody knows", ""), "it is of version 2, and this dair knows 1"),
             (" ".repeat(MAX_BYTES as usize + 1), "has more than 1048576 bytes"),
         ] {
             fs::write(&path, &text).unwrap();
-            let line = State::read(&path, &world).unwrap_err().to_string();
+            let line = State::read(&path, &world).unwrap_err();
             assert!(line.contains(want) && line.contains("--state") && !line.contains('\n'), "{line}");
         }
-        assert!(State::read(folder.path(), &world).unwrap_err().to_string().contains("it is a folder"));
-        assert!(
-            State::new(&world).write(&path.join("x")).unwrap_err().to_string().contains("--state names another file")
-        );
+        assert!(State::read(folder.path(), &world).unwrap_err().contains("it is a folder"));
+        assert!(State::new(&world).write(&path.join("x")).unwrap_err().contains("--state names another file"));
     }
 
     #[test]
     fn another_value_makes_what_depends_on_it_undone() {
         let world = example();
         let all = State { completed: Step::ALL.into(), model_file: Some("/m.m".into()), ..State::new(&world) };
-        let after = |step| {
+        for (field, text, want) in [
+            (Field::Nodes, "a", ("model key", true)),
+            (Field::Model, "~/there/m.m", ("nodes key", false)),
+            (Field::Key, "k", ("nodes model", true)),
+            (Field::Deploy, "no", ("nodes model key", true)),
+            (Field::Question, "Who?", ("nodes model key deployment", true)),
+        ] {
             let mut state = all.clone();
-            state.forget(step);
-            (state.completed.into_iter().map(Step::name).collect::<Vec<_>>().join(" "), state.model_file.is_some())
-        };
-        assert_eq!(after(Step::Nodes), ("model key".into(), true));
-        assert_eq!(after(Step::Model), ("nodes key".into(), false));
-        assert_eq!(after(Step::Key), ("nodes model".into(), true));
-        assert_eq!(after(Step::Deployment), ("nodes model key".into(), true));
-        assert_eq!(after(Step::Answer), ("nodes model key deployment".into(), true));
+            let same = state.config.value(field).to_owned();
+            assert_eq!((state.set(field, &same, &world), &state), (Ok(()), &all));
+            state.set(field, text, &world).unwrap();
+            let names: Vec<_> = state.completed.iter().map(|step| step.name()).collect();
+            assert_eq!((&*names.join(" "), state.model_file.is_some()), want);
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_when_it_is_typed_and_not_when_it_is_remembered() {
+        let (folder, world) = (tempfile::tempdir().unwrap(), example());
+        let mut state = State::new(&world);
+        let before = state.clone();
+        assert_eq!(state.set(Field::Model, "/gone.m", &world).unwrap_err(), "model: there is no /gone.m");
+        assert!(state.set(Field::Model, "smollm", &world).unwrap_err().contains("dair list --catalogue shows"));
+        assert_eq!(state, before);
+        state.config.set(Field::Model, "/gone.m", &world).unwrap();
+        let path = folder.path().join("setup.json");
+        state.write(&path).unwrap();
+        assert_eq!(State::read(&path, &world), Ok(Some(state)));
     }
 }

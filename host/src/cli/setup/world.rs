@@ -24,12 +24,13 @@ pub struct World {
 
 impl World {
     /// The path that a user means, from the root on.
-    pub fn path(&self, text: &str) -> PathBuf {
-        match text.strip_prefix('~') {
+    pub fn path(&self, text: &str) -> String {
+        let path = match text.strip_prefix('~') {
             Some("") => self.home.clone(),
             Some(rest) if rest.starts_with('/') => self.home.join(rest.trim_start_matches('/')),
             _ => self.folder.join(text),
-        }
+        };
+        path.to_string_lossy().into_owned()
     }
 
     /// Whether there is a file or a folder.
@@ -71,7 +72,7 @@ mod tests {
             ("/m.m", "/m.m"),
             ("~bob/m.m", "/home/ann/work/~bob/m.m"),
         ] {
-            assert_eq!(world.path(text), Path::new(path));
+            assert_eq!(world.path(text), path);
         }
     }
 
