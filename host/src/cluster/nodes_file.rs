@@ -102,6 +102,7 @@ pub fn check(words: &[&str]) -> Result<(), String> {
     }
     match parse(words.join("\n").as_bytes()) {
         Ok(_) | Err(Mistake::Empty) => Ok(()),
+        Err(Mistake::Line(_, LineMistake::Again(worker, _))) => Err(format!("worker {worker} is on the list twice")),
         Err(Mistake::Line(_, mistake)) => Err(mistake.to_string()),
         // These are of files.
         Err(Mistake::Read(_) | Mistake::TooLarge) => Err("no list of workers".into()),

@@ -194,7 +194,7 @@ fn run_step(screen: &mut Screen, sign: &str, word: &str) {
 fn run_to_deployment(screen: &mut Screen) {
     run_step(screen, "workers of the cluster: 1", "Done: nodes.");
     run_step(screen, "n_layers", "Done: model.");
-    run_step(screen, "fingerprint", "Done: key.");
+    run_step(screen, "calls and is accepted", "Done: key.");
 }
 
 #[test]

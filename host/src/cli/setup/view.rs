@@ -26,7 +26,12 @@ pub fn draw(guide: &Guide, frame: &mut Frame<'_>) {
     let (width, height) = (usize::from(frame.area().width).max(1), usize::from(frame.area().height));
     let mut below = message(guide, width);
     below.extend(styled(rows_of(keys_of(guide).split_inclusive("  "), width), DIM));
-    let (page, cursor) = page(guide, width, height.saturating_sub(below.len()));
+    let room = height.saturating_sub(below.len());
+    let (mut page, cursor) = page(guide, width, room);
+    if page.len() > room {
+        page.truncate(room.saturating_sub(1));
+        page.push(Line::raw("... this terminal is too small"));
+    }
     let rows = Constraint::Length(below.len() as u16);
     let [top, bottom] = Layout::vertical([Constraint::Min(0), rows]).areas(frame.area());
     if let Some((row, column)) = cursor.filter(|(row, _)| *row < usize::from(top.height)) {
@@ -47,15 +52,15 @@ fn page(guide: &Guide, width: usize, room: usize) -> Lines {
     let (fields, cursor) = fields(guide, width);
     let commands = commands(guide, width, room.saturating_sub(lines.len() + 1 + fields.len()));
     let diagram = page.diagram.iter().map(|line| (*line).to_owned()).collect();
-    let mut is_explained = false;
+    let head = lines.len();
     for block in [styled(rows(page.text, width), Style::new()), styled(diagram, DIM)] {
-        if lines.len() + block.len() + 1 + fields.len() + commands.len() <= room {
-            lines.extend(block);
-            lines.push(Line::default());
-            is_explained = true;
+        if lines.len() + block.len() + 1 + fields.len() + commands.len() > room {
+            break;
         }
+        lines.extend(block);
+        lines.push(Line::default());
     }
-    if !is_explained {
+    if lines.len() == head {
         lines.push(Line::default());
     }
     let cursor = cursor.map(|(row, column)| (lines.len() + row, column));
@@ -291,7 +296,7 @@ mod tests {
         assert!(row.starts_with("> nodes") && row.ends_with("END") && usize::from(at.x) == row.len(), "{at} {text}");
         assert!(text.ends_with("Enter takes it  Esc leaves it as it was\n"));
         press(&mut guide, "\n");
-        assert!(drawn(&guide, 80, 24).contains("is on line 1 already"));
+        assert!(drawn(&guide, 80, 24).contains("is on the list twice"));
     }
 
     #[test]
@@ -330,6 +335,6 @@ mod tests {
             }
             press(&mut guide, "\x1b");
         }
-        assert!(drawn(&guide, 80, 24).contains("rows more"));
+        assert!(drawn(&guide, 80, 24).contains("rows more") && drawn(&guide, 40, 8).contains("is too small\n"));
     }
 }
