@@ -193,7 +193,7 @@ fn run_step(screen: &mut Screen, sign: &str, word: &str) {
 /// Does the first three steps of a cluster.
 fn run_to_deployment(screen: &mut Screen) {
     run_step(screen, "workers of the cluster: 1", "Done: nodes.");
-    run_step(screen, "n_layers", "Done: model.");
+    run_step(screen, "node 0 (root)", "Done: model.");
     run_step(screen, "calls and is accepted", "Done: key.");
 }
 

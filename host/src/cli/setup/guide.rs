@@ -187,7 +187,7 @@ impl Guide {
         self.message = Some(Message::Note(match (found.len(), added) {
             (0, _) => "No worker announces itself here. Write nodes by hand: e edits the list.".into(),
             (count, 0) => format!("{count} found; all are on the list."),
-            (count, _) => format!("{count} found, {added} added. They run already: deploy may be no."),
+            (count, _) => format!("{count} found, {added} added. They run already: set deploy to no on page 4."),
         }));
     }
 }
