@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 pub const NODES_MARK: &str = "# Written by dair setup.";
 /// This program, where one is named.
 pub const DAIR: &str = "dair";
-/// The script that makes bundles, and what it makes.
+/// The script that makes bundles, in the folder `dist` of the sources.
 const PACKAGE: &str = "package_worker.sh";
-const BUNDLES: [&str; 3] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl", "armv7-unknown-linux-gnueabihf"];
 /// The script that asks whether workers answer.
 const TEST: &str = "test_connection.sh";
 /// Stands for a model file that nobody knows yet.
@@ -115,11 +114,10 @@ pub fn actions(step: Step, state: &State, world: &World) -> Vec<Action> {
     }
 }
 
-/// Whether bundles have to be made, and can be: in the sources.
+/// Whether bundles have to be made, and can be: in the sources. Which ones nodes need, the script that brings them knows.
 fn lacks_bundles(world: &World) -> bool {
-    let Some(repository) = world.scripts.as_deref().and_then(Path::parent) else { return false };
-    let bundle = |triple: &str| repository.join(format!("dist/dist-worker-bundle-{triple}.tar.gz"));
-    world.has(repository.join("Cargo.toml")) && !BUNDLES.into_iter().any(|triple| world.has(bundle(triple)))
+    let sources = world.scripts.as_deref().and_then(Path::parent).filter(|folder| world.has(folder.join("Cargo.toml")));
+    sources.is_some_and(|folder| !world.has(folder.join("dist")))
 }
 
 /// Why `step` can't be run as it is, though the steps before it are done.

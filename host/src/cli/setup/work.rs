@@ -39,9 +39,13 @@ pub fn do_step(step: Step, state: &mut State, path: &Path, world: &World) -> Res
         return Err(Failure::Line(line));
     }
     interrupt::catch();
-    let done = action::actions(step, state, world).iter().try_for_each(|action| {
+    let mut actions = action::actions(step, state, world).into_iter();
+    let done: Result<(), Failure> = actions.try_for_each(|action| {
         print_line(format_args!("$ {}", action.shown(world)))?;
-        do_action(action)
+        match do_action(&action)? {
+            Some(line) => Ok(print_line(line)?),
+            None => Ok(()),
+        }
     });
     interrupt::release();
     if done.is_err() && interrupt::is_set() {
@@ -64,9 +68,10 @@ pub fn print_next(state: &State, world: &World) -> Result<(), Failure> {
     Ok(print_line(format_args!("\nWhat next:\n  {}", action::next_commands(state, world).join("\n  ")))?)
 }
 
-fn do_action(action: &Action) -> Result<(), Failure> {
+/// Does an action; returns a line about it, where no program has said anything.
+fn do_action(action: &Action) -> Result<Option<String>, String> {
     let file = match action {
-        Action::Run(words) => return Ok(run(words)?),
+        Action::Run(words) => return run(words).map(|()| None),
         Action::ReadNodes(file) => file,
         Action::WriteNodes(file, nodes) => {
             write_nodes(file, nodes)?;
@@ -74,7 +79,7 @@ fn do_action(action: &Action) -> Result<(), Failure> {
         }
     };
     let workers = nodes_file::read(file).map_err(|error| error.to_string())?;
-    Ok(print_line(format_args!("{}: workers of the cluster: {}", file.display(), workers.len()))?)
+    Ok(Some(format!("{}: workers of the cluster: {}", file.display(), workers.len())))
 }
 
 fn run(words: &[String]) -> Result<(), String> {
@@ -133,10 +138,6 @@ mod tests {
     use super::*;
     use std::fs;
 
-    fn line(done: Result<(), Failure>) -> String {
-        done.unwrap_err().to_string()
-    }
-
     #[test]
     fn the_end_of_a_program_is_judged() {
         for (text, want) in [
@@ -158,15 +159,15 @@ mod tests {
             let nodes = nodes.iter().map(|&node| node.to_owned()).collect();
             do_action(&Action::WriteNodes(file.clone(), nodes))
         };
-        write(&["pi@a", "b:1"]).unwrap();
+        assert!(write(&["pi@a", "b:1"]).unwrap().unwrap().ends_with("nodes: workers of the cluster: 2"));
         write(&["c"]).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "# Written by dair setup.\nc\n");
         fs::write(&file, "a b\n").unwrap();
-        assert!(line(write(&["c"])).contains("was not written by dair setup"));
+        assert!(write(&["c"]).unwrap_err().contains("was not written by dair setup"));
         let read = || do_action(&Action::ReadNodes(file.clone()));
-        assert!(line(read()).contains(":1: \"a b\" is more than one word"));
+        assert!(read().unwrap_err().contains(":1: \"a b\" is more than one word"));
         fs::remove_file(&file).unwrap();
         fs::create_dir(&file).unwrap();
-        assert!(line(write(&["c"])).contains("it is a folder"));
+        assert!(write(&["c"]).unwrap_err().contains("it is a folder"));
     }
 }
