@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             "the guide needs a terminal; without one, --yes does all steps, and --dry-run prints them".into(),
         ));
     }
-    let world = world(args.scripts.as_deref())?;
+    let world = this_machine(args.scripts.as_deref())?;
     let path = args.state.clone().unwrap_or_else(|| world.config.join("setup.json"));
     let found = State::read(&path, &world)?;
     let is_resumed = found.is_some();
@@ -97,7 +97,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// This machine, with scripts in `scripts` if they are said to be there.
-fn world(scripts: Option<&Path>) -> Result<World, Failure> {
+fn this_machine(scripts: Option<&Path>) -> Result<World, Failure> {
     let exists: fn(&Path) -> bool = |path| path.exists();
     let folder = env::current_dir().map_err(|error| format!("cannot say which folder this is: {error}"))?;
     let scripts = match scripts {
