@@ -2,9 +2,9 @@
 """What a static worker promises: static_worker.py HOST_WORKER DAIR MODEL.m [--emulator COMMAND]...
 
 The file is small and needs no loader. In a folder with nothing but itself and the model as its root (no /proc, /dev, /etc or /tmp, by
-util-linux's unshare) it takes little memory and no processor while it waits, announced and with a key, and computes a part
-of an answer, which must be that of DAIR alone; with a folder for what it has measured it starts soon. With each emulator (`qemu-x86_64-static -cpu Nehalem`) it says its version and computes
-such a part, too. One for another kind of processor does only that.
+util-linux's unshare) it takes little memory and no processor while it waits, announced and with a key, and computes a part of an
+answer, which must be that of DAIR alone; with a folder for what it has measured it starts soon. With each emulator
+(`qemu-x86_64-static -cpu Nehalem`) it says its version and computes such a part, too. One for another kind of processor does only that.
 
 Sizes, memory and answers are checked as they are promised; times are reported beside what is promised, and fail where they are far off,
 since the machine may be busy. Exit code 1 where something is not so.
