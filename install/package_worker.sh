@@ -104,8 +104,9 @@ build() { # TRIPLE: sets `binary`
       smaller=$smaller,'"-Clink-arg=--icf=all","-Clink-arg=--no-eh-frame-hdr","-Clink-arg='$repo'/install/lib/no_unwind_tables.ld"'
       ;;
   esac
+  same_bytes=$("$install/lib/same_bytes.sh" "$triple") || fail "host-worker for $triple can't be built from here, see above"
   # Before the command, as the configuration of the target: cargo takes the one place or the other.
-  set -- --config "target.$triple.rustflags=[$smaller]" --config "$("$install/lib/same_bytes.sh" "$triple")" \
+  set -- --config "target.$triple.rustflags=[$smaller]" --config "$same_bytes" \
     build --profile dist-worker --locked --no-default-features -p dair-host --bin host-worker
   target_folder=$(absolute "${CARGO_TARGET_DIR:-$repo/target}")
   binary=$target_folder/$triple/dist-worker/host-worker

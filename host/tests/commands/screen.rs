@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// Longer than anything here takes on a slow machine.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// The smallest terminal that people have.
+/// The size that terminals have unless somebody changes it.
 const ROWS: u16 = 24;
 const COLUMNS: u16 = 80;
 
